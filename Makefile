@@ -67,6 +67,26 @@ extract-metis extract-hf:
 	$(MAKE) --no-print-directory setup-torch
 	.venv/bin/voxshard $(if $(SITE),submit,run) $(CONFIG) $(if $(SITE),--site $(SITE))
 
+.PHONY: images image-pytorch image-tensorflow image-wheels
+images: image-pytorch image-tensorflow ## Both Apptainer images (containers/build.sh says what can be set)
+image-pytorch: $(BASE) ## voxshard-pytorch.sif
+	containers/build.sh pytorch
+image-tensorflow: $(BASE) ## voxshard-tensorflow.sif; VARIANT=cpu: without CUDA, a fifth of the size
+	containers/build.sh tensorflow$(if $(VARIANT),-$(VARIANT))
+image-wheels: $(BASE) ## What the images are made of, on a machine with internet; then they can be built on one without
+	containers/build.sh pytorch wheels
+	containers/build.sh tensorflow$(if $(VARIANT),-$(VARIANT)) wheels
+
+.PHONY: pin-base locks
+BASE_TAG ?= python:3.11-slim-bookworm
+pin-base: ## Record the digest that the images' base has today, in containers/base.txt; needs internet and skopeo
+	@command -v skopeo >/dev/null || { echo "no skopeo here (Debian, Ubuntu: apt install skopeo); or write $(firstword $(subst :, ,$(BASE_TAG)))@sha256:... into containers/base.txt"; exit 4; }
+	digest=$$(skopeo inspect --format '{{.Digest}}' docker://$(BASE_TAG)); \
+	  echo "$(firstword $(subst :, ,$(BASE_TAG)))@$$digest" > containers/base.txt
+	@cat containers/base.txt
+locks: $(BASE) ## Choose the newest packages that fit together for the images: containers/*.lock
+	for name in pytorch tensorflow tensorflow-cpu; do .venv/bin/python containers/wheels.py lock $$name; done
+
 .PHONY: check lint
 check: lint ## What CI checks before the tests: formatting, lint, types, layers
 lint: $(BASE)
@@ -90,6 +110,12 @@ test-across: $(BASE) $(TORCH) $(TF)
 .PHONY: test-slurm
 test-slurm: $(BASE) ## Faults and submissions on a SLURM cluster started for it; REQUIRE_SLURM=1: fail where there is none
 	.venv/bin/python $(PYTEST) -n 2 --dist loadfile tests/on_slurm
+
+.PHONY: test-images
+test-images: $(BASE) ## The two images at work, alone and on a SLURM cluster started for it; REQUIRE_APPTAINER=1: fail where there is none
+	@for image in voxshard-pytorch.sif voxshard-tensorflow.sif; do \
+	  [ -e "$${VOXSHARD_IMAGES:-.}/$$image" ] || { echo "no $$image in $${VOXSHARD_IMAGES:-.}; \`make images\` builds it"; exit 4; }; done
+	.venv/bin/python $(PYTEST) tests/on_images
 
 .PHONY: bench
 bench: $(BASE) ## Speed and memory, each figure beside something it is compared with
