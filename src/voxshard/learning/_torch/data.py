@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Sampler
 from voxshard import audio
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import BatchPolicy, ClipSettings, Features, Waveform
+from voxshard.encoders.batching import collate, make_batches
 from voxshard.errors import TooShortError, UtteranceError
-from voxshard.extraction.batching import collate, make_batches
 from voxshard.learning._torch.augmentation import Augmenter
 from voxshard.learning.network_settings import ClipPolicy
 from voxshard.manifest import Manifest, Utterance
@@ -59,7 +59,7 @@ class Batch:
 
     rows: Ints
     features: torch.Tensor
-    """See `voxshard.extraction.batching.collate`."""
+    """See `voxshard.encoders.batching.collate`."""
     lengths_B: Ints
     targets_BC: torch.Tensor
     unusable: Sequence[Unusable]
