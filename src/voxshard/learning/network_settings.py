@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from voxshard.config import Settings
 from voxshard.learning.settings import as_list, as_names
-from voxshard.networks.settings import Family, Loss, NetworkSettings, settings_of
+from voxshard.networks.settings import ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
 class Effect(Settings):
@@ -41,6 +41,9 @@ def _as_effect(value: Any) -> Any:
 
 
 OneEffect = Annotated[Effect, BeforeValidator(_as_effect)]
+
+
+_ON_SPECTROGRAM = ("frequency_mask", "time_mask", "spectrogram_noise")
 
 
 class AugmentSettings(Settings):
@@ -83,7 +86,13 @@ class AugmentSettings(Settings):
     @property
     def on_spectrogram(self) -> list[str]:
         """Names of those switched on that need a spectrogram."""
-        return [name for name in ("frequency_mask", "time_mask", "spectrogram_noise") if getattr(self, name).is_on]
+        return [name for name in _ON_SPECTROGRAM if getattr(self, name).is_on]
+
+    @property
+    def on_waveform(self) -> list[str]:
+        """Names of those switched on that need a waveform, in the order they are applied."""
+        names = (name for name in type(self).model_fields if name not in _ON_SPECTROGRAM)
+        return [name for name in names if getattr(self, name).is_on]
 
 
 class ClipPolicy(Settings):
@@ -156,10 +165,12 @@ class EpisodeSettings(Settings):
 
 
 class NetworkConfig(Settings):
-    """One training of a network from audio."""
+    """One training of a network from audio, or from a stored spectrogram."""
 
-    manifest: Path
+    manifest: Path | None = None
     """What `voxshard prepare` wrote."""
+    features: Path | None = None
+    """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
     """Column to predict. Several: yes-or-no columns share a head; of other columns each has a head of its own."""
     labels_file: Path | None = None
@@ -212,6 +223,10 @@ class NetworkConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if (self.manifest is None) == (self.features is None):
+            raise ValueError("give manifest, or features, and not both")
+        if self.features is not None:
+            self._check_stored()
         if bool(self.label) == bool(self.labels_file):
             raise ValueError("give label, or labels_file, and not both")
         if self.folds and self.n_shot:
@@ -230,6 +245,17 @@ class NetworkConfig(Settings):
         if self.augment.on_spectrogram and self.network == "wav2vec2":
             raise ValueError(f"augment.{self.augment.on_spectrogram[0]}: wav2vec2 is given waveforms, no spectrogram")
         return self
+
+    def _check_stored(self) -> None:
+        if self.network not in ON_LOGMEL:
+            raise ValueError(f"network {self.network} is trained from audio; {', '.join(ON_LOGMEL)} take stored logmel")
+        if self.augment.on_waveform:
+            raise ValueError(
+                f"augment.{self.augment.on_waveform[0]} changes waveforms, and stored features have none; leave it "
+                "out, use frequency_mask, time_mask or spectrogram_noise, or train from audio"
+            )
+        if self.clip.trim:
+            raise ValueError("clip.trim needs a waveform; extract with trim=true, or train from audio")
 
     def network_settings(self) -> NetworkSettings:
         """`settings`, validated for the network.
