@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from voxshard.config import Settings
+from voxshard.config import Settings, validated
 from voxshard.learning.settings import as_list, as_names
-from voxshard.networks.settings import ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
+from voxshard.networks.settings import NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
 class Effect(Settings):
@@ -164,20 +164,13 @@ class EpisodeSettings(Settings):
     """Episodes in an epoch."""
 
 
-class NetworkConfig(Settings):
-    """One training of a network from audio, or from a stored spectrogram."""
+class NetworkOptions(Settings):
+    """What a training of a network and a grid of them have in common."""
 
-    manifest: Path | None = None
-    """What `voxshard prepare` wrote."""
-    features: Path | None = None
-    """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
     """Column to predict. Several: yes-or-no columns share a head; of other columns each has a head of its own."""
     labels_file: Path | None = None
     """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
-    network: Family
-    out: Path
-    """Run directory to write."""
     loss: Loss | None = None
     """Null: cross_entropy; for several labels bce. aam: additive angular margin, for one label such as the speaker."""
     split: str | None = None
@@ -196,7 +189,6 @@ class NetworkConfig(Settings):
     """Train a prototypical network; null: supervised, with heads."""
     positive: str | None = None
     """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
-    seed: int = Field(0, ge=0)
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""
     wandb: bool = False
@@ -220,6 +212,19 @@ class NetworkConfig(Settings):
         if any(number < 1 for number in value):
             raise ValueError("a number of examples is at least 1")
         return tuple(sorted(set(value)))
+
+
+class NetworkConfig(NetworkOptions):
+    """One training of a network from audio, or from a stored spectrogram."""
+
+    manifest: Path | None = None
+    """What `voxshard prepare` wrote."""
+    features: Path | None = None
+    """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
+    network: Family
+    out: Path
+    """Run directory to write."""
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -265,3 +270,42 @@ class NetworkConfig(Settings):
         ConfigError : everything that is wrong with them.
         """
         return settings_of(self.network, self.settings)
+
+
+class NetworkGrid(NetworkOptions):
+    """Every combination of network and seed, as trainings of their own."""
+
+    network: Annotated[tuple[Family, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """For every network; a key that is a network's name holds settings for it alone."""
+
+    def expand(self, name: str, runs: Path, *, manifest: Path | None, features: Path | None) -> list[NetworkConfig]:
+        """The trainings, in a fixed order, each with `out` RUNS/<name>-<network>-<seed>.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        options = {key: getattr(self, key) for key in NetworkOptions.model_fields if key != "settings"}
+        shared = {key: value for key, value in self.settings.items() if key not in NAMES}
+        trainings = [
+            validated(
+                NetworkConfig,
+                {
+                    **options,
+                    "manifest": manifest,
+                    "features": features,
+                    "network": network,
+                    "seed": seed,
+                    "out": runs / f"{name}-{network}-{seed}",
+                    "settings": {**shared, **self.settings.get(network, {})},
+                },
+                where=f"networks.{name} ({network})",
+            )
+            for network in self.network
+            for seed in self.seed
+        ]
+        for training in trainings:
+            training.network_settings()
+        return trainings
