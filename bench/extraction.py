@@ -33,7 +33,7 @@ import numpy as np
 import soundfile
 
 from voxshard.encoders import registry
-from voxshard.extraction.batching import collate, make_batches
+from voxshard.encoders.batching import collate, make_batches
 from voxshard.extraction.decode import Decoded, Decoder
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from voxshard.encoders.base import Encoder, Output
-from voxshard.extraction.batching import collate
+from voxshard.encoders.batching import collate
 
 
 def encode_together(encoder: Encoder, waveforms: list[np.ndarray]) -> list[Output]:

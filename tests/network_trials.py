@@ -10,6 +10,10 @@ import soundfile
 
 from voxshard.learning.network_settings import NetworkConfig
 from voxshard.manifest import Manifest
+from voxshard.stages import extract, merge
+from voxshard.stages.base import Task
+from voxshard.stages.extract import ExtractConfig
+from voxshard.stages.merge import MergeConfig
 
 RATE = 8000
 PITCHES = {"low": 300.0, "middle": 900.0, "high": 2500.0}
@@ -73,3 +77,15 @@ def network_config(manifest: Path, out: Path, **changes: Any) -> NetworkConfig:
         "training": {"epochs": 3, "batch_size": 5, "lr": 0.01},
     }
     return NetworkConfig.model_validate({**values, **changes})
+
+
+LOGMEL = {"sample_rate": RATE, "n_mels": 32, "n_fft": 256, "hop_length": 80}
+"""Of the encoder `logmel`: what `SPECTROGRAM` takes with `features: logmel`."""
+
+
+def logmel_set(manifest: Path, out: Path, **changes: Any) -> Path:
+    """A merged set of log-mel frames of a corpus."""
+    config = ExtractConfig(manifest=manifest, encoder="logmel", out=out, workers=1, settings={**LOGMEL, **changes})
+    extract.run(config, Task())
+    merge.run(MergeConfig(features=out), Task())
+    return out

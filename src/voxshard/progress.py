@@ -29,3 +29,13 @@ class Silent:
 
     def note(self, message: str) -> None:
         pass
+
+
+class NotesOnly(Silent):
+    """What a part of some larger work, which counts such parts, tells of itself."""
+
+    def __init__(self, whole: Progress) -> None:
+        self._whole = whole
+
+    def note(self, message: str) -> None:
+        self._whole.note(message)

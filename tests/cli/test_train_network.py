@@ -23,6 +23,8 @@ from voxshard.manifest import Manifest
 ROOT = Path(__file__).parents[2]
 BASE = {"manifest": "m.parquet", "label": "digit", "network": "ecapa", "out": "run"}
 
+STORED = {"manifest": None, "features": "f", "network": "vgg"}
+
 
 def problems_of(**changes: Any) -> str:
     with pytest.raises(ConfigError) as caught:
@@ -44,6 +46,13 @@ def problems_of(**changes: Any) -> str:
         ({"settings": {"width": 30}}, "width is a multiple of 8"),
         ({"settings": {"widht": 64}}, "widht: unknown key; valid keys: attention_channels, embedding_size, features"),
         ({"network": "wav2vec2", "settings": {"fine_tune": "half"}}, "fine_tune is none, all, transformer"),
+        ({"features": "f"}, "give manifest, or features, and not both"),
+        ({**STORED, "network": "ecapa"}, "network ecapa is trained from audio; sbcnn, timbre, vgg take stored logmel"),
+        ({**STORED, "network": "vggish"}, "network vggish is trained from audio; sbcnn, timbre, vgg take stored"),
+        ({**STORED, "augment": {"time_mask": 0.1, "gain": 6}}, "augment.gain changes waveforms, and stored features"),
+        ({**STORED, "clip": {"trim": True}}, "clip.trim needs a waveform; extract with trim=true, or train from audio"),
+        ({"network": "vgg", "settings": {"features": "logmel", "learned_log": True}}, "features=logmel is in decibels"),
+        ({"network": "vgg", "settings": {"fmax": 3000}}, "fmin and fmax are of features=logmel"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_before_anything_starts(changes: dict[str, Any], message: str) -> None:

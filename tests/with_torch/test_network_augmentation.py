@@ -196,13 +196,19 @@ def test_a_probability_is_the_share_of_recordings_that_are_changed() -> None:
     assert 0.2 < np.mean(changed) < 0.4
 
 
+def waveforms(manifest: Manifest, targets: np.ndarray, **changes: Any) -> Recordings:
+    values: dict[str, Any] = {"clip": ClipPolicy(), "seed": 0, **changes}
+    return Recordings(
+        utterances=list(manifest.utterances()), targets_UC=targets, root=manifest.root, sample_rate=8000,
+        min_samples=1, preparer=None, **values,
+    )  # fmt: skip
+
+
 def test_training_crops_change_with_the_epoch_and_evaluation_takes_the_centre(tmp_path: Path) -> None:
     manifest = Manifest.read(tone_corpus(tmp_path, per_class=2, seconds=(1.0,)))
     targets = np.zeros((len(manifest), 3), np.float32)
-    recordings = Recordings(
-        list(manifest.utterances()), manifest.root, targets, 8000, 1, None, ClipPolicy(max_seconds=0.2), seed=0
-    )
-    whole = Recordings(recordings.utterances, manifest.root, targets, 8000, 1, None, ClipPolicy(), seed=0)
+    recordings = waveforms(manifest, targets, clip=ClipPolicy(max_seconds=0.2))
+    whole = waveforms(manifest, targets)
     first, again, second, centre = (recordings[key].features for key in ((0, 1), (0, 1), (1, 1), (EVALUATION, 1)))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second)
@@ -215,9 +221,7 @@ def test_evaluation_is_not_augmented(tmp_path: Path) -> None:
     manifest = Manifest.read(config.manifest)
     targets = np.zeros((len(manifest), 3), np.float32)
     augmenter = Augmenter(config.augment, 8000)
-    recordings = Recordings(
-        list(manifest.utterances()), manifest.root, targets, 8000, 1, None, ClipPolicy(), 0, augmenter
-    )
+    recordings = waveforms(manifest, targets, augmenter=augmenter)
     plain = recordings[EVALUATION, 0].features
     assert not np.allclose(recordings[0, 0].features, plain)
     wave, _ = soundfile.read(tmp_path / "audio/low-0.wav", dtype="float32")

@@ -21,6 +21,7 @@ from voxshard.errors import ConfigError, CorruptFileError, DataError, Incomplete
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights  # noqa: E402
 from voxshard.learning.settings import EvaluateConfig  # noqa: E402
 from voxshard.manifest import Manifest  # noqa: E402
+from voxshard.progress import Silent  # noqa: E402
 from voxshard.stages import evaluate, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
 from voxshard.store.runs import Run  # noqa: E402
@@ -90,7 +91,7 @@ def test_another_corpus_is_scored_from_the_checkpoint_alone(ecapa_run: Run, tmp_
 
 
 def test_evaluating_on_features_is_refused(ecapa_run: Run, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--on: a network scores recordings, so it takes one manifest, not feature"):
+    with pytest.raises(ConfigError, match=r"^--on /.*: network ecapa scores recordings; give a MANIFEST$"):
         evaluate.run(EvaluateConfig(run=ecapa_run.path, on=(tmp_path,)), Task())
 
 
@@ -189,8 +190,25 @@ def test_early_stopping_keeps_the_best_weights(tones: Path, tmp_path: Path) -> N
     assert losses.index(min(losses)) == len(losses) - 3
 
 
+class Counted(Silent):
+    """Keeps how many items of which work were done."""
+
+    def __init__(self) -> None:
+        self.works: list[tuple[str, int | None, int]] = []
+
+    def begin(self, what: str, *, items: int | None = None, audio_s: float | None = None) -> None:
+        self.works.append((what, items, 0))
+
+    def advance(self, items: int = 1, audio_s: float = 0.0) -> None:
+        what, total, done = self.works[-1]
+        self.works[-1] = what, total, done + items
+
+
 def test_n_shot_gives_a_curve_and_folds_test_everything_once(tones: Path, tmp_path: Path) -> None:
-    run = trained(network_config(tones, tmp_path / "few", n_shot=[1, 3], runs=2))
+    progress = Counted()
+    run = train.run(network_config(tones, tmp_path / "few", n_shot=[1, 3], runs=2), Task(progress=progress))
+    assert run is not None
+    assert progress.works == [("few-shot trainings", 4, 4), ("score", 1, 1)]
     rows = run.tables()["n-shot"].to_pylist()
     assert [(row["shots"], row["run"]) for row in rows] == [(1, 1), (1, 0), (3, 1), (3, 0)]
     assert run.metrics["counts"]["training"]["utterances"] == 9

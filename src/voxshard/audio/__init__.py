@@ -5,8 +5,8 @@ beside the utterance's id in `failures` and in the manifest's `problem`, and equ
 with the storage is an `OSError`, never mistaken for a bad recording.
 """
 
-from voxshard.audio.clip import ClipPolicy, fit
+from voxshard.audio.clip import ClipPolicy, first_of_crop, fit
 from voxshard.audio.reading import AudioHeader, probe, read, read_clip
 from voxshard.audio.sources import is_url, resolve
 
-__all__ = ["AudioHeader", "ClipPolicy", "fit", "is_url", "probe", "read", "read_clip", "resolve"]
+__all__ = ["AudioHeader", "ClipPolicy", "first_of_crop", "fit", "is_url", "probe", "read", "read_clip", "resolve"]

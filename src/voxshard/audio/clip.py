@@ -57,13 +57,18 @@ def fit(
     wanted = max(1, round(clip.max_seconds * sample_rate))
     spare = len(waveform) - wanted
     if spare > 0:
-        first = {"head": 0, "centre": spare // 2, "random": _draw(clip.seed, utterance_id, spare + 1)}[clip.crop]
+        first = first_of_crop(spare, clip, utterance_id)
         return waveform[first : first + wanted]
     if spare == 0 or clip.pad == "none":
         return waveform
     if clip.pad == "repeat":
         return np.resize(waveform, wanted)
     return np.pad(waveform, (0, -spare))
+
+
+def first_of_crop(spare: int, clip: ClipPolicy, utterance_id: str) -> int:
+    """The first sample of a crop that leaves `spare` samples out."""
+    return {"head": 0, "centre": spare // 2, "random": _draw(clip.seed, utterance_id, spare + 1)}[clip.crop]
 
 
 def _draw(seed: int, utterance_id: str, num_choices: int) -> int:

@@ -1,4 +1,4 @@
-"""`voxshard train`: fit a classifier on features, or a network from audio."""
+"""`voxshard train`: fit a classifier on features, or a network from audio or from a stored spectrogram."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SECTIONS = (
 @click.argument("features", nargs=-1, type=EXISTING, metavar="DIR...|MANIFEST")
 @click.option("--label", multiple=True, help="Column to predict; several yes-or-no columns: give it again, or a,b.")
 @click.option("--classifier", metavar="NAME", help=f"On features: one of {', '.join(NAMES)}.")
-@click.option("--network", metavar="NAME", help=f"From audio: one of {', '.join(NETWORKS)}.")
+@click.option("--network", metavar="NAME", help=f"Train a network: one of {', '.join(NETWORKS)}.")
 @click.option("--out", type=PATH, help="Run directory to write.")
 @click.option("--split", help="Split to train on; by default train.")
 @click.option("--folds", metavar="COL", help="Cross-validate: test each value of this column (fold, speaker) in turn.")
@@ -52,6 +52,8 @@ def command(
     **options: Any,
 ) -> None:
     """Fit a classifier on the features in DIR, or a network on the recordings of MANIFEST, and test it.
+
+    Networks on spectrograms also take a DIR of the encoder logmel.
 
     It is tested on every other split that has labels.
 
@@ -78,10 +80,10 @@ def command(
     if "network" in content or "network" in values:
         model = NetworkConfig
         values |= {name: assigned.pop(name) for name in _SECTIONS if name in assigned}
-        if len(features) > 1 or any(path.is_dir() for path in features):
-            raise ConfigError(f"{features[0]}: a network is trained on one manifest, not on feature sets")
+        if len(features) > 1:
+            raise ConfigError(f"{features[0]} and others: a network is trained on one manifest, or one logmel set")
         if features:
-            values["manifest"] = features[0]
+            values["features" if features[0].is_dir() else "manifest"] = features[0]
     elif features:
         values["features"] = features
     if assigned:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from voxshard.encoders.acoustic.logmel import LogMelSettings, log_mel
 from voxshard.encoders.base import Waveform
 
 Array = npt.NDArray[np.float32]
@@ -70,10 +71,28 @@ class MelPatches:
     def __call__(self, waveform: Waveform) -> Array:
         """float32 (S,) to float32 (P, patch_frames, M)."""
         mel_FM = mel_power(waveform, self.sample_rate, self.n_fft, self.hop_length, self.num_mels)
-        num_patches = -(-len(mel_FM) // self.patch_frames)
-        rows = np.arange(num_patches * self.patch_frames) % len(mel_FM)
-        patches = np.asarray(mel_FM[rows], np.float32).reshape(num_patches, self.patch_frames, -1)
+        patches = into_patches(mel_FM, self.patch_frames)
         return np.log1p(10000 * patches) if self.logarithm else patches
+
+
+@dataclass(frozen=True)
+class LogMelPatches:
+    """The frames of the encoder `logmel`, cut into patches as in `MelPatches`."""
+
+    settings: LogMelSettings
+    patch_frames: int
+    min_samples: int = 1
+
+    def __call__(self, waveform: Waveform) -> Array:
+        """float32 (S,) to float32 (P, patch_frames, M), decibels."""
+        return into_patches(log_mel(waveform, self.settings).T, self.patch_frames)
+
+
+def into_patches(frames_FM: Array, patch_frames: int) -> Array:
+    """(F, M) to (P, patch_frames, M); the last patch is filled up from the first frame on."""
+    num_patches = -(-len(frames_FM) // patch_frames)
+    rows = np.arange(num_patches * patch_frames) % len(frames_FM)
+    return np.asarray(frames_FM[rows], np.float32).reshape(num_patches, patch_frames, -1)
 
 
 def mel_power(waveform: Waveform, sample_rate: int, n_fft: int, hop_length: int, num_mels: int) -> Array:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxshard.encoders.base import Encoder, Features, Output, Precision
+from voxshard.encoders.batching import collate, make_batches
 from voxshard.errors import DeviceMemoryError, NonFiniteEmbeddingError
-from voxshard.extraction.batching import collate, make_batches
 from voxshard.extraction.decode import Decoded
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure, StoreDtype, storable

@@ -20,10 +20,13 @@ from voxshard.launch import queue, runtime
 from voxshard.launch.experiment import Experiment
 from voxshard.launch.site import Site
 from voxshard.launch.slurm import Cluster
+from voxshard.learning.network_settings import NetworkConfig
 
 MIN_FREE_BYTES = 10 << 30
 MIN_FREE_FILES = 10_000
 Verdict = Literal["PASS", "WARN", "FAIL"]
+_PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
+"""Network -> encoder whose weights it starts from."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,13 @@ def check_experiment(cluster: Cluster) -> Iterator[Finding]:
 
 def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
     """Whether each runtime starts and holds this version."""
-    for name in dict.fromkeys(section.runtime for section in experiment.config.extract.values()):
+    for name in experiment.runtimes():
         try:
             done = subprocess.run(
                 runtime.command(name, ["--version"]), capture_output=True, text=True, timeout=120, check=False
             )
         except (VoxshardError, OSError, subprocess.TimeoutExpired) as exc:
-            yield Finding(f"runtime {name}", "FAIL", str(exc), "make it, or name another under extract.<name>.runtime")
+            yield Finding(f"runtime {name}", "FAIL", str(exc), "make it, or name another under runtime")
             continue
         said = done.stdout.strip().rpartition(" ")[2]
         if done.returncode:
@@ -82,13 +85,18 @@ def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
 
 
 def check_weights(experiment: Experiment) -> Iterator[Finding]:
-    """Whether each encoder's weights are there."""
-    for name, section in experiment.config.extract.items():
-        encoder = section.encoder["name"]
-        if registry.spec_of(encoder).framework not in ("torch", "tensorflow"):
-            continue
+    """Whether the weights of each encoder, and of each network that starts from some, are there."""
+    wanted = [
+        (name, section.encoder["name"], section.encoder.get("weights"))
+        for name, section in experiment.config.extract.items()
+        if registry.spec_of(section.encoder["name"]).framework in ("torch", "tensorflow")
+    ]
+    for training, _ in experiment.trainings():
+        if isinstance(training, NetworkConfig) and training.network in _PRETRAINED:
+            wanted.append((training.out.name, _PRETRAINED[training.network], training.settings.get("weights")))
+    for name, encoder, weights in wanted:
         try:
-            place = locate(encoder, section.encoder.get("weights"))
+            place = locate(encoder, weights)
         except VoxshardError as exc:
             yield Finding(f"weights {name}", "FAIL", str(exc), f"voxshard weights fetch {encoder}")
             continue

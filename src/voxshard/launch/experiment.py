@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,10 +15,13 @@ from voxshard.encoders import registry
 from voxshard.errors import ConfigError, IdentityError
 from voxshard.launch import runtime
 from voxshard.launch.local import Job
+from voxshard.learning.network_settings import NetworkConfig, NetworkGrid
 from voxshard.learning.settings import GridConfig, TrainConfig
 from voxshard.stages.extract import ExtractConfig
 from voxshard.stages.prepare import PrepareConfig
 from voxshard.store.layout import FeatureDir
+
+Training: TypeAlias = TrainConfig | NetworkConfig
 
 
 def _as_list(value: Any) -> Any:
@@ -100,6 +103,15 @@ class TrainSection(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class NetworkSection(NetworkGrid):
+    """A grid of networks; see `voxshard train --network`."""
+
+    runtime: str = "here"
+    """Where PyTorch lives: here, or venv:PATH."""
+    features: str | None = None
+    """Name of a `logmel` feature set to train on; null: the recordings."""
+
+
 class EvaluateSection(Settings):
     """What is told apart in the results."""
 
@@ -135,10 +147,12 @@ class ExperimentConfig(Settings):
     out: Path
     """Folder of the experiment (EXP)."""
     prepare: PrepareSection
-    extract: dict[str, ExtractSection] = Field(min_length=1)
+    extract: dict[str, ExtractSection] = Field(default_factory=dict)
     """Name -> feature set, in EXP/features/<name>."""
     train: TrainSection | None = None
-    """Null: features are the result."""
+    """Classifiers on features; null: none."""
+    networks: dict[str, NetworkSection] = Field(default_factory=dict)
+    """Name -> networks from audio, in EXP/runs/<name>-<network>-<seed>."""
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
     jobs: dict[str, JobOptions] = Field(default_factory=dict)
@@ -146,14 +160,23 @@ class ExperimentConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not (self.extract or self.networks):
+            raise ValueError("give extract, networks, or both: there is nothing to do beside preparing")
+        for name, section in self.networks.items():
+            if section.features is not None and section.features not in self.extract:
+                there = ", ".join(self.extract) or "none"
+                raise ValueError(f"networks.{name}.features: no {section.features} under extract; there: {there}")
         if self.train is not None:
+            if not self.extract:
+                raise ValueError("train: there are no features to train on; give extract")
             unknown = sorted({name for item in self.train.features for name in item} - set(self.extract))
             if unknown:
                 raise ValueError(
                     f"train.features: no {', '.join(unknown)} under extract; there: {', '.join(self.extract)}"
                 )
         steps = ["prepare", *(f"{stage}-{name}" for stage in ("extract", "merge") for name in self.extract)]
-        known = [*steps, "extract", "merge", "train", "evaluate", "report"]
+        steps += [f"networks-{name}" for name in self.networks]
+        known = [*steps, "extract", "merge", "train", "networks", "evaluate", "report"]
         unknown = sorted(set(self.jobs) - set(known))
         if unknown:
             raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; there: {', '.join(known)}")
@@ -185,6 +208,32 @@ class Experiment:
         return GridConfig(
             **{**train.model_dump(), "features": [tuple(map(self.features, names)) for names in sets], "out": self.runs}
         )
+
+    def networks(self, name: str) -> list[NetworkConfig]:
+        """The trainings of one entry of `networks`."""
+        section = self.config.networks[name]
+        features = None if section.features is None else self.features(section.features)
+        manifest = self.manifest if features is None else None
+        return section.expand(name, self.runs, manifest=manifest, features=features)
+
+    def trainings(self) -> list[tuple[Training, str]]:
+        """Every training with its runtime: classifiers first, then networks.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        grid = self.grid()
+        found: list[tuple[Training, str]] = [(training, "here") for training in (grid.expand() if grid else ())]
+        for name, section in self.config.networks.items():
+            found += [(training, section.runtime) for training in self.networks(name)]
+        return found
+
+    def runtimes(self) -> list[str]:
+        """Every runtime that a stage asks for, once."""
+        sections: list[ExtractSection | NetworkSection] = [*self.config.extract.values()]
+        sections += self.config.networks.values()
+        return list(dict.fromkeys(section.runtime for section in sections))
 
     def resolved_text(self) -> str:
         """The config as it stands in EXP/config.yaml."""
@@ -235,28 +284,28 @@ class Experiment:
     def merge_job(self, name: str) -> Job:
         return Job(f"merge-{name}", runtime.command("here", ["merge", str(self.features(name))]))
 
-    def training_file(self, training: TrainConfig) -> Path:
+    def training_file(self, training: Training) -> Path:
         """Where the config of one training stands."""
         return self.jobs / f"train-{training.out.name}.yaml"
 
-    def freeze_training(self, training: TrainConfig) -> None:
+    def freeze_training(self, training: Training) -> None:
         """Write the config of one training; a file that says the same keeps its time."""
         path, text = self.training_file(training), dump_yaml(training.model_dump(mode="json"))
         self.jobs.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             files.publish_bytes(path, text.encode())
 
-    def is_trained(self, training: TrainConfig) -> bool:
-        """Whether a run was made with exactly this config, after its features were merged."""
+    def is_trained(self, training: Training) -> bool:
+        """Whether a run was made with exactly this config, after what it is trained on was made."""
         config, metrics = self.training_file(training), training.out / "metrics.json"
-        summaries = [FeatureDir(path).summary for path in training.features]
-        if not all(path.exists() for path in (config, metrics, *summaries)):
+        inputs = _inputs(training)
+        if not all(path.exists() for path in (config, metrics, *inputs)):
             return False
-        newest = max(path.stat().st_mtime_ns for path in (config, *summaries))
+        newest = max(path.stat().st_mtime_ns for path in (config, *inputs))
         same = config.read_text() == dump_yaml(training.model_dump(mode="json"))
         return same and metrics.stat().st_mtime_ns >= newest
 
-    def is_evaluated(self, training: TrainConfig) -> bool:
+    def is_evaluated(self, training: Training) -> bool:
         """Whether a run has a table for each column; training it again leaves none."""
         columns = self.config.evaluate.group_by
         return all(any((training.out / "tables").glob(f"by-{column}-*.csv")) for column in columns)
@@ -265,15 +314,30 @@ class Experiment:
         command = runtime.command("here", ["train", "--config", str(self.training_file(training))])
         return Job(f"train-{training.out.name}", command, {"OMP_NUM_THREADS": "1"})
 
-    def evaluate_job(self, run: Path) -> Job:
-        """Tables by group for one run."""
+    def network_job(self, name: str, training: NetworkConfig) -> Job:
+        """One training of an entry of `networks`."""
+        arguments = ["train", "--config", str(self.training_file(training))]
+        return Job(f"network-{training.out.name}", runtime.command(self.config.networks[name].runtime, arguments))
+
+    def evaluate_job(self, run: Path, where: str) -> Job:
+        """Tables by group for one run, in the runtime it was trained in."""
         columns = self.config.evaluate.group_by
         arguments = ["evaluate", str(run), *(word for column in columns for word in ("--group-by", column))]
-        return Job(f"evaluate-{run.name}", runtime.command("here", arguments))
+        return Job(f"evaluate-{run.name}", runtime.command(where, arguments))
 
     def report_job(self) -> Job:
         title = _options(self.config.report.model_dump())
         return Job("report", runtime.command("here", ["report", str(self.path), "--out", str(self.report), *title]))
+
+
+def _inputs(training: Training) -> list[Path]:
+    """The files whose time says when what it is trained on was made."""
+    if isinstance(training, TrainConfig):
+        return [FeatureDir(path).summary for path in training.features]
+    if training.features is not None:
+        return [FeatureDir(training.features).summary]
+    assert training.manifest is not None
+    return [training.manifest]
 
 
 def _flag(name: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from voxshard.cpus import available_cpus
-from voxshard.launch.experiment import Experiment, ExperimentConfig
-from voxshard.launch.local import run_many, run_one
+from voxshard.launch.experiment import Experiment, ExperimentConfig, Training
+from voxshard.launch.local import Job, run_many, run_one
+from voxshard.learning.network_settings import NetworkConfig
 from voxshard.progress import Progress
 
 
@@ -27,12 +29,16 @@ def run_experiment(config: ExperimentConfig, stop: threading.Event, progress: Pr
     JobFailedError, StoppedError : a stage failed, or was stopped; what is finished is kept.
     """
     experiment = Experiment(config)
+    trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
     _prepare(experiment, stop, progress)
     for name in config.extract:
         for job in experiment.extract_jobs(name):
             run_one(job, stop)
         run_one(experiment.merge_job(name), stop)
     _train(experiment, stop, progress)
+    for name in config.networks:
+        _train_networks(experiment, name, stop)
+    _evaluate(experiment, trainings, stop, progress)
     run_one(experiment.report_job(), stop)
     return experiment.report
 
@@ -47,15 +53,32 @@ def _prepare(experiment: Experiment, stop: threading.Event, progress: Progress) 
 
 def _train(experiment: Experiment, stop: threading.Event, progress: Progress) -> None:
     grid = experiment.grid()
-    if grid is None:
-        return
-    trainings = grid.expand()
-    todo = [training for training in trainings if not experiment.is_trained(training)]
+    todo = [training for training in (grid.expand() if grid else ()) if not experiment.is_trained(training)]
     for training in todo:
         experiment.freeze_training(training)
     if todo:
         jobs = [experiment.train_job(training) for training in todo]
         run_many(jobs, available_cpus(), experiment.jobs, stop, progress, "train")
-    jobs = [experiment.evaluate_job(training.out) for training in trainings if not experiment.is_evaluated(training)]
-    if jobs:
-        run_many(jobs, available_cpus(), experiment.jobs, stop, progress, "evaluate")
+
+
+def _train_networks(experiment: Experiment, name: str, stop: threading.Event) -> None:
+    """One after the other: each takes the GPU, or every CPU, for itself."""
+    for training in experiment.networks(name):
+        if not experiment.is_trained(training):
+            experiment.freeze_training(training)
+            run_one(experiment.network_job(name, training), stop)
+
+
+def _evaluate(
+    experiment: Experiment, trainings: Sequence[tuple[Training, str]], stop: threading.Event, progress: Progress
+) -> None:
+    classifiers: list[Job] = []
+    networks: list[Job] = []
+    for training, where in trainings:
+        if not experiment.is_evaluated(training):
+            jobs = networks if isinstance(training, NetworkConfig) else classifiers
+            jobs.append(experiment.evaluate_job(training.out, where))
+    if classifiers:
+        run_many(classifiers, available_cpus(), experiment.jobs, stop, progress, "evaluate")
+    for job in networks:
+        run_one(job, stop)

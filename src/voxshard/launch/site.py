@@ -77,7 +77,8 @@ class Site(Settings):
     """Name -> share."""
     stages: dict[str, JobOptions] = Field(default_factory=dict)
     """Stage -> partitions, time and number of tasks, unless the experiment's `jobs` says otherwise. `extract_cpu` is
-    for encoders without a framework; `default` for whatever has no entry."""
+    for encoders without a framework; `networks` (as `extract`, if it has no entry) for training networks; `default` for
+    whatever has no entry."""
     max_array_size: int | Literal["ask"] = "ask"
     """SLURM's MaxArraySize; ask: read it from the controller."""
     max_submitted: int | None = Field(default=None, ge=1)
@@ -111,7 +112,7 @@ class Site(Settings):
             return self
         if not self.partitions:
             raise ValueError("partitions: name at least one, or scheduler: none")
-        stages = ("prepare", "extract", "extract_cpu", "merge", "train", "evaluate", "report", "default")
+        stages = ("prepare", "extract", "extract_cpu", "merge", "train", "networks", "evaluate", "report", "default")
         unknown = sorted(set(self.stages) - set(stages))
         if unknown:
             raise ValueError(f"stages: unknown {', '.join(unknown)}; there: {', '.join(stages)}")
@@ -122,7 +123,8 @@ class Site(Settings):
     def options(self, stage: str) -> JobOptions:
         """What jobs of a stage ask for; a stage without partitions gets the site's first."""
         base = self.stages.get("default", JobOptions()).model_dump(exclude_none=True)
-        own = self.stages.get(stage) or (self.stages.get("extract") if stage == "extract_cpu" else None)
+        alike = "extract" if stage in ("extract_cpu", "networks") else stage
+        own = self.stages.get(stage) or self.stages.get(alike)
         found = JobOptions(**{**base, **(own or JobOptions()).model_dump(exclude_none=True)})
         if found.partitions or not self.partitions:
             return found

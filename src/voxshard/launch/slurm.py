@@ -22,7 +22,7 @@ from voxshard.launch import queue
 from voxshard.launch.experiment import Experiment, JobOptions
 from voxshard.launch.record import Attempt, Record, Submission
 from voxshard.launch.site import Partition, Site
-from voxshard.launch.steps import Step, extract_kind, steps_of
+from voxshard.launch.steps import Step, extract_kind, network_kind, steps_of
 from voxshard.progress import Progress
 
 
@@ -78,6 +78,8 @@ class Cluster:
         kind = step.stage
         if step.features is not None and step.stage == "extract":
             kind = extract_kind(self.experiment, step.name.removeprefix("extract-"))
+        elif step.stage == "networks":
+            kind = network_kind(self.experiment, step.name.removeprefix("networks-"))
         found = self.site.options(kind).model_dump(exclude_none=True)
         for key in (step.stage, step.name):
             found |= self.experiment.config.jobs.get(key, JobOptions()).model_dump(exclude_none=True)
@@ -356,8 +358,7 @@ def begin(cluster: Cluster) -> None:
             f"or end them with `voxshard cancel {path}`"
         )
     cluster.experiment.freeze()
-    grid = cluster.experiment.grid()
-    for training in grid.expand() if grid else ():
+    for training, _ in cluster.experiment.trainings():
         cluster.experiment.freeze_training(training)
     cluster.record.write(replace(cluster.submission, submitted=time.time()), cluster.site)
     cluster.record.cancelled.unlink(missing_ok=True)

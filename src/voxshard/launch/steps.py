@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxshard.encoders import registry
-from voxshard.launch.experiment import Experiment
+from voxshard.launch.experiment import Experiment, Training
 from voxshard.launch.local import Job
 from voxshard.launch.site import Site
 from voxshard.learning.settings import TrainConfig
@@ -54,15 +54,14 @@ def steps_of(experiment: Experiment, site: Site) -> dict[str, Step]:
         found += [_extract(experiment, site, name), _merge(experiment, name)]
     merges = tuple(step.name for step in found if step.stage == "merge")
     grid = experiment.grid()
-    before_report = merges
     if grid is not None:
-        trainings = grid.expand()
-        found.append(_train(experiment, trainings, merges))
-        before_report = ("train",)
-        if experiment.config.evaluate.group_by:
-            found.append(_evaluate(experiment, trainings))
-            before_report = ("evaluate",)
-    found.append(_report(experiment, before_report))
+        found.append(_train(experiment, grid.expand(), merges))
+    found += [_networks(experiment, name) for name in experiment.config.networks]
+    trained = tuple(step.name for step in found if step.stage in ("train", "networks"))
+    if trained and experiment.config.evaluate.group_by:
+        found.append(_evaluate(experiment, experiment.trainings(), trained))
+        trained = ("evaluate",)
+    found.append(_report(experiment, (*merges, *trained) if grid is None else trained))
     return {step.name: step for step in found}
 
 
@@ -80,6 +79,11 @@ def extract_kind(experiment: Experiment, name: str) -> str:
     section = experiment.config.extract[name]
     spec = registry.spec_of(section.encoder["name"])
     return "extract_cpu" if spec.framework == "none" or section.device == "cpu" else "extract"
+
+
+def network_kind(experiment: Experiment, name: str) -> str:
+    """The site's entry for trainings of networks: `networks`, or for those on the CPU that of extractions there."""
+    return "extract_cpu" if experiment.config.networks[name].device == "cpu" else "networks"
 
 
 def _prepare(experiment: Experiment) -> Step:
@@ -166,16 +170,29 @@ def _train(experiment: Experiment, trainings: Sequence[TrainConfig], after: tupl
     )  # fmt: skip
 
 
-def _evaluate(experiment: Experiment, trainings: Sequence[TrainConfig]) -> Step:
+def _networks(experiment: Experiment, name: str) -> Step:
+    trainings = experiment.networks(name)
+    features = experiment.config.networks[name].features
     return Step(
-        "evaluate", "evaluate", ("train",), len(trainings),
-        lambda task: [Command(experiment.evaluate_job(trainings[task].out))],
-        lambda: [
-            task
-            for task, training in enumerate(trainings)
-            if not (experiment.is_trained(training) and experiment.is_evaluated(training))
-        ],
+        f"networks-{name}", "networks", ("prepare" if features is None else f"merge-{features}",), len(trainings),
+        lambda task: [Command(experiment.network_job(name, trainings[task]))],
+        lambda: [task for task, training in enumerate(trainings) if not experiment.is_trained(training)],
     )  # fmt: skip
+
+
+def _evaluate(experiment: Experiment, trainings: Sequence[tuple[Training, str]], after: tuple[str, ...]) -> Step:
+    def commands(task: int) -> list[Command]:
+        training, where = trainings[task]
+        return [Command(experiment.evaluate_job(training.out, where))]
+
+    def missing() -> list[int]:
+        return [
+            task
+            for task, (training, _) in enumerate(trainings)
+            if not (experiment.is_trained(training) and experiment.is_evaluated(training))
+        ]
+
+    return Step("evaluate", "evaluate", after, len(trainings), commands, missing)
 
 
 def _report(experiment: Experiment, after: tuple[str, ...]) -> Step:

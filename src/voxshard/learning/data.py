@@ -126,7 +126,7 @@ class Dataset(ManifestColumns):
             )
         self.num_missing = len(table) - len(shared)
         """Utterances of the first set, or of the manifest, that not every set has."""
-        self.sources = [_source(item) for item in sets]
+        self.sources = [source_of(item) for item in sets]
         counts = np.ones(len(shared), np.int64)
         parts = []
         for item, rows in zip(sets, found, strict=True):
@@ -235,6 +235,7 @@ def _layer(features: FeatureSet, layer: int | None) -> int | None:
     return layer
 
 
-def _source(features: FeatureSet) -> FeatureSource:
+def source_of(features: FeatureSet) -> FeatureSource:
+    """How a run remembers a feature set."""
     path = features.path.resolve()
     return FeatureSource(path=str(path), name=path.name, encoder=features.encoder, fingerprint=features.fingerprint)

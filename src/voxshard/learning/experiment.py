@@ -19,12 +19,14 @@ from voxshard.learning import few_shot, folds, results
 from voxshard.learning.data import Dataset, ManifestColumns
 from voxshard.learning.labels import Labels, label_texts, learn_target, number_labels
 from voxshard.learning.model import Model, Target
+from voxshard.learning.network_settings import NetworkConfig
 from voxshard.learning.settings import TrainConfig
 from voxshard.learning.training import Check, Trainer
 from voxshard.progress import Progress
 from voxshard.store.runs import publish_run, refuse_unless_run
 
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 ModelT = TypeVar("ModelT")
 
@@ -66,16 +68,11 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     refuse_unless_run(config.out)
     data = Dataset.open(config.features, layer=settings.layer)
     texts = label_texts(data.table, config.label)
-    split = config.split or (None if config.folds else "train")
-    in_split = data.in_split(split)
-    if not in_split.any():
-        raise DataError(
-            f"no utterance has split {split!r}; splits here: {data.splits_text}. Give --split, or --folds COLUMN"
-        )
+    split, in_split = split_to_train_on(config, data)
     labels = number_labels(learn_target(config.label, texts, in_split, settings.positive), texts)
     trainer = Trainer(config, settings, data, labels, progress, check)
-    chosen = np.flatnonzero(in_split & labels.known)
-    _say_what_is_missing(trainer, int(in_split.sum()) - len(chosen))
+    chosen = labelled_rows(trainer, in_split)
+    _say_what_is_missing(trainer)
     tested = tested_splits(trainer, split)
     trials: list[pa.Table] = []
     tables: dict[str, pa.Table] = {}
@@ -96,6 +93,31 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     _publish(trainer, model, pa.concat_tables(trials), tables, facts, chosen, split)
 
 
+def split_to_train_on(config: TrainConfig | NetworkConfig, data: ManifestColumns) -> tuple[str | None, Mask]:
+    """The split that is trained on, None for all of them, and (U,) which utterances have it.
+
+    Raises
+    ------
+    DataError : none has.
+    """
+    split = config.split or (None if config.folds else "train")
+    in_split = data.in_split(split)
+    if not in_split.any():
+        raise DataError(
+            f"no utterance has split {split!r}; splits here: {data.splits_text}. Give --split, or --folds COLUMN"
+        )
+    return split, in_split
+
+
+def labelled_rows(trainer: Experimenter[ModelT], in_split: Mask) -> Ints:
+    """The utterances to train on; says how many of the split have no label."""
+    chosen = np.flatnonzero(in_split & trainer.labels.known)
+    num_unlabelled = int(in_split.sum()) - len(chosen)
+    if num_unlabelled:
+        trainer.note(f"{num_unlabelled:,} training utterances have no label and are left out")
+    return chosen
+
+
 def tested_splits(trainer: Experimenter[ModelT], split: str | None) -> dict[str, Ints]:
     """The utterances of every split with labels but the one trained on; none where all splits are trained on."""
     data, given = trainer.data, trainer.labels.given
@@ -104,10 +126,8 @@ def tested_splits(trainer: Experimenter[ModelT], split: str | None) -> dict[str,
     return {name: rows for name, rows in found.items() if given[rows].any()}
 
 
-def _say_what_is_missing(trainer: Trainer, num_unlabelled: int) -> None:
+def _say_what_is_missing(trainer: Trainer) -> None:
     data = trainer.data
-    if num_unlabelled:
-        trainer.note(f"{num_unlabelled:,} training utterances have no label and are left out")
     if data.num_missing:
         trainer.note(f"{data.num_missing:,} utterances are not in every feature set and are left out")
     if data.num_without_rows:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from voxshard.config import Settings
+from voxshard.config import Settings, validated
 from voxshard.learning.settings import as_list, as_names
-from voxshard.networks.settings import Family, Loss, NetworkSettings, settings_of
+from voxshard.networks.settings import NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
 class Effect(Settings):
@@ -41,6 +41,9 @@ def _as_effect(value: Any) -> Any:
 
 
 OneEffect = Annotated[Effect, BeforeValidator(_as_effect)]
+
+
+_ON_SPECTROGRAM = ("frequency_mask", "time_mask", "spectrogram_noise")
 
 
 class AugmentSettings(Settings):
@@ -83,7 +86,13 @@ class AugmentSettings(Settings):
     @property
     def on_spectrogram(self) -> list[str]:
         """Names of those switched on that need a spectrogram."""
-        return [name for name in ("frequency_mask", "time_mask", "spectrogram_noise") if getattr(self, name).is_on]
+        return [name for name in _ON_SPECTROGRAM if getattr(self, name).is_on]
+
+    @property
+    def on_waveform(self) -> list[str]:
+        """Names of those switched on that need a waveform, in the order they are applied."""
+        names = (name for name in type(self).model_fields if name not in _ON_SPECTROGRAM)
+        return [name for name in names if getattr(self, name).is_on]
 
 
 class ClipPolicy(Settings):
@@ -155,18 +164,13 @@ class EpisodeSettings(Settings):
     """Episodes in an epoch."""
 
 
-class NetworkConfig(Settings):
-    """One training of a network from audio."""
+class NetworkOptions(Settings):
+    """What a training of a network and a grid of them have in common."""
 
-    manifest: Path
-    """What `voxshard prepare` wrote."""
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
     """Column to predict. Several: yes-or-no columns share a head; of other columns each has a head of its own."""
     labels_file: Path | None = None
     """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
-    network: Family
-    out: Path
-    """Run directory to write."""
     loss: Loss | None = None
     """Null: cross_entropy; for several labels bce. aam: additive angular margin, for one label such as the speaker."""
     split: str | None = None
@@ -185,7 +189,6 @@ class NetworkConfig(Settings):
     """Train a prototypical network; null: supervised, with heads."""
     positive: str | None = None
     """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
-    seed: int = Field(0, ge=0)
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""
     wandb: bool = False
@@ -210,8 +213,25 @@ class NetworkConfig(Settings):
             raise ValueError("a number of examples is at least 1")
         return tuple(sorted(set(value)))
 
+
+class NetworkConfig(NetworkOptions):
+    """One training of a network from audio, or from a stored spectrogram."""
+
+    manifest: Path | None = None
+    """What `voxshard prepare` wrote."""
+    features: Path | None = None
+    """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
+    network: Family
+    out: Path
+    """Run directory to write."""
+    seed: int = Field(0, ge=0)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if (self.manifest is None) == (self.features is None):
+            raise ValueError("give manifest, or features, and not both")
+        if self.features is not None:
+            self._check_stored()
         if bool(self.label) == bool(self.labels_file):
             raise ValueError("give label, or labels_file, and not both")
         if self.folds and self.n_shot:
@@ -231,6 +251,17 @@ class NetworkConfig(Settings):
             raise ValueError(f"augment.{self.augment.on_spectrogram[0]}: wav2vec2 is given waveforms, no spectrogram")
         return self
 
+    def _check_stored(self) -> None:
+        if self.network not in ON_LOGMEL:
+            raise ValueError(f"network {self.network} is trained from audio; {', '.join(ON_LOGMEL)} take stored logmel")
+        if self.augment.on_waveform:
+            raise ValueError(
+                f"augment.{self.augment.on_waveform[0]} changes waveforms, and stored features have none; leave it "
+                "out, use frequency_mask, time_mask or spectrogram_noise, or train from audio"
+            )
+        if self.clip.trim:
+            raise ValueError("clip.trim needs a waveform; extract with trim=true, or train from audio")
+
     def network_settings(self) -> NetworkSettings:
         """`settings`, validated for the network.
 
@@ -239,3 +270,42 @@ class NetworkConfig(Settings):
         ConfigError : everything that is wrong with them.
         """
         return settings_of(self.network, self.settings)
+
+
+class NetworkGrid(NetworkOptions):
+    """Every combination of network and seed, as trainings of their own."""
+
+    network: Annotated[tuple[Family, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """For every network; a key that is a network's name holds settings for it alone."""
+
+    def expand(self, name: str, runs: Path, *, manifest: Path | None, features: Path | None) -> list[NetworkConfig]:
+        """The trainings, in a fixed order, each with `out` RUNS/<name>-<network>-<seed>.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        options = {key: getattr(self, key) for key in NetworkOptions.model_fields if key != "settings"}
+        shared = {key: value for key, value in self.settings.items() if key not in NAMES}
+        trainings = [
+            validated(
+                NetworkConfig,
+                {
+                    **options,
+                    "manifest": manifest,
+                    "features": features,
+                    "network": network,
+                    "seed": seed,
+                    "out": runs / f"{name}-{network}-{seed}",
+                    "settings": {**shared, **self.settings.get(network, {})},
+                },
+                where=f"networks.{name} ({network})",
+            )
+            for network in self.network
+            for seed in self.seed
+        ]
+        for training in trainings:
+            training.network_settings()
+        return trainings

@@ -105,12 +105,19 @@ class EcapaNetworkSettings(MelSettings):
 class SpectrogramSettings(MelSettings):
     """Convolutional networks for few data, on patches of a log-mel spectrogram."""
 
+    features: Literal["mel", "logmel"] = "mel"
+    """`mel`: log(10000 x + 1) of the power x in bands of the HTK mel scale; `logmel`: decibels in bands of Slaney's, as
+    the encoder `logmel` computes and stores them."""
     patch_frames: int = Field(128, ge=32)
     """Frames of a patch; patches do not overlap, the last one is filled up by repetition."""
     num_mels: int = Field(128, ge=32)
     n_fft: int = Field(1024, ge=64)
     hop_length: int = Field(512, ge=1)
     """Samples."""
+    fmin: float = Field(0.0, ge=0)
+    """Lowest frequency in Hz, of `logmel`."""
+    fmax: float | None = None
+    """Highest frequency in Hz, of `logmel`; null: half the sample rate."""
     channels: int = Field(24, ge=4)
     """Channels of the first convolution; later layers have multiples of it."""
     embedding_size: int = Field(64, ge=2)
@@ -118,6 +125,14 @@ class SpectrogramSettings(MelSettings):
     learned_log: bool = False
     """Learn the compression log(a x + b) instead of a fixed log(10000 x + 1)."""
     dropout: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Self:
+        if self.features == "logmel" and self.learned_log:
+            raise ValueError("learned_log compresses power; features=logmel is in decibels already")
+        if self.features == "mel" and (self.fmin or self.fmax is not None):
+            raise ValueError("fmin and fmax are of features=logmel; those of mel go from 0 to half the sample rate")
+        return self
 
 
 class VggishNetworkSettings(NetworkSettings):
@@ -138,6 +153,8 @@ FAMILIES: Mapping[str, type[NetworkSettings]] = {
     "vggish": VggishNetworkSettings,
 }
 NAMES: tuple[str, ...] = get_args(Family)
+ON_LOGMEL: tuple[str, ...] = tuple(name for name, model in FAMILIES.items() if model is SpectrogramSettings)
+"""Families that take a stored `logmel` set."""
 
 
 class LabelGroup(Settings):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from pathlib import Path
 
 import tensorflow as tf
 
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import Precision
-from voxshard.errors import ConfigError, DeviceUnavailableError
+from voxshard.encoders.device_request import parse_device
+from voxshard.errors import DeviceUnavailableError
 
 INSTALL = "pip install 'tensorflow[and-cuda]'"
 
@@ -32,15 +32,14 @@ def choose(request: str) -> tuple[str, str]:
     ConfigError : not one of these.
     DeviceUnavailableError : a GPU that TensorFlow does not see, with the likely cause and the mend.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", request):
-        raise ConfigError(f"--device {request}: expected auto, cpu, cuda or cuda:N")
-    if request == "cpu":
+    kind, index = parse_device(request)
+    if kind == "cpu":
         return "cpu", "asked for"
-    if request == "auto":
+    if kind == "auto":
         gpus = tf.config.list_physical_devices("GPU")
         return ("cuda:0", _name(gpus[0])) if gpus else ("cpu", f"TensorFlow sees no GPU: {_why_no_gpu()}")
     gpu = _gpu(request)
-    return f"cuda:{int(request.partition(':')[2] or 0)}", f"asked for, {_name(gpu)}"
+    return f"cuda:{index}", f"asked for, {_name(gpu)}"
 
 
 def prepare(device: str, precision: Precision) -> None:
@@ -87,7 +86,7 @@ def _gpu(device: str) -> tf.config.PhysicalDevice:
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         raise DeviceUnavailableError(f"{device}: TensorFlow {tf.__version__} sees no GPU: {_why_no_gpu()}")
-    index = int(device.partition(":")[2] or 0)
+    _, index = parse_device(device)
     if index >= len(gpus):
         raise DeviceUnavailableError(
             f"{device}: TensorFlow sees {len(gpus)} GPU(s), numbered from 0; CUDA_VISIBLE_DEVICES is"

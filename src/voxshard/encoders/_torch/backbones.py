@@ -18,6 +18,7 @@ import transformers
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import nn
 
+from voxshard.config import validated
 from voxshard.encoders import hf
 from voxshard.encoders._torch.attention import LEAN_TYPES, make_attention_lean
 from voxshard.encoders._torch.ecapa import ReflectAtEnd
@@ -30,9 +31,10 @@ from voxshard.encoders._torch.transformers_model import (
     read_config,
 )
 from voxshard.encoders._torch.vggish import build_network
+from voxshard.encoders.acoustic.logmel import LogMelSettings
 from voxshard.encoders.base import BatchPolicy, Features, Waveform
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures, SpeechBrainFbank
-from voxshard.encoders.network_inputs import MelPatches, TorchaudioMfcc
+from voxshard.encoders.network_inputs import LogMelPatches, MelPatches, TorchaudioMfcc
 from voxshard.encoders.vggish_frontend import PATCH_SAMPLES, SAMPLE_RATE, log_mel_patches
 from voxshard.encoders.vggish_weights import (
     CONVERTED,
@@ -154,15 +156,8 @@ class SpectrogramBackbone(Backbone):
     def __init__(self, family: str, settings: SpectrogramSettings, assets: Path | None) -> None:
         super().__init__()
         self.sample_rate, self.dim = settings.sample_rate, settings.embedding_size
-        self.preparer = MelPatches(
-            settings.sample_rate,
-            settings.num_mels,
-            settings.n_fft,
-            settings.hop_length,
-            settings.patch_frames,
-            logarithm=not settings.learned_log,
-        )
-        self.min_samples = self.preparer.min_samples
+        preparer = _patches(settings)
+        self.preparer, self.min_samples = preparer, preparer.min_samples
         self.patch_s = settings.patch_frames * settings.hop_length / settings.sample_rate
         self.compress = LearnedLog() if settings.learned_log else nn.Identity()
         self.standardize = Standardize(settings.num_mels, settings)
@@ -174,6 +169,27 @@ class SpectrogramBackbone(Backbone):
 
     def seconds(self, length: int) -> float:
         return length * self.patch_s
+
+
+def _patches(settings: SpectrogramSettings) -> MelPatches | LogMelPatches:
+    if settings.features == "mel":
+        return MelPatches(
+            settings.sample_rate,
+            settings.num_mels,
+            settings.n_fft,
+            settings.hop_length,
+            settings.patch_frames,
+            logarithm=not settings.learned_log,
+        )
+    mel = {
+        "sample_rate": settings.sample_rate,
+        "hop_length": settings.hop_length,
+        "n_fft": settings.n_fft,
+        "n_mels": settings.num_mels,
+        "fmin": settings.fmin,
+        "fmax": settings.fmax,
+    }
+    return LogMelPatches(validated(LogMelSettings, mel, where="settings"), settings.patch_frames)
 
 
 class VggishBackbone(Backbone):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from voxshard.errors import ConfigError, DeviceMemoryError, DeviceUnavailableError, EnvironmentProblemError
+from voxshard.encoders.device_request import parse_device
+from voxshard.errors import DeviceMemoryError, DeviceUnavailableError, EnvironmentProblemError
 
 
 def resolve_device(request: str) -> tuple[str, str]:
@@ -29,19 +29,17 @@ def resolve_device(request: str) -> tuple[str, str]:
     ConfigError : not one of these.
     DeviceUnavailableError : a GPU was asked for and cannot be used; says what to check.
     """
-    if request != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", request):
-        raise ConfigError(f"--device {request}: expected auto, cpu, cuda or cuda:N")
-    if request == "cpu":
+    kind, index = parse_device(request)
+    if kind == "cpu":
         return "cpu", "asked for"
     obstacle = _cuda_obstacle()
-    if request == "auto":
+    if kind == "auto":
         return ("cpu", f"no GPU can be used: {obstacle}") if obstacle else ("cuda:0", _gpu_name(0))
     if obstacle:
         raise DeviceUnavailableError(
             f"--device {request}: {obstacle}; ask for a GPU (`#SBATCH --gpus=1` and a GPU partition; `--nv` with"
             " Apptainer), or run with `--device cpu`"
         )
-    index = int(request.partition(":")[2] or 0)
     count = torch.cuda.device_count()
     if index >= count:
         raise DeviceUnavailableError(

@@ -41,12 +41,6 @@ class Augmenter:
     settings: AugmentSettings
     sample_rate: int
 
-    @property
-    def on_waveform(self) -> bool:
-        """Whether any effect changes waveforms."""
-        names = set(AugmentSettings.model_fields) - {"frequency_mask", "time_mask", "spectrogram_noise"}
-        return any(getattr(self.settings, name).is_on for name in names)
-
     def waveform(
         self, waveform: Waveform, target_C: Array, partner: Partner, generator: np.random.Generator
     ) -> tuple[Waveform, Array]:
@@ -63,8 +57,9 @@ class Augmenter:
         A waveform, of another length where speed, stretch or trim are on, and its labels.
         """
         settings = self.settings
-        for name, effect in _effects(settings):
-            if not effect.is_on or generator.random() >= effect.probability:
+        for name in settings.on_waveform:
+            effect = getattr(settings, name)
+            if generator.random() >= effect.probability:
                 continue
             if name == "mixup":
                 waveform, target_C = _mixed(waveform, target_C, partner, effect.strength, generator)
@@ -121,12 +116,6 @@ class Augmenter:
             noise = generator.standard_normal(frames_FM.shape, np.float32)
             frames_FM += np.float32(effect.strength) * deviation * noise
         return frames_FM.reshape(features.shape)
-
-
-def _effects(settings: AugmentSettings) -> Iterator[tuple[str, Effect]]:
-    for name in AugmentSettings.model_fields:
-        if name not in ("frequency_mask", "time_mask", "spectrogram_noise"):
-            yield name, getattr(settings, name)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""From a manifest to batches: the same reading and preparing as in extraction, in worker processes.
+"""From a manifest, or a stored set, to batches: the same reading and preparing as in extraction, in worker processes.
 
 Letters: U utterances, S samples, L feature length, B utterances of a batch, C outputs.
 """
@@ -20,10 +20,12 @@ from torch.utils.data import DataLoader, Sampler
 from voxshard import audio
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import BatchPolicy, ClipSettings, Features, Waveform
+from voxshard.encoders.batching import collate, make_batches
+from voxshard.encoders.network_inputs import into_patches
 from voxshard.errors import TooShortError, UtteranceError
-from voxshard.extraction.batching import collate, make_batches
 from voxshard.learning._torch.augmentation import Augmenter
 from voxshard.learning.network_settings import ClipPolicy
+from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.manifest import Manifest, Utterance
 
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -59,27 +61,68 @@ class Batch:
 
     rows: Ints
     features: torch.Tensor
-    """See `voxshard.extraction.batching.collate`."""
+    """See `voxshard.encoders.batching.collate`."""
     lengths_B: Ints
     targets_BC: torch.Tensor
     unusable: Sequence[Unusable]
 
 
-@dataclass(frozen=True)
-class Recordings:
-    """Utterances of a manifest as a data set for torch: `recordings[epoch, row]`."""
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Utterances as a data set for torch: `examples[epoch, row]`. Subclasses say where the features come from."""
 
     utterances: Sequence[Utterance]
-    root: str
     targets_UC: Floats
-    sample_rate: int
-    min_samples: int
-    preparer: Callable[[Waveform], Features] | None
     clip: ClipPolicy
     seed: int
     augmenter: Augmenter | None = None
     partners: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     """Rows that mixup draws from."""
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, key: Key) -> Item | Unusable:
+        epoch, row = key
+        augmenter = self.augmenter if epoch != EVALUATION else None
+        generator = np.random.default_rng([self.seed, epoch + 1, row])
+        try:
+            features, target_C = self.features(epoch, row, augmenter, generator)
+        except UtteranceError as exc:
+            return Unusable(row, type(exc).__name__, str(exc))
+        if augmenter is not None:
+            features = augmenter.spectrogram(features, generator)
+        return Item(row, np.asarray(features, np.float32), np.asarray(target_C, np.float32))
+
+    def features(
+        self, epoch: int, row: int, augmenter: Augmenter | None, generator: np.random.Generator
+    ) -> tuple[Features, Floats]:
+        """What the network is given of one utterance, cropped, and its labels.
+
+        Raises
+        ------
+        UtteranceError : it cannot be used.
+        """
+        raise NotImplementedError
+
+    def clip_of(self, epoch: int, *, pad: bool = True) -> ClipSettings:
+        """How utterances are cut in an epoch."""
+        clip = self.clip
+        fill = clip.pad if pad else "none"
+        if epoch == EVALUATION:
+            return ClipSettings(max_seconds=clip.max_seconds, crop="centre", pad=fill, trim=clip.trim)
+        seed = _mix(self.seed, epoch)
+        return ClipSettings(max_seconds=clip.max_seconds, crop="random", pad=fill, trim=clip.trim, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recordings(Examples):
+    """Utterances of a manifest, read from their recordings."""
+
+    root: str
+    sample_rate: int
+    min_samples: int
+    preparer: Callable[[Waveform], Features] | None
 
     @classmethod
     def of(cls, manifest: Manifest, targets_UC: Floats, backbone: Any, **settings: Any) -> Recordings:
@@ -94,21 +137,11 @@ class Recordings:
             **settings,
         )
 
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def __getitem__(self, key: Key) -> Item | Unusable:
-        epoch, row = key
-        try:
-            return self._item(epoch, row)
-        except UtteranceError as exc:
-            return Unusable(row, type(exc).__name__, str(exc))
-
-    def _item(self, epoch: int, row: int) -> Item:
+    def features(
+        self, epoch: int, row: int, augmenter: Augmenter | None, generator: np.random.Generator
+    ) -> tuple[Features, Floats]:
         target_C = self.targets_UC[row]
-        augmenter = self.augmenter if epoch != EVALUATION else None
-        generator = np.random.default_rng([self.seed, epoch + 1, row])
-        if augmenter is not None and augmenter.on_waveform:
+        if augmenter is not None and augmenter.settings.on_waveform:
             waveform = self._read(epoch, row, pad=False)
 
             def partner(drawing: np.random.Generator) -> tuple[Waveform, Floats] | None:
@@ -119,8 +152,8 @@ class Recordings:
                     return None
 
             waveform, target_C = augmenter.waveform(waveform, target_C, partner, generator)
-            clip = self._clip(epoch, pad=True)
             name = self.utterances[row].utterance_id
+            clip = self.clip_of(epoch)
             waveform = audio.fit(waveform, sample_rate=self.sample_rate, clip=clip, utterance_id=name)
         else:
             waveform = self._read(epoch, row, pad=True)
@@ -130,9 +163,7 @@ class Recordings:
                 "clip.pad=repeat with clip.max_seconds fills short recordings up"
             )
         features = waveform if self.preparer is None else np.ascontiguousarray(self.preparer(waveform))
-        if augmenter is not None:
-            features = augmenter.spectrogram(features, generator)
-        return Item(row, np.asarray(features, np.float32), np.asarray(target_C, np.float32))
+        return features, target_C
 
     def _read(self, epoch: int, row: int, *, pad: bool) -> Waveform:
         utterance = self.utterances[row]
@@ -141,17 +172,23 @@ class Recordings:
             sample_rate=self.sample_rate,
             start_s=utterance.start_s,
             end_s=utterance.end_s,
-            clip=self._clip(epoch, pad=pad),
+            clip=self.clip_of(epoch, pad=pad),
             utterance_id=utterance.utterance_id,
         )
 
-    def _clip(self, epoch: int, *, pad: bool) -> ClipSettings:
-        clip = self.clip
-        fill = clip.pad if pad else "none"
-        if epoch == EVALUATION:
-            return ClipSettings(max_seconds=clip.max_seconds, crop="centre", pad=fill, trim=clip.trim)
-        seed = _mix(self.seed, epoch)
-        return ClipSettings(max_seconds=clip.max_seconds, crop="random", pad=fill, trim=clip.trim, seed=seed)
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPatches(Examples):
+    """Utterances of a stored `logmel` set, in patches."""
+
+    stored: StoredLogMel
+    patch_frames: int
+
+    def features(
+        self, epoch: int, row: int, augmenter: Augmenter | None, generator: np.random.Generator
+    ) -> tuple[Features, Floats]:
+        frames_FM = self.stored.frames(row, self.utterances[row], self.clip_of(epoch))
+        return into_patches(frames_FM, self.patch_frames), self.targets_UC[row]
 
 
 def _mix(*numbers: int) -> int:
@@ -245,11 +282,11 @@ class _IntoBatch:
 
 
 def loader(
-    recordings: Recordings, batches: Sampler[list[Key]] | list[list[Key]], policy: BatchPolicy, num_workers: int
+    examples: Examples, batches: Sampler[list[Key]] | list[list[Key]], policy: BatchPolicy, num_workers: int
 ) -> DataLoader[Any]:
     """A data loader over batches of keys. Workers are forked once and read ahead two batches each."""
     return DataLoader(
-        recordings,  # type: ignore[arg-type]
+        examples,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=_IntoBatch(policy),
         num_workers=num_workers,
@@ -269,10 +306,10 @@ def default_workers() -> int:
     return max(0, available_cpus() - 1)
 
 
-def evaluation_batches(recordings: Recordings, rows: Ints, budget_s: float) -> list[list[Key]]:
+def evaluation_batches(examples: Examples, rows: Ints, budget_s: float) -> list[list[Key]]:
     """Recordings of like length together, as far as durations are known; `budget_s` seconds of audio to a batch."""
-    longest_s = recordings.clip.max_seconds or math.inf
-    durations = [recordings.utterances[row].duration_s for row in rows]
+    longest_s = examples.clip.max_seconds or math.inf
+    durations = [examples.utterances[row].duration_s for row in rows]
     milliseconds = [max(1, round(1000 * min(_UNKNOWN_S if value is None else value, longest_s))) for value in durations]
     grouped = make_batches(milliseconds, "padded", lambda length: length / 1000, budget_s)
     return [[(EVALUATION, int(rows[place])) for place in batch] for batch in grouped]

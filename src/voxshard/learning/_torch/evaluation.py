@@ -11,43 +11,51 @@ import torch
 from voxshard.encoders._torch.device import resolve_device
 from voxshard.encoders._torch.network_files import Checkpoint
 from voxshard.errors import ConfigError, IncompleteError
-from voxshard.learning._torch.data import Recordings, default_workers
-from voxshard.learning._torch.trainer import score
+from voxshard.learning._torch.data import default_workers
+from voxshard.learning._torch.trainer import examples_of, score
 from voxshard.learning.data import ManifestColumns
 from voxshard.learning.evaluation import Evaluation, record, splits_to_score
 from voxshard.learning.label_groups import float_targets, number_groups
 from voxshard.learning.model import Target
 from voxshard.learning.network_settings import ClipPolicy
 from voxshard.learning.settings import EvaluateConfig
+from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.learning.training import Check
 from voxshard.manifest import Manifest
+from voxshard.networks.settings import ON_LOGMEL
 from voxshard.progress import Progress
 from voxshard.store.runs import Run
 
 
 def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evaluation:
-    """Score, measure, and put the results into the run; all it takes lies in the run's folder, but the recordings.
+    """Score, measure, and put the results into the run; all it takes lies in the run's folder, but the recordings
+    or features.
 
     Raises
     ------
-    ConfigError : a split or column that is not there, or features in place of a manifest.
-    IncompleteError : the manifest the network was trained on is gone, and none was given.
+    ConfigError : a split or column that is not there, or features for a network that takes none.
+    FeatureMismatchError : features extracted otherwise than the network wants its input.
+    IncompleteError : what the network was trained on is gone, and nothing else was given.
     """
     run = Run.read(config.run)
     checkpoint = Checkpoint.read(run.model)
     about = checkpoint.about
     target = Target(**about.target.model_dump())
-    path, name = _manifest(config, run)
-    manifest = Manifest.read(path)
+    path, name = _place(config, run)
+    stored = None
+    if path.is_dir():
+        if about.network.family not in ON_LOGMEL:
+            raise ConfigError(f"--on {path}: network {about.network.family} scores recordings; give a MANIFEST")
+        stored = StoredLogMel.open(path)
+        stored.network_settings(about.network.settings)
+    manifest = stored.manifest if stored else Manifest.read(path)
     labels = number_groups(manifest.table, target, about.network.groups)
     if not any(column in manifest.table.column_names for column in target.labels):
         progress.note(f"{path} has no column {', '.join(target.labels)}: scored, not measured")
     network = checkpoint.load().to(torch.device(resolve_device("auto")[0]))
     clip = dict(about.clip)
     scale = float(clip.pop("scale"))
-    recordings = Recordings.of(
-        manifest, float_targets(labels), network.backbone, clip=ClipPolicy(**clip), seed=0, augmenter=None
-    )
+    examples = examples_of(manifest, stored, float_targets(labels), network, clip=ClipPolicy(**clip), seed=0)
     data = ManifestColumns(manifest.table)
     scored: list[Any] = []
     failures: dict[str, tuple[str, str]] = {}
@@ -58,7 +66,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
         rows = np.flatnonzero(data.in_split(split))
         scored.append(
             score(
-                network, recordings, manifest, labels, rows, title,
+                network, examples, manifest, labels, rows, title,
                 scale=scale, precision=run.config["precision"], workers=default_workers(),
                 failures=failures, check=check,
             )
@@ -71,15 +79,17 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     return record(config, run, target, scored, name, progress)
 
 
-def _manifest(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
-    """The manifest to score, and the name its results go by; None for the run's own."""
-    own = Path(run.config["manifest"])
-    if len(config.on) > 1 or any(path.is_dir() for path in config.on):
-        raise ConfigError("--on: a network scores recordings, so it takes one manifest, not feature sets")
+def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
+    """The manifest or feature set to score, and the name its results go by; None for the run's own."""
+    features = run.config["features"]
+    own = Path(features[0]["path"] if features else run.config["manifest"])
+    if len(config.on) > 1:
+        raise ConfigError(f"--on: {len(config.on)} places; a network scores one manifest, or one stored logmel set")
     if config.on:
-        return config.on[0], None if config.on[0].resolve() == own else config.on[0].stem
+        (path,) = config.on
+        return path, None if path.resolve() == own else path.stem
     if not own.exists():
         raise IncompleteError(
-            f"{own}: the manifest this network was trained on is not there any more; give --on MANIFEST"
+            f"{own}: what this network was trained on is not there any more; give --on MANIFEST, or --on DIR"
         )
     return own, None

@@ -16,14 +16,21 @@ import pyarrow as pa
 
 from voxshard import __version__
 from voxshard.encoders._torch.network_files import write_checkpoint
-from voxshard.errors import DataError
 from voxshard.learning import results
 from voxshard.learning._torch.data import Ints
 from voxshard.learning._torch.trainer import Fitted, NetworkTrainer
-from voxshard.learning.data import ManifestColumns
-from voxshard.learning.experiment import cross_validate, few_shot_curve, table_of, tested_splits
+from voxshard.learning.data import ManifestColumns, source_of
+from voxshard.learning.experiment import (
+    cross_validate,
+    few_shot_curve,
+    labelled_rows,
+    split_to_train_on,
+    table_of,
+    tested_splits,
+)
 from voxshard.learning.label_groups import learn_groups, number_groups, read_groups
 from voxshard.learning.network_settings import NetworkConfig
+from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.learning.training import Check
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
@@ -42,7 +49,6 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     ConfigError, DataError : what is wrong with the config or the manifest; nothing is published.
     StoppedError : asked to stop; the same command goes on from there.
     """
-    config.network_settings()
     refuse_unless_run(config.out)
     trainer, chosen, split = _prepare(config, progress, check, stop)
     tested = tested_splits(trainer, split)
@@ -81,22 +87,23 @@ def _prepare(
     config: NetworkConfig, progress: Progress, check: Check, stop: threading.Event
 ) -> tuple[NetworkTrainer, Ints, str | None]:
     """The trainer, the utterances to train on, and their split."""
-    manifest = Manifest.read(config.manifest)
+    stored = None
+    if config.features is not None:
+        stored = StoredLogMel.open(config.features)
+        config = config.model_copy(update={"settings": stored.network_settings(config.settings)})
+        manifest = stored.manifest
+    else:
+        assert config.manifest is not None
+        manifest = Manifest.read(config.manifest)
+    config.network_settings()
     groups = read_groups(config.labels_file) if config.labels_file else None
     columns = [name for group in groups for name in group] if groups else config.label
     data = ManifestColumns(manifest.table)
-    split = config.split or (None if config.folds else "train")
-    in_split = data.in_split(split)
-    if not in_split.any():
-        raise DataError(
-            f"no utterance has split {split!r}; splits here: {data.splits_text}. Give --split, or --folds COLUMN"
-        )
+    split, in_split = split_to_train_on(config, data)
     target, learned = learn_groups(manifest.table, columns, groups, in_split, config.positive)
     labels = number_groups(manifest.table, target, learned)
-    trainer = NetworkTrainer(config, manifest, labels, learned, progress, stop, check)
-    chosen = np.flatnonzero(in_split & labels.known)
-    if len(chosen) < int(in_split.sum()):
-        trainer.note(f"{int(in_split.sum()) - len(chosen):,} training utterances have no label and are left out")
+    trainer = NetworkTrainer(config, manifest, labels, learned, progress, stop, check, stored)
+    chosen = labelled_rows(trainer, in_split)
     trainer.open_folder()
     return trainer, chosen, split
 
@@ -133,11 +140,11 @@ def _counts(trainer: NetworkTrainer, chosen: Ints) -> dict[str, Any]:
 
 def _resolved(trainer: NetworkTrainer, fingerprint: str, split: str | None, splits: list[str]) -> dict[str, Any]:
     config, target = trainer.config, trainer.labels.target
-    content = json.loads(config.model_dump_json(exclude={"out", "label", "settings", "split", "manifest"}))
+    content = json.loads(config.model_dump_json(exclude={"out", "label", "settings", "split", "manifest", "features"}))
     packages = ("torch", "lightning", "transformers", "speechbrain", "numpy")
     return {
-        "features": [],
-        "manifest": str(config.manifest.resolve()),
+        "features": [vars(source_of(trainer.stored.features))] if trainer.stored else [],
+        "manifest": str(config.manifest.resolve()) if config.manifest else None,
         "label": list(target.labels),
         "kind": target.kind,
         "classes": list(target.classes),

@@ -13,7 +13,7 @@ from voxshard.encoders._torch.device import memory_errors
 from voxshard.encoders._torch.network import Network
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
-from voxshard.learning._torch.data import Batch, Ints, Recordings, Unusable, evaluation_batches, loader
+from voxshard.learning._torch.data import Batch, Examples, Ints, Unusable, evaluation_batches, loader
 from voxshard.learning.model import Target
 from voxshard.networks.settings import NetworkSpec
 
@@ -33,10 +33,10 @@ class Outputs:
 
 
 def outputs_of(
-    network: Network, recordings: Recordings, rows: Ints, *, precision: Precision, workers: int,
+    network: Network, examples: Examples, rows: Ints, *, precision: Precision, workers: int,
     on_batch: Callable[[Batch], None],
 ) -> Outputs:  # fmt: skip
-    """Run a network over recordings, in evaluation mode; afterwards it is in the mode it was in.
+    """Run a network over utterances, in evaluation mode; afterwards it is in the mode it was in.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def outputs_of(
     network.eval()
     found: dict[int, npt.NDArray[np.float32]] = {}
     unusable: list[Unusable] = []
-    batches = evaluation_batches(recordings, rows, _BUDGET_S[device.type])
+    batches = evaluation_batches(examples, rows, _BUDGET_S[device.type])
     try:
         with memory_errors(device), torch.no_grad(), arithmetic(precision, device):
-            for batch in loader(recordings, batches, network.backbone.batch_policy, workers if len(batches) > 1 else 0):
+            for batch in loader(examples, batches, network.backbone.batch_policy, workers if len(batches) > 1 else 0):
                 unusable += batch.unusable
                 if len(batch.rows):
                     outputs = network(batch.features.to(device), batch.lengths_B).float().cpu().numpy()

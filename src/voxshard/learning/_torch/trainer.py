@@ -26,10 +26,12 @@ from voxshard.learning._torch.data import (
     EVALUATION,
     Batch,
     EpisodeOrder,
+    Examples,
     Floats,
     Ints,
     Item,
     Recordings,
+    StoredPatches,
     TrainingOrder,
     default_workers,
     loader,
@@ -42,10 +44,11 @@ from voxshard.learning.data import ManifestColumns
 from voxshard.learning.label_groups import float_targets
 from voxshard.learning.labels import Labels
 from voxshard.learning.network_settings import NetworkConfig
+from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.manifest import Manifest
 from voxshard.networks.heads import Prototypes
-from voxshard.networks.settings import LabelGroup, NetworkSpec
-from voxshard.progress import Progress
+from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
+from voxshard.progress import NotesOnly, Progress
 
 _STATISTICS_FROM = 500
 """Recordings that mean and standard deviation of the features are computed from; more change them little."""
@@ -74,6 +77,8 @@ class NetworkTrainer:
     progress: Progress
     stop: threading.Event
     check: Callable[[], None]
+    stored: StoredLogMel | None = None
+    """What is trained on instead of the recordings; its rows are those of `manifest`."""
     notes: list[str] = field(default_factory=list)
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     """utterance_id -> error and message, of recordings that could not be used."""
@@ -114,6 +119,8 @@ class NetworkTrainer:
         """Go on in the folder of an earlier attempt at the same training; of another one nothing is kept."""
         content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
         content["content"] = self.manifest.content_digest()
+        if self.stored is not None:
+            content["fingerprint"] = self.stored.features.fingerprint
         text, path = dump_yaml(content), self.folder / "config.yaml"
         if path.exists() and path.read_text() != text:
             self.progress.note(f"{self.folder} is of another config or manifest: starting anew")
@@ -134,35 +141,37 @@ class NetworkTrainer:
         torch.manual_seed(seed)
         spec = self.spec
         network = Network(spec, None)
-        recordings = self._recordings(network, utterances, seed)
-        order = self._order(recordings, utterances, seed)
-        keeper = Keeper(folder, order, self.config, self.stop, self.progress)
+        examples = self._examples(network, utterances, seed)
+        order = self._order(examples, utterances, seed)
+        is_part = bool(self.config.n_shot or self.config.folds)
+        progress = NotesOnly(self.progress) if is_part else self.progress
+        keeper = Keeper(folder, order, self.config, self.stop, progress)
         if not keeper.state.exists():
-            self._standardize(network, recordings, utterances, seed)
+            self._standardize(network, examples, utterances, seed)
         training = self.config.training
         sizes = [len(group.labels) for group in spec.groups]
         weights = None
         if training.class_weights == "balanced":
             weights = balanced_weights(self.targets_UC[utterances], spec.loss, sizes)
         loss = NetworkLoss(spec.loss, sizes, weights, training.margin, training.scale)
-        module = TrainedNetwork(network, loss, training, self.config.episodes, self._validation(recordings, loss))
+        module = TrainedNetwork(network, loss, training, self.config.episodes, self._validation(examples, loss))
         network.train()
-        batches = loader(recordings, order, network.backbone.batch_policy, self.workers)
+        batches = loader(examples, order, network.backbone.batch_policy, self.workers)
         trainer = fit(module, batches, keeper, self.config, what=what)
         if keeper.stopped and trainer.is_global_zero:
             raise StoppedError(f"stopped by a signal; {folder} has all it takes, run the same command again to go on")
         self._take_note_of(module)
         network.eval()
         if isinstance(network.heads, Prototypes) and trainer.is_global_zero:
-            self._place_prototypes(network, recordings, utterances)
+            self._place_prototypes(network, examples, utterances)
         return Fitted(network, module.history, trainer.is_global_zero and not keeper.stopped)
 
     def trials(self, fitted: Fitted, utterances: Ints, split: str) -> pa.Table:
         """Score utterances: rows for trials.parquet."""
         self.check()
-        recordings = self._recordings(fitted.network, utterances, self.config.seed)
+        examples = self._examples(fitted.network, utterances, self.config.seed)
         return score(
-            fitted.network, recordings, self.manifest, self.labels, utterances, split,
+            fitted.network, examples, self.manifest, self.labels, utterances, split,
             scale=self.config.training.scale, precision=self.config.precision, workers=self.workers,
             failures=self.failures, check=self.check,
         )  # fmt: skip
@@ -174,26 +183,23 @@ class NetworkTrainer:
                 self.notes.append(message)
                 self.progress.note(message)
 
-    def _recordings(self, network: Network, utterances: Ints, seed: int) -> Recordings:
-        augmenter = Augmenter(self.config.augment, network.backbone.sample_rate)
+    def _examples(self, network: Network, utterances: Ints, seed: int) -> Examples:
+        settings: dict[str, Any] = {
+            "clip": self.config.clip,
+            "seed": seed,
+            "augmenter": Augmenter(self.config.augment, network.backbone.sample_rate),
+            "partners": utterances,
+        }
         if self.config.augment.background.is_on:
             recordings_in(Path(self.config.augment.background.folder or ""))  # a wrong folder is told before training
-        return Recordings.of(
-            self.manifest,
-            self.targets_UC,
-            network.backbone,
-            clip=self.config.clip,
-            seed=seed,
-            augmenter=augmenter,
-            partners=utterances,
-        )
+        return examples_of(self.manifest, self.stored, self.targets_UC, network, **settings)
 
-    def _order(self, recordings: Recordings, utterances: Ints, seed: int) -> TrainingOrder | EpisodeOrder:
+    def _order(self, examples: Examples, utterances: Ints, seed: int) -> TrainingOrder | EpisodeOrder:
         training, episodes = self.config.training, self.config.episodes
         if episodes is None:
             durations = None
             if training.order == "sorted":
-                known = [recordings.utterances[row].duration_s for row in utterances]
+                known = [examples.utterances[row].duration_s for row in utterances]
                 if any(value is None for value in known):
                     raise ConfigError("training.order=sorted needs durations; prepare the manifest without --no-probe")
                 durations = np.array(known, np.float64)
@@ -209,7 +215,7 @@ class NetworkTrainer:
         ways = min(episodes.ways or 20, len(counts))
         return EpisodeOrder(utterances, numbers, ways, size, episodes.per_epoch, seed)
 
-    def _standardize(self, network: Network, recordings: Recordings, utterances: Ints, seed: int) -> None:
+    def _standardize(self, network: Network, examples: Examples, utterances: Ints, seed: int) -> None:
         """Measure the features of training recordings, where the network wants to know."""
         standardize = getattr(network.backbone, "standardize", None)
         if not isinstance(standardize, Standardize) or not standardize.wants_statistics:
@@ -218,7 +224,7 @@ class NetworkTrainer:
         compress = getattr(network.backbone, "compress", torch.nn.Identity())
         count, total, squares = 0, 0.0, 0.0
         for row in chosen:
-            item = recordings[EVALUATION, int(row)]
+            item = examples[EVALUATION, int(row)]
             if not isinstance(item, Item):
                 continue
             with torch.no_grad():
@@ -233,7 +239,7 @@ class NetworkTrainer:
         standardize.mean_M.copy_(torch.from_numpy(np.asarray(mean)))
         standardize.std_M.copy_(torch.from_numpy(np.maximum(deviation, 1e-3)))
 
-    def _validation(self, recordings: Recordings, loss: NetworkLoss) -> Callable[[Network], dict[str, float]] | None:
+    def _validation(self, examples: Examples, loss: NetworkLoss) -> Callable[[Network], dict[str, float]] | None:
         split = self.config.validate_on
         if split is None:
             return None
@@ -247,9 +253,9 @@ class NetworkTrainer:
 
         def validate(network: Network) -> dict[str, float]:
             if isinstance(network.heads, Prototypes):
-                self._place_prototypes(network, recordings, recordings.partners)
+                self._place_prototypes(network, examples, examples.partners)
             found = outputs_of(
-                network, recordings, rows, precision=self.config.precision, workers=0, on_batch=lambda _batch: None
+                network, examples, rows, precision=self.config.precision, workers=0, on_batch=lambda _batch: None
             )
             outputs, targets = torch.from_numpy(found.outputs_NC).float(), torch.from_numpy(self.targets_UC[found.rows])
             values = {"loss": float(loss.to("cpu")(outputs, targets))}
@@ -269,7 +275,7 @@ class NetworkTrainer:
 
         return validate
 
-    def _place_prototypes(self, network: Network, recordings: Recordings, utterances: Ints) -> None:
+    def _place_prototypes(self, network: Network, examples: Examples, utterances: Ints) -> None:
         """Put every class's point at the mean of its training recordings."""
         was_training, device = network.training, next(network.parameters()).device
         network.eval()
@@ -280,7 +286,7 @@ class NetworkTrainer:
             for start in range(0, len(utterances), 32)
         ]
         with torch.no_grad():
-            for batch in loader(recordings, keys, network.backbone.batch_policy, 0):
+            for batch in loader(examples, keys, network.backbone.batch_policy, 0):
                 if not len(batch.rows):
                     continue
                 x_BD = network.joined(network.rows(batch.features.to(device), batch.lengths_B), batch.lengths_B)
@@ -295,13 +301,27 @@ class NetworkTrainer:
             self.failures[self.manifest.table["utterance_id"][row].as_py()] = reason
 
 
+def examples_of(
+    manifest: Manifest, stored: StoredLogMel | None, targets_UC: Floats, network: Network, **settings: Any
+) -> Examples:
+    """The utterances as a network wants them: from a stored set if there is one, else from their recordings."""
+    if stored is None:
+        return Recordings.of(manifest, targets_UC, network.backbone, **settings)
+    patches = network.spec.network_settings()
+    assert isinstance(patches, SpectrogramSettings)
+    return StoredPatches(
+        utterances=list(manifest.utterances()), targets_UC=targets_UC, stored=stored,
+        patch_frames=patches.patch_frames, **settings,
+    )  # fmt: skip
+
+
 def part_of(labels: Labels, rows: Ints) -> Labels:
     """The labels of some rows."""
     return Labels(labels.target, [[column[row] for row in rows] for column in labels.texts], labels.numbers[rows])
 
 
 def score(
-    network: Network, recordings: Recordings, manifest: Manifest, labels: Labels, utterances: Ints, split: str, *,
+    network: Network, examples: Examples, manifest: Manifest, labels: Labels, utterances: Ints, split: str, *,
     scale: float, precision: Any, workers: int, failures: dict[str, tuple[str, str]], check: Callable[[], None],
 ) -> pa.Table:  # fmt: skip
     """Score utterances: rows for trials.parquet. What cannot be read goes into `failures`, not into the scores."""
@@ -309,7 +329,7 @@ def score(
     def on_batch(_batch: Batch) -> None:
         check()
 
-    found = outputs_of(network, recordings, utterances, precision=precision, workers=workers, on_batch=on_batch)
+    found = outputs_of(network, examples, utterances, precision=precision, workers=workers, on_batch=on_batch)
     names = manifest.table["utterance_id"]
     for item in found.unusable:
         failures[names[item.row].as_py()] = (item.error, item.message)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxshard.encoders.base import BatchPolicy
-from voxshard.extraction.batching import collate, make_batches
+from voxshard.encoders.batching import collate, make_batches
 
 lengths = st.lists(st.integers(1, 500), max_size=80)
 policies = st.sampled_from(["padded", "windows", "equal_length", "single"])
