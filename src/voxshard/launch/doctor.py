@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from voxshard import __version__
-from voxshard.encoders import registry
-from voxshard.encoders.weights import locate
 from voxshard.errors import VoxshardError
-from voxshard.launch import queue, runtime
+from voxshard.launch import queue, runtime, weights_check
 from voxshard.launch.experiment import Experiment
 from voxshard.launch.site import Site
 from voxshard.launch.slurm import Cluster
@@ -81,24 +79,10 @@ def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
             yield Finding(f"runtime {name}", "PASS", f"voxshard {said}")
 
 
-def check_weights(experiment: Experiment) -> Iterator[Finding]:
-    """Whether each encoder's weights are there."""
-    for name, section in experiment.config.extract.items():
-        encoder = section.encoder["name"]
-        if registry.spec_of(encoder).framework not in ("torch", "tensorflow"):
-            continue
-        try:
-            place = locate(encoder, section.encoder.get("weights"))
-        except VoxshardError as exc:
-            yield Finding(f"weights {name}", "FAIL", str(exc), f"voxshard weights fetch {encoder}")
-            continue
-        empty = [path.name for path in ([place] if place.is_file() else place.rglob("*"))
-                 if path.is_file() and path.stat().st_size == 0]  # fmt: skip
-        if empty or (place.is_dir() and not any(place.iterdir())):
-            what = f"{place}: {'empty: ' + ', '.join(empty) if empty else 'holds nothing'}"
-            yield Finding(f"weights {name}", "FAIL", what, f"voxshard weights fetch {encoder}")
-        else:
-            yield Finding(f"weights {name}", "PASS", str(place))
+def check_weights(experiment: Experiment, *, read: bool = True) -> Iterator[Finding]:
+    """Whether each encoder's weights are there; with `read` every file is held against the digest known of it."""
+    for item in weights_check.check(experiment, read=read):
+        yield Finding(f"weights {item.name}", item.verdict, item.what, item.mend)
 
 
 def _submitit() -> Finding:
