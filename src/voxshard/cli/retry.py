@@ -29,12 +29,12 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
     Options of the extraction can be changed with --set, e.g. --set workers=4 --set device=cpu.
 
     Of an experiment that was submitted to a cluster, the missing tasks of every step are submitted again, and what
-    comes after them; --set changes keys of its config or its site, e.g. --set jobs.extract.mem_gb=64
-    --set jobs.train.minutes=120 --set site.account=NAME.
+    comes after them; with --failed also a job that tries the recordings again that failed. --set changes keys of its
+    config or its site, e.g. --set jobs.extract.mem_gb=64 --set jobs.train.minutes=120 --set site.account=NAME.
     """
     overrides = parse_assignments(assignments)
-    if Record(path).is_there and not failed:
-        _submit(path, overrides)
+    if Record(path).is_there:
+        _submit(path, overrides, failed=failed)
         return
     stop = stop_on_signals()
     for folder in feature_dirs(path):
@@ -50,8 +50,9 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
                 say(f"the merged set is stale; next: voxshard merge {folder.path}")
 
 
-def _submit(path: Path, overrides: dict[str, Any]) -> None:
+def _submit(path: Path, overrides: dict[str, Any], *, failed: bool) -> None:
     site = overrides.pop("site", {})
     with drawing() as progress:
-        jobs = slurm.resubmit(path, overrides, site, progress, why="voxshard retry")
-    say(f"submitted; next: voxshard status {path}" if jobs else f"{path}: nothing is missing")
+        jobs = slurm.resubmit(path, overrides, site, progress, why="voxshard retry", failed=failed)
+    nothing = f"{path}: nothing is missing{', nothing has failed' if failed else ''}"
+    say(f"submitted; next: voxshard status {path}" if jobs else nothing)

@@ -9,7 +9,7 @@ import click
 from voxshard.cli.options import PATH, say, set_option
 from voxshard.cli.progress import drawing
 from voxshard.config import load_yaml, merged, parse_assignments, validated
-from voxshard.errors import EnvironmentProblemError
+from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.launch import doctor, slurm
 from voxshard.launch import site as sites
 from voxshard.launch.estimate import estimate, lines_of
@@ -42,6 +42,7 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
         _show(cluster)
         return
     doctor.require(doctor.check_runtimes(experiment), EnvironmentProblemError)
+    doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
     slurm.begin(cluster)
     drafts = cluster.draft(cluster.todo())
     if not drafts:

@@ -55,7 +55,7 @@ class VggishEncoder(Encoder):
     def __init__(self, name: str, settings: EncoderSettings, known_hashes: KnownHashes) -> None:
         assert isinstance(settings, VggishSettings)
         self.settings = settings
-        self._path = _weights_file(locate(name, settings.weights))
+        self._path = weights_file(locate(name, settings.weights))
         framework = _framework_for(self._path)
         self._backend = importlib.import_module(f"voxshard.encoders._{framework}.vggish")
         self._network: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
@@ -150,7 +150,7 @@ class PostProcessor:
         return np.floor(scaled_PD).astype(np.float32)
 
 
-def _weights_file(found: Path) -> Path:
+def weights_file(found: Path) -> Path:
     if found.is_file():
         return found
     for name in (CONVERTED, CHECKPOINT):

@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 from voxshard import __version__
-from voxshard.encoders import registry
-from voxshard.encoders.weights import locate
 from voxshard.errors import VoxshardError
-from voxshard.launch import queue, runtime
+from voxshard.launch import queue, runtime, weights_check
 from voxshard.launch.experiment import Experiment
 from voxshard.launch.site import Site
 from voxshard.launch.slurm import Cluster
-from voxshard.learning.network_settings import NetworkConfig
 
 MIN_FREE_BYTES = 10 << 30
 MIN_FREE_FILES = 10_000
 Verdict = Literal["PASS", "WARN", "FAIL"]
-_PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
-"""Network -> encoder whose weights it starts from."""
 
 
 @dataclass(frozen=True)
@@ -84,29 +79,10 @@ def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
             yield Finding(f"runtime {name}", "PASS", f"voxshard {said}")
 
 
-def check_weights(experiment: Experiment) -> Iterator[Finding]:
-    """Whether the weights of each encoder, and of each network that starts from some, are there."""
-    wanted = [
-        (name, section.encoder["name"], section.encoder.get("weights"))
-        for name, section in experiment.config.extract.items()
-        if registry.spec_of(section.encoder["name"]).framework in ("torch", "tensorflow")
-    ]
-    for training, _ in experiment.trainings():
-        if isinstance(training, NetworkConfig) and training.network in _PRETRAINED:
-            wanted.append((training.out.name, _PRETRAINED[training.network], training.settings.get("weights")))
-    for name, encoder, weights in wanted:
-        try:
-            place = locate(encoder, weights)
-        except VoxshardError as exc:
-            yield Finding(f"weights {name}", "FAIL", str(exc), f"voxshard weights fetch {encoder}")
-            continue
-        empty = [path.name for path in ([place] if place.is_file() else place.rglob("*"))
-                 if path.is_file() and path.stat().st_size == 0]  # fmt: skip
-        if empty or (place.is_dir() and not any(place.iterdir())):
-            what = f"{place}: {'empty: ' + ', '.join(empty) if empty else 'holds nothing'}"
-            yield Finding(f"weights {name}", "FAIL", what, f"voxshard weights fetch {encoder}")
-        else:
-            yield Finding(f"weights {name}", "PASS", str(place))
+def check_weights(experiment: Experiment, *, read: bool = True) -> Iterator[Finding]:
+    """Whether each encoder's weights are there; with `read` every file is held against the digest known of it."""
+    for item in weights_check.check(experiment, read=read):
+        yield Finding(f"weights {item.name}", item.verdict, item.what, item.mend)
 
 
 def _submitit() -> Finding:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxshard.config import parse_yaml
-from voxshard.extraction.heartbeat import read_progress
+from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.launch import runtime
 from voxshard.launch.record import Record
 from voxshard.launch.slurm import Array, Cluster
@@ -32,11 +32,11 @@ _PACKED_COPIES = 2
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of audio per second of one task."""
+    """Seconds of audio per second of one task that is at work."""
 
     value: float
     start_s: float
-    """What a task takes before its first batch."""
+    """What a task takes besides: Python, imports, loading the model."""
     source: str
 
 
@@ -66,7 +66,7 @@ def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], *, probe: bo
     identity = Identity.read(folder.identity) if folder.identity.exists() else None
     audio_s = _audio_left_s(cluster, folder, identity)
     num_tasks = sum(array.num_tasks for array in arrays)
-    rate = _measured(cluster, name) or (_probed(cluster, name, arrays) if probe and audio_s else None)
+    rate = _measured(cluster, name, arrays) or (_probed(cluster, name, arrays) if probe and audio_s else None)
     hours = None if rate is None or audio_s is None else (audio_s / rate.value + num_tasks * rate.start_s) / 3600
     share = _weighted(arrays)
     num_bytes = _bytes(identity)
@@ -113,28 +113,52 @@ def _audio_left_s(cluster: Cluster, folder: FeatureDir, identity: Identity | Non
     return left
 
 
-def _measured(cluster: Cluster, name: str) -> Rate | None:
+def _measured(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None:
     """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one."""
     own = cluster.experiment.config.extract[name].encoder
     places = [cluster.experiment.features(name)]
     places += [path.parent for path in sorted(cluster.experiment.path.parent.glob("*/features/*/identity.json"))]
     for place in dict.fromkeys(places):
-        states = [state for state in read_progress(place / "progress") if state.audio_s > 0]
-        if not states or not _same_encoder(place, own):
+        states = [state for state in read_progress(place / "progress") if state.audio_s > 0 and state.timers]
+        work_s = sum(map(_work_s, states))
+        if not work_s or not _same_encoder(place, own):
             continue
-        elapsed = sum(state.updated - state.started for state in states)
-        rate = sum(state.audio_s for state in states) / max(elapsed, 1e-9)
-        return Rate(rate, _start_s(place, elapsed), f"measured in {place}")
+        rate = sum(state.audio_s for state in states) / work_s * _more_workers(cluster, name, states, arrays)
+        return Rate(rate, _start_s(place, states), f"measured in {place}")
     return None
 
 
-def _start_s(place: Path, elapsed_s: float) -> float:
-    """What a task of that feature set took beside its own clock, by the records of its jobs if it had any."""
-    records = list(Record(place.parent.parent).tasks(f"extract-{place.name}"))
-    worked = [record for record in records if record.message is None]
-    if not worked:
-        return _START_S
-    return max(0.0, sum(record.elapsed_s for record in worked) - elapsed_s) / len(worked)
+def _work_s(state: TaskState) -> float:
+    """What of a task's time grows with the audio: neither Python's start nor loading the model is in it."""
+    return sum(state.timers[key] for key in ("wait_decode_s", "encode_s", "wait_write_s"))
+
+
+def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], arrays: Sequence[Array]) -> float:
+    """How many times the workers of then these tasks will have, where it is the workers that do it all."""
+    if extract_kind(cluster.experiment, name) != "extract_cpu":
+        return 1.0
+    given = cluster.experiment.config.extract[name].workers
+    then = sum(state.num_workers for state in states) / len(states)
+    return (given or min(array.share.cpus for array in arrays)) / max(then, 1.0)
+
+
+def _start_s(place: Path, states: Sequence[TaskState]) -> float:
+    """What a task takes beside that: by the records of its jobs, if it had any, of tasks that ran once and undisturbed;
+    else by the tasks' own clocks, which start after Python has."""
+    by_task: dict[int, list[TaskState]] = {}
+    for state in states:
+        by_task.setdefault(state.task, []).append(state)
+    work_s = {task: sum(map(_work_s, own)) for task, own in by_task.items()}
+    records = Record(place.parent.parent).tasks(f"extract-{place.name}")
+    starts = [
+        record.elapsed_s - work_s[record.task]
+        for record in records
+        if record.task in work_s and record.state == "done" and not record.restarts and not record.before_s
+    ]
+    if not starts:
+        inside_s = {task: sum(state.updated - state.started for state in own) for task, own in by_task.items()}
+        starts = [_START_S + inside_s[task] - work_s[task] for task in by_task]
+    return max(0.0, sum(starts) / len(starts))
 
 
 def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
@@ -168,12 +192,11 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
         took_s = time.monotonic() - since
         states = read_progress(out / "progress")
         audio_s = sum(state.audio_s for state in states)
-        own_s = sum(state.updated - state.started for state in states)
-    if not audio_s:
+        work_s = sum(_work_s(state) for state in states if state.timers)
+    if not work_s:
         return None
-    return Rate(
-        audio_s / max(own_s, 1e-9) * cpus, max(0.0, took_s - own_s), f"probe of {PROBE_UTTERANCES} recordings here"
-    )
+    rate = audio_s / work_s * (section.workers or cpus)
+    return Rate(rate, max(0.0, took_s - work_s), f"probe of {PROBE_UTTERANCES} recordings here")
 
 
 def _bytes(identity: Identity | None) -> int | None:

@@ -143,6 +143,8 @@ class Element:
                 how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
                 self._write("killed" if code < 0 else "failed", exit_code=code, message=f"{command.job.name}: {how}")
                 return 128 - code if code < 0 else code
+            if command.request is not None:
+                command.request.unlink(missing_ok=True)
         if self.step.stage == "merge":
             accounting.add_to_summary(self.cluster, self.step)
         self._write("done", exit_code=0)

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxshard.errors import StoppedError, VoxshardError
+from voxshard.launch.gpus import only
 from voxshard.progress import Progress
 
 _POLL_S = 0.05
@@ -58,8 +59,20 @@ def run_one(job: Job, stop: threading.Event) -> None:
     _raise_for(job, code, None)
 
 
-def run_many(jobs: Sequence[Job], size: int, logs: Path, stop: threading.Event, progress: Progress, what: str) -> None:
+def run_many(
+    jobs: Sequence[Job],
+    size: int,
+    logs: Path,
+    stop: threading.Event,
+    progress: Progress,
+    what: str,
+    gpus: Sequence[str] = (),
+) -> None:
     """Run commands side by side, at most `size` at once; each one's output goes to a log of its own.
+
+    Parameters
+    ----------
+    gpus : given, each command sees one of them, which no other has at the same time.
 
     Raises
     ------
@@ -69,17 +82,19 @@ def run_many(jobs: Sequence[Job], size: int, logs: Path, stop: threading.Event, 
     logs.mkdir(parents=True, exist_ok=True)
     progress.begin(what, items=len(jobs))
     waiting = list(jobs)
-    running: dict[subprocess.Popen[bytes], Job] = {}
+    running: dict[subprocess.Popen[bytes], tuple[Job, str | None]] = {}
+    free: list[str | None] = [*gpus] or [None] * size
     failed: tuple[Job, int] | None = None
     while running or (waiting and failed is None):
         if stop.is_set():
             _end(list(running))
             raise StoppedError("stopped; what is finished is kept, run the same command again to go on")
-        while waiting and len(running) < size and failed is None:
-            job = waiting.pop(0)
-            running[_start(job, logs / f"{job.name}.log")] = job
+        while waiting and free and len(running) < size and failed is None:
+            job, gpu = waiting.pop(0), free.pop(0)
+            running[_start(job, logs / f"{job.name}.log", {} if gpu is None else only(gpu))] = job, gpu
         for child in [child for child in running if child.poll() is not None]:
-            job = running.pop(child)
+            job, gpu = running.pop(child)
+            free.append(gpu)
             if child.returncode:
                 failed = failed or (job, child.returncode)
             else:
@@ -89,8 +104,8 @@ def run_many(jobs: Sequence[Job], size: int, logs: Path, stop: threading.Event, 
         _raise_for(*failed, logs / f"{failed[0].name}.log")
 
 
-def _start(job: Job, log: Path | None) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **(job.environment or {})}
+def _start(job: Job, log: Path | None, more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **(job.environment or {}), **(more or {})}
     if log is None:
         return subprocess.Popen(job.command, stdin=subprocess.DEVNULL, env=environment)
     with open(log, "ab") as stream:

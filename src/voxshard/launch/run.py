@@ -8,7 +8,9 @@ from pathlib import Path
 
 from voxshard.cpus import available_cpus
 from voxshard.launch.experiment import Experiment, ExperimentConfig, Training
+from voxshard.launch.gpus import usable_gpus
 from voxshard.launch.local import Job, run_many, run_one
+from voxshard.launch.steps import extract_kind
 from voxshard.learning.network_settings import NetworkConfig
 from voxshard.progress import Progress
 
@@ -31,9 +33,9 @@ def run_experiment(config: ExperimentConfig, stop: threading.Event, progress: Pr
     experiment = Experiment(config)
     trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
     _prepare(experiment, stop, progress)
+    gpus = usable_gpus()
     for name in config.extract:
-        for job in experiment.extract_jobs(name):
-            run_one(job, stop)
+        _extract(experiment, name, gpus, stop, progress)
         run_one(experiment.merge_job(name), stop)
     _train(experiment, stop, progress)
     for name in config.networks:
@@ -49,6 +51,24 @@ def _prepare(experiment: Experiment, stop: threading.Event, progress: Progress) 
         progress.note(f"{experiment.manifest}: there already")
     else:
         run_one(experiment.prepare_job(), stop)
+
+
+def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threading.Event, progress: Progress) -> None:
+    """One process; with several GPUs, for an encoder that uses them, one process per GPU, each on its share."""
+    section = experiment.config.extract[name]
+    on_gpus = extract_kind(experiment, name) == "extract" and section.device in ("auto", "cuda")
+    for job in experiment.extract_jobs(name):
+        if not on_gpus or len(gpus) < 2:
+            run_one(job, stop)
+            continue
+        run_one(Job(f"{job.name}-plan", [*job.command, "--plan-only"]), stop)  # weights are hashed once
+        cpus = available_cpus() // len(gpus)
+        workers = [] if section.workers else ["--workers", str(max(1, cpus - 2))]
+        parts = [
+            Job(f"{job.name}-{part}", [*job.command, *workers, "--task", str(part), "--tasks", str(len(gpus))])
+            for part in range(len(gpus))
+        ]
+        run_many(parts, len(parts), experiment.jobs, stop, progress, f"extract {name}", gpus)
 
 
 def _train(experiment: Experiment, stop: threading.Event, progress: Progress) -> None:

@@ -22,8 +22,10 @@ from voxshard.launch import queue
 from voxshard.launch.experiment import Experiment, JobOptions
 from voxshard.launch.record import Attempt, Record, Submission
 from voxshard.launch.site import Partition, Site
-from voxshard.launch.steps import Step, extract_kind, network_kind, steps_of
+from voxshard.launch.steps import Step, extract_kind, network_kind, repair_request, steps_of
 from voxshard.progress import Progress
+from voxshard.store.layout import FeatureDir
+from voxshard.store.merged import read_summary
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,16 @@ class Cluster:
 
     def options(self, step: Step) -> JobOptions:
         """What a step's jobs ask for: the experiment's `jobs` over the site's `stages`."""
-        kind = step.stage
-        if step.features is not None and step.stage == "extract":
-            kind = extract_kind(self.experiment, step.name.removeprefix("extract-"))
-        elif step.stage == "networks":
-            kind = network_kind(self.experiment, step.name.removeprefix("networks-"))
+        stage, name = step.stage, step.name
+        if stage == "repair":  # an extraction of a few recordings
+            stage, name = "extract", f"extract-{name.removeprefix('repair-')}"
+        kind = stage
+        if stage == "extract":
+            kind = extract_kind(self.experiment, name.removeprefix("extract-"))
+        elif stage == "networks":
+            kind = network_kind(self.experiment, name.removeprefix("networks-"))
         found = self.site.options(kind).model_dump(exclude_none=True)
-        for key in (step.stage, step.name):
+        for key in (stage, name):
             found |= self.experiment.config.jobs.get(key, JobOptions()).model_dump(exclude_none=True)
         options = JobOptions(**found)
         try:
@@ -183,7 +188,7 @@ class Cluster:
         found: dict[str, list[int]] = {}
         for step in self.steps.values():
             tasks = step.missing()
-            if step.stage != "extract" and any(name in found for name in step.after):
+            if step.stage not in ("extract", "repair") and any(name in found for name in step.after):
                 tasks = list(range(step.num_tasks))
             if step.stage == "extract" and step.after[0] in found and not tasks:
                 continue
@@ -365,21 +370,43 @@ def begin(cluster: Cluster) -> None:
 
 
 def resubmit(
-    path: Path, config: Mapping[str, Any], site: Mapping[str, Any], progress: Progress, *, why: str
+    path: Path, config: Mapping[str, Any], site: Mapping[str, Any], progress: Progress, *, why: str, failed: bool
 ) -> dict[str, list[int]]:
     """Submit what is missing of an experiment that was submitted before; empty if nothing is.
 
     Parameters
     ----------
     config, site : keys to change for good, e.g. more memory.
+    failed : also try the recordings again that failed.
     """
     cluster = Cluster.of(path, config, site)
     before = cluster.submission
     cluster.submission = replace(before, python=sys.executable)
     begin(cluster)
     os.chdir(before.cwd)
-    drafts = cluster.draft(cluster.todo())
-    return cluster.submit(drafts, why, progress) if drafts else {}
+    requests = _request_repairs(cluster) if failed else []
+    try:
+        drafts = cluster.draft(cluster.todo())
+        return cluster.submit(drafts, why, progress) if drafts else {}
+    except BaseException:
+        for request in requests:
+            request.unlink()
+        raise
+
+
+def _request_repairs(cluster: Cluster) -> list[Path]:
+    """Ask for another try of what failed, of every feature set that is begun and is not merged without a failure."""
+    requests = []
+    for name in cluster.experiment.config.extract:
+        folder = FeatureDir(cluster.experiment.features(name))
+        summary = read_summary(folder)
+        if folder.identity.exists() and (summary is None or summary["utterances"]["failed"]):
+            request = repair_request(cluster.experiment, name)
+            request.parent.mkdir(parents=True, exist_ok=True)
+            request.touch()
+            requests.append(request)
+    cluster.steps = steps_of(cluster.experiment, cluster.site)
+    return requests
 
 
 def cancel(path: Path) -> list[queue.QueuedTask]:

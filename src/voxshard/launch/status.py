@@ -144,7 +144,7 @@ def _failures(folder: FeatureDir) -> dict[str, int]:
 
 
 def _advice(states: Sequence[TaskState]) -> str | None:
-    timed = [state for state in states if state.timers]
+    timed = [state for state in states if any(state.timers.values())]
     if not timed:
         return None
     timers = summed([state.timers for state in timed])

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxshard.encoders import registry
+from voxshard.launch import runtime
 from voxshard.launch.experiment import Experiment, Training
 from voxshard.launch.local import Job
 from voxshard.launch.site import Site
 from voxshard.learning.settings import TrainConfig
 from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.merged import read_summary
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Command:
     """Not run where this file exists already."""
     is_shared: bool = False
     """Every task runs it, with `--task` and `--tasks` added."""
+    request: Path | None = None
+    """The file that asks for it; removed once it went well."""
 
     def arguments(self, task: int, count: int) -> list[str]:
         """Its words for one task."""
@@ -51,7 +55,10 @@ def steps_of(experiment: Experiment, site: Site) -> dict[str, Step]:
     """The steps by name, in an order in which they can be submitted."""
     found = [_prepare(experiment)]
     for name in experiment.config.extract:
-        found += [_extract(experiment, site, name), _merge(experiment, name)]
+        makers = [_extract(experiment, site, name)]
+        if repair_request(experiment, name).parent.exists():
+            makers.append(_repair(experiment, name))
+        found += [*makers, _merge(experiment, name, tuple(step.name for step in makers))]
     merges = tuple(step.name for step in found if step.stage == "merge")
     grid = experiment.grid()
     if grid is not None:
@@ -146,18 +153,35 @@ def _shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int
     return [[shard for shard, start in enumerate(first) if names[start] == split] for split in splits]
 
 
-def _merge(experiment: Experiment, name: str) -> Step:
+def repair_request(experiment: Experiment, name: str) -> Path:
+    """While this file is there, the recordings of a feature set that failed are to be tried again."""
+    return experiment.jobs / f"repair-{name}" / "wanted"
+
+
+def _repair(experiment: Experiment, name: str) -> Step:
+    folder = FeatureDir(experiment.features(name))
+    request = repair_request(experiment, name)
+    words = runtime.command(experiment.config.extract[name].runtime, ["retry", str(folder.path), "--failed"])
+    return Step(
+        f"repair-{name}", "repair", (f"extract-{name}",), 1,
+        lambda task: [Command(Job(f"repair-{name}", words), request=request)],
+        lambda: [0] if request.exists() else [], folder,
+    )  # fmt: skip
+
+
+def _merge(experiment: Experiment, name: str, after: tuple[str, ...]) -> Step:
     folder = FeatureDir(experiment.features(name))
 
     def missing() -> list[int]:
-        if not (folder.summary.exists() and folder.features.exists()):
+        summary = read_summary(folder)
+        if summary is None or summary["stale"] or not folder.features.exists():
             return [0]
         merged = folder.summary.stat().st_mtime_ns
         newer = any(path.stat().st_mtime_ns > merged for path in folder.shards.glob("*.h5"))
         return [0] if newer else []
 
     return Step(
-        f"merge-{name}", "merge", (f"extract-{name}",), 1,
+        f"merge-{name}", "merge", after, 1,
         lambda task: [Command(experiment.merge_job(name))], missing, folder,
     )  # fmt: skip
 
