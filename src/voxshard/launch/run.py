@@ -6,12 +6,12 @@ import threading
 from pathlib import Path
 
 from voxshard.cpus import available_cpus
-from voxshard.launch.experiment import Experiment, ExperimentConfig
+from voxshard.launch.experiment import Experiment
 from voxshard.launch.local import run_many, run_one
 from voxshard.progress import Progress
 
 
-def run_experiment(config: ExperimentConfig, stop: threading.Event, progress: Progress) -> Path:
+def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
     """Prepare, extract, merge, train, evaluate and report.
 
     Every stage runs in a process of its own, in the runtime its framework lives in; its state is its files, so that
@@ -26,9 +26,8 @@ def run_experiment(config: ExperimentConfig, stop: threading.Event, progress: Pr
     IdentityError : the experiment's folder was prepared from another corpus, or otherwise.
     JobFailedError, StoppedError : a stage failed, or was stopped; what is finished is kept.
     """
-    experiment = Experiment(config)
     _prepare(experiment, stop, progress)
-    for name in config.extract:
+    for name in experiment.config.extract:
         for job in experiment.extract_jobs(name):
             run_one(job, stop)
         run_one(experiment.merge_job(name), stop)
