@@ -19,6 +19,7 @@ from voxshard.errors import BackendUnavailableError, ConfigError, EnvironmentPro
 from voxshard.launch import binds, container, images, runtime
 from voxshard.launch.binds import Need
 from voxshard.launch.container import Container
+from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.local import Job
 from voxshard.manifest import Manifest
 
@@ -70,7 +71,7 @@ def test_a_gpu_flag_is_passed_where_there_is_a_gpu(apptainer: StandIn, image: Pa
 
 def test_compiled_code_is_kept_in_the_experiment(apptainer: StandIn, image: Path, tmp_path: Path) -> None:
     (tmp_path / "exp").mkdir()
-    found = runtime.command(f"image:{image}", [], kept=tmp_path / "exp" / "jobs")
+    found = runtime.command(f"image:{image}", [], kept=Path("../exp/jobs"))
     (cache,) = (tmp_path / "exp" / "jobs" / "cache").iterdir()
     assert str(cache) in shown(found.words)
     assert found.environment["APPTAINERENV_NUMBA_CACHE_DIR"] == str(cache)
@@ -339,10 +340,16 @@ def test_a_whole_experiment_runs_in_an_image_and_its_shards_say_so(shell: Shell)
     assert images.digest(shell.image) in summary
 
 
-def test_a_stage_with_a_runtime_of_its_own_keeps_it(shell: Shell) -> None:
-    shell.run("--set", "runtime=here", "--set", "extract.mfcc.runtime=image:voxshard.sif")
-    stages = [call["command"][3] for call in shell.apptainer.calls if "-m" in call["command"]]
-    assert stages == ["extract"]
+def test_a_stage_with_a_runtime_of_its_own_keeps_it(apptainer: StandIn, image: Path, tmp_path: Path) -> None:
+    content = {
+        "out": tmp_path, "runtime": f"image:{image}", "prepare": {"format": "folder", "root": str(tmp_path)},
+        "extract": {"one": {"encoder": "mfcc", "runtime": "here"}, "two": {"encoder": "mfcc"}},
+    }  # fmt: skip
+    experiment = Experiment(ExperimentConfig.model_validate(content))
+    jobs = [experiment.prepare_job(), *experiment.extract_jobs("one"), *experiment.extract_jobs("two"),
+            experiment.merge_job("one"), experiment.report_job()]  # fmt: skip
+    assert [job.command[0] for job in jobs] == ["apptainer", sys.executable, *["apptainer"] * 3]
+    assert [job.is_in_image for job in jobs] == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ A stage is always started as `<runtime> -m voxshard STAGE ...`; the process that
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ def command(
         return Invocation([_interpreter(runtime), *program, *arguments], dict(environment or {}))
     images.check(image)
     digest = images.digest(image, kept)
-    cache = None if kept is None else kept / "cache" / digest.partition(":")[2][:12]
+    cache = None if kept is None else Path(os.path.abspath(kept), "cache", digest.partition(":")[2][:12])  # noqa: PTH100
     if cache is not None:
         with storage_errors(cache):
             cache.mkdir(parents=True, exist_ok=True)
