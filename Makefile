@@ -40,22 +40,23 @@ SPLIT ?= train
 MODEL ?= trillsson3
 OUT ?= data/features/trillsson
 RUNTIME ?= venv
+TF_IMAGE ?= voxshard-tensorflow.sif
 .PHONY: extract-trillsson
 ifdef SITE
 extract-trillsson: $(BASE)
 	$(MAKE) --no-print-directory setup-tf
 	.venv/bin/voxshard submit configs/trillsson.yaml --site $(SITE) --set train=null --set extract.trillsson3.encoder=$(MODEL)
 else
-extract-trillsson: $(BASE) ## ASVspoof 5 -> OUT/SPLIT.npy and OUT/SPLIT_metadata.csv (MODEL, SPLIT, OUT; $$ASVSPOOF5_ROOT, $$VOXSHARD_WEIGHTS)
+extract-trillsson: $(BASE) ## ASVspoof 5 -> OUT/SPLIT.npy and OUT/SPLIT_metadata.csv (MODEL, SPLIT, OUT, RUNTIME=image; $$ASVSPOOF5_ROOT, $$VOXSHARD_WEIGHTS)
 	@[ -d "$${ASVSPOOF5_ROOT:-}" ] || { echo "ASVSPOOF5_ROOT is '$${ASVSPOOF5_ROOT:-}': set it to the folder that holds flac_T, flac_D, flac_E_eval and the protocols"; exit 4; }
 	@[ -d "$${VOXSHARD_WEIGHTS:-}/$(MODEL)" ] || { echo "no $(MODEL) in VOXSHARD_WEIGHTS ('$${VOXSHARD_WEIGHTS:-}'): on a machine with internet, .venv/bin/voxshard weights fetch $(MODEL)"; exit 4; }
-	@[ "$(RUNTIME)" = venv ] || { echo "RUNTIME=$(RUNTIME): only venv is known"; exit 2; }
-	$(MAKE) --no-print-directory setup-tf
-	mkdir -p $(OUT)
-	.venv/bin/voxshard prepare asvspoof5 "$$ASVSPOOF5_ROOT" --out $(OUT)/manifest.parquet
-	.venv-tf/bin/voxshard extract $(OUT)/manifest.parquet --encoder $(MODEL) --split $(SPLIT) --out $(OUT)/$(MODEL)
-	.venv/bin/voxshard merge $(OUT)/$(MODEL)
-	.venv/bin/voxshard export $(OUT)/$(MODEL) --format npy --split $(SPLIT) --out $(OUT)
+	@case "$(RUNTIME)" in venv) $(MAKE) --no-print-directory setup-tf ;; \
+	  image) [ -e $(TF_IMAGE) ] || { echo "no $(TF_IMAGE): \`make image-tensorflow\` builds it (docs/images.md)"; exit 4; } ;; \
+	  *) echo "RUNTIME=$(RUNTIME): venv or image"; exit 2 ;; esac
+	.venv/bin/voxshard run configs/trillsson.yaml --set out=$(OUT)/$(MODEL) --set train=null \
+	  --set extract.trillsson3.encoder=$(MODEL) --set 'extract.trillsson3.splits=[$(SPLIT)]' \
+	  --set extract.trillsson3.runtime=$(if $(filter image,$(RUNTIME)),image:$(TF_IMAGE),venv:.venv-tf)
+	.venv/bin/voxshard export $(OUT)/$(MODEL)/features/trillsson3 --format npy --split $(SPLIT) --out $(OUT)
 endif
 
 .PHONY: extract-metis extract-hf

@@ -13,8 +13,8 @@
 #   SPLIT         only this split                                         (all)
 #   DEVICE        cuda, or cpu                                            (cuda)
 #   VOXSHARD_WEIGHTS  folder that holds the weights' folders
-#   IMAGE         Apptainer image                                         (voxshard-torch.sif)
-#   BINDS         folders the image must see, a,b,c
+#   IMAGE         Apptainer image                                         (voxshard-pytorch.sif)
+#   BINDS         folders the image must see beside this one and VOXSHARD_WEIGHTS, a,b,c; the audio's above all
 #   VENV          virtual environment instead of an image; also where there is no image   (.venv-torch)
 #   MAX_REQUEUES  how often a task that was told to stop goes back into the queue         (20)
 #SBATCH --job-name=hf
@@ -29,14 +29,31 @@ set -euo pipefail
 
 manifest=${MANIFEST:-manifest.parquet}
 out=${OUT:-features/hf}
-image=${IMAGE:-voxshard-torch.sif}
+image=${IMAGE:-voxshard-pytorch.sif}
 options=(--encoder hf --out "$out" --device "${DEVICE:-cuda}")
 options+=(--set "weights=${MODEL:?set MODEL, e.g. facebook/wav2vec2-base}")
 options+=(--set "layer=${LAYER:-last}" --set "pooling=${POOLING:-mean}")
 [ -z "${SPLIT:-}" ] || options+=(--split "$SPLIT")
 
+[ -z "${IMAGE:-}" ] || [ -e "$IMAGE" ] || { echo "no image $IMAGE" >&2; exit 4; }
 if [ -z "${VENV:-}" ] && [ -e "$image" ]; then
-  python=(apptainer exec --nv ${BINDS:+--bind "$BINDS"} "$image" python)
+  command -v apptainer >/dev/null || { echo "no apptainer on PATH on $(hostname)" >&2; exit 4; }
+  # The image sees this folder, VOXSHARD_WEIGHTS and BINDS, also behind links; of our variables these alone pass.
+  [ ! -e "$image.sha256" ] || VOXSHARD_IMAGE_DIGEST=sha256:$(cut -c-64 "$image.sha256")
+  export VOXSHARD_IMAGE_DIGEST=${VOXSHARD_IMAGE_DIGEST:-unknown}
+  for name in $(compgen -e); do
+    case $name in
+      SLURM_* | VOXSHARD_* | CUDA_VISIBLE_DEVICES | OMP_NUM_THREADS | HF_*) export "APPTAINERENV_$name=${!name}" ;;
+    esac
+  done
+  cache=/voxshard-cache
+  export APPTAINERENV_PYTHONNOUSERSITE=1 APPTAINERENV_XDG_CACHE_HOME=$cache APPTAINERENV_NUMBA_CACHE_DIR=$cache
+  IFS=, read -ra folders <<<"$PWD,${VOXSHARD_WEIGHTS:+$VOXSHARD_WEIGHTS,}${BINDS:-}"
+  for folder in "${folders[@]}"; do [ -e "$folder" ] || { echo "$folder: not there, so no image can see it" >&2; exit 4; }; done
+  binds=$(for folder in "${folders[@]}"; do printf '%s\n' "$folder"; realpath -e "$folder"; done | sort -u | paste -sd,)
+  gpu=()
+  for device in /dev/nvidia[0-9]*; do [ ! -e "$device" ] || gpu=(--nv); done
+  python=(apptainer exec --cleanenv --no-home --scratch "$cache" --pwd "$PWD" --bind "$binds" "${gpu[@]}" "$image" python)
 else
   python=("${VENV:-.venv-torch}/bin/python")
   [ -x "${python[0]}" ] || { echo "no image $image and no ${python[0]}; set IMAGE or VENV" >&2; exit 4; }

@@ -28,10 +28,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
 
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""Of every Linux, outside containers (PROC_PID_INIT_INO in the kernel's proc_ns.h)."""
+
+
 @functools.cache
 def host_name() -> str:
-    """This host's name, with what would not fit a temporary file's name replaced by `-`."""
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
+    """This host's name, with what would not fit a temporary file's name replaced by `-`.
+
+    In a container with processes of its own (`--containall`) its number is added: a pid means nothing in another.
+    """
+    name = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return name
+    return name if space == _FIRST_PID_NAMESPACE else f"{name}-{re.sub(r'[^0-9]', '', space)}"
 
 
 @functools.cache

@@ -102,7 +102,7 @@ def test_a_runtime_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("says", "what"),
     [
-        ("echo voxshard, version 0.0.1", "holds voxshard 0.0.1, this is"),
+        ("echo 0.0.1", "holds voxshard 0.0.1, this is"),
         ("echo No module named voxshard >&2; exit 1", "does not start voxshard: No module named voxshard"),
     ],
 )

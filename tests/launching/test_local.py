@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from voxshard.launch import run
-from voxshard.launch.experiment import ExperimentConfig
+from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.gpus import usable_gpus
 from voxshard.launch.local import Job, JobFailedError, run_many
 from voxshard.progress import Silent
@@ -95,7 +95,7 @@ def test_an_experiment_extracts_with_one_task_per_gpu(tmp_path: Path, monkeypatc
             "small": {"encoder": "mfcc"},
         },
     }
-    run.run_experiment(ExperimentConfig.model_validate(content), threading.Event(), Silent())
+    run.run_experiment(Experiment(ExperimentConfig.model_validate(content)), threading.Event(), Silent())
     lines = [path.read_text() for path in log.iterdir()]
     big = sorted(line for line in lines if "extract" in line and "metis8d" in line)
     assert [line.split()[0] for line in big] == ["gpu=4", "gpu=4,6", "gpu=6"]

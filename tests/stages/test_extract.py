@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -233,3 +236,29 @@ def test_the_header_and_heartbeat_say_where_the_time_went(make_corpus: MakeCorpu
     assert (state.state, state.num_ok, state.shards_published) == ("done", 8, 4)
     assert state.audio_s == pytest.approx(1.6)
     assert state.timers["encode_s"] >= 0.2
+
+
+def test_a_shard_names_the_image_it_was_made_in(
+    make_corpus: MakeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = tmp_path / "labels.json"
+    prefix = "org.opencontainers.image"
+    labels.write_text(json.dumps({f"{prefix}.title": "voxshard-pytorch", f"{prefix}.version": "0.1.0"}))
+    monkeypatch.setattr(extract, "_IMAGE_LABELS", labels)
+    monkeypatch.setenv("VOXSHARD_IMAGE_DIGEST", "sha256:0123")
+    result = extract.run(config_of(make_corpus([0.5]), tmp_path / "set", shards=1))
+    header = read_shard(result.folder.shard(0, 1)).header
+    assert (header.software["image"], header.image_digest) == ("voxshard-pytorch 0.1.0", "sha256:0123")
+
+
+def test_what_a_process_in_another_pid_namespace_writes_is_left_alone(tmp_path: Path) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
+    script = (
+        "from voxshard import files; import sys, pathlib; files.temporary_beside(pathlib.Path(sys.argv[1])).touch()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
+    done = subprocess.run([*unshare, script, str(tmp_path / "x")], env=environment, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("needs the right to make a pid namespace")
+    assert files.sweep_temporaries(tmp_path) == []
+    assert len(files.sweep_temporaries(tmp_path, everything=True)) == 1

@@ -230,6 +230,12 @@ def test_different_software_is_a_warning(made: Any) -> None:
     ]  # fmt: skip
 
 
+def test_different_images_are_a_warning(made: Any) -> None:
+    made.write(1, image_digest="sha256:0123456789abcdef")
+    made.write(2, image_digest="sha256:fedcba9876543210")
+    assert made.merge()["warnings"] == ["shards of several images: none, sha256:0123456789ab, sha256:fedcba987654"]
+
+
 def failing(make_set: Any, count: int) -> Any:
     outputs = {f"u{n}": {"embedding": np.ones(2)} for n in range(100)}
     reasons = {f"u{n}": ("EmptyAudioError" if n % 3 else "TooShortError", "why") for n in range(count)}

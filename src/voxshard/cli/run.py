@@ -10,21 +10,29 @@ from voxshard.cli.options import PATH, say, set_option
 from voxshard.cli.progress import drawing
 from voxshard.cli.signals import stop_on_signals
 from voxshard.config import load_yaml, merged, parse_assignments, validated
-from voxshard.launch.experiment import ExperimentConfig
+from voxshard.errors import EnvironmentProblemError
+from voxshard.launch import doctor
+from voxshard.launch import site as sites
+from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.run import run_experiment
 
 
 @click.command()
 @click.argument("config", type=PATH)
+@click.option("--site", envvar="VOXSHARD_SITE", default="local", metavar="NAME", show_default=True,
+              help="Whose way of running images is used; also $VOXSHARD_SITE.")  # fmt: skip
 @set_option
-def command(config: Path, assignments: tuple[str, ...]) -> None:
+def command(config: Path, site: str, assignments: tuple[str, ...]) -> None:
     """Run every stage of CONFIG here: prepare, extract, merge, train, evaluate, report.
 
     What is done is skipped, so the same command goes on after a kill. Keys of the config can be changed with --set,
     e.g. --set out=trial --set prepare.limit=100 --set extract.mfcc.encoder.pooling=mean.
     """
-    content = merged(load_yaml(config), parse_assignments(assignments))
-    experiment = validated(ExperimentConfig, content, where=str(config))
+    overrides = parse_assignments(assignments)
+    facts = sites.load(site, overrides.pop("site", {}))
+    content = merged(load_yaml(config), overrides)
+    experiment = Experiment(validated(ExperimentConfig, content, where=str(config)), facts.container)
+    doctor.require(doctor.check_images(experiment), EnvironmentProblemError)
     stop = stop_on_signals()
     with drawing() as progress:
         report = run_experiment(experiment, stop, progress)

@@ -41,7 +41,7 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
     if dry_run:
         _show(cluster)
         return
-    doctor.require(doctor.check_runtimes(experiment), EnvironmentProblemError)
+    doctor.require(doctor.check_runtimes(cluster.experiment), EnvironmentProblemError)
     doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
     slurm.begin(cluster)
     drafts = cluster.draft(cluster.todo())

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Literal
 
 from voxshard import __version__
 from voxshard.errors import VoxshardError
-from voxshard.launch import queue, runtime, weights_check
+from voxshard.launch import container, queue, runtime, weights_check
+from voxshard.launch.binds import Need
 from voxshard.launch.experiment import Experiment
 from voxshard.launch.site import Site
 from voxshard.launch.slurm import Cluster
@@ -22,6 +23,12 @@ from voxshard.launch.slurm import Cluster
 MIN_FREE_BYTES = 10 << 30
 MIN_FREE_FILES = 10_000
 Verdict = Literal["PASS", "WARN", "FAIL"]
+_IMAGES = "see docs/images.md"
+_PROBE = """\
+import os, sys, voxshard
+print(voxshard.__version__)
+print(*[path for path in sys.argv[1:] if not os.access(path, os.R_OK)], sep="\\n", end="")
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ def check_site(site: Site) -> Iterator[Finding]:
         return
     yield _submitit()
     yield from _slurm(site)
+    yield _container(site)
     yield from _binds(site)
     yield from _quota(site)
     where = ", ".join(site.network) or "nowhere"
@@ -61,22 +69,52 @@ def check_experiment(cluster: Cluster) -> Iterator[Finding]:
 def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
     """Whether each runtime starts and holds this version."""
     for name in experiment.runtimes():
-        try:
-            done = subprocess.run(
-                runtime.command(name, ["--version"]), capture_output=True, text=True, timeout=120, check=False
-            )
-        except (VoxshardError, OSError, subprocess.TimeoutExpired) as exc:
-            yield Finding(f"runtime {name}", "FAIL", str(exc), "make it, or name another under runtime")
-            continue
-        said = done.stdout.strip().rpartition(" ")[2]
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            yield Finding(f"runtime {name}", "FAIL", f"does not start voxshard: {last}", "install voxshard there")
-        elif said != __version__:
-            yield Finding(f"runtime {name}", "FAIL", f"holds voxshard {said}, this is {__version__}",
-                          "install the same version in both")  # fmt: skip
-        else:
-            yield Finding(f"runtime {name}", "PASS", f"voxshard {said}")
+        if runtime.image_of(name) is None:
+            mend = "make it, or name another under runtime"
+            yield _checked(experiment, name, [], mend, "install the same version in both")
+    yield from check_images(experiment)
+
+
+def check_images(experiment: Experiment) -> Iterator[Finding]:
+    """Whether each image starts, holds this version, and is shown what its stages read."""
+    for name in experiment.runtimes():
+        if runtime.image_of(name) is not None:
+            try:
+                needs = _needs(experiment, name)
+            except VoxshardError as exc:
+                yield Finding(f"runtime {name}", "FAIL", str(exc), _IMAGES)
+                continue
+            yield _checked(experiment, name, needs, _IMAGES, "build the image again, see docs/images.md")
+
+
+def _checked(experiment: Experiment, name: str, needs: Sequence[Need], absent: str, other: str) -> Finding:
+    """One runtime, started once. `absent` and `other`: the mends where it is not there, and of another version."""
+    where = f"runtime {name}"
+    try:
+        found = runtime.command(name, [str(need.path) for need in needs], program=("-c", _PROBE), needs=needs,
+                                site=experiment.container)  # fmt: skip
+        done = subprocess.run(found.words, env={**os.environ, **found.environment}, capture_output=True, text=True,
+                              timeout=120, check=False)  # fmt: skip
+    except (VoxshardError, OSError, subprocess.TimeoutExpired) as exc:
+        return Finding(where, "FAIL", str(exc), absent)
+    said, *unseen = done.stdout.splitlines() or [""]
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return Finding(where, "FAIL", f"does not start voxshard: {last}", "install voxshard there")
+    if said != __version__:
+        return Finding(where, "FAIL", f"holds voxshard {said}, this is {__version__}", other)
+    if unseen:
+        what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in unseen)
+        return Finding(where, "FAIL", f"cannot read {what}", "mend its permissions, or the site's container.options")
+    return Finding(where, "PASS", f"voxshard {said}")
+
+
+def _needs(experiment: Experiment, name: str) -> list[Need]:
+    """What extractions and trainings of networks in one runtime read."""
+    sets = [feature for feature in experiment.config.extract if experiment.runtime(feature) == name]
+    weights = [need for feature in sets for need in experiment.weights(feature)]
+    trained = [experiment.named_paths(training) for training, where in experiment.trainings() if where == name]
+    return [*experiment.audio(), *weights, *(need for needs in trained for need in needs)]
 
 
 def check_weights(experiment: Experiment, *, read: bool = True) -> Iterator[Finding]:
@@ -129,6 +167,15 @@ def _probe(site: Site, name: str) -> Iterator[Finding]:
                           "mend the share, limits or account of the site (--set site.account=...)")  # fmt: skip
             return
     yield Finding(f"partition {name}", "PASS", " ".join(words))
+
+
+def _container(site: Site) -> Finding:
+    try:
+        program = container.program_of(site.container)
+    except VoxshardError as exc:
+        return Finding("images", "WARN", str(exc), "needed by stages with runtime image:PATH only")
+    flags = container.gpu_flags(site.container)
+    return Finding("images", "PASS", f"{shutil.which(program)}, {' '.join(flags) or 'no GPU here'}")
 
 
 def _binds(site: Site) -> Iterator[Finding]:

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxshard.config import parse_yaml
+from voxshard.errors import VoxshardError
 from voxshard.extraction.heartbeat import TaskState, read_progress
-from voxshard.launch import runtime
 from voxshard.launch.record import Record
 from voxshard.launch.slurm import Array, Cluster
 from voxshard.launch.steps import Step, extract_kind
@@ -174,20 +174,17 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
     """Embed a few recordings here, with one worker; only where the cluster would do it on CPUs too."""
     if extract_kind(cluster.experiment, name) != "extract_cpu":
         return None
-    section = cluster.experiment.config.extract[name]
     cpus = min(array.share.cpus for array in arrays)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "probe"
-        words = cluster.experiment.extract_jobs(name)[0].command
-        position = list(words).index("extract")
-        changed = [*words[position:], "--limit", str(PROBE_UTTERANCES), "--workers", "1"]
-        changed[changed.index("--out") + 1] = str(out)
-        changed[1] = str(cluster.experiment.manifest)
         since = time.monotonic()
         try:
-            subprocess.run(runtime.command(section.runtime, changed), check=True, capture_output=True,
-                           timeout=PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL, env=dict(os.environ))  # fmt: skip
-        except (subprocess.SubprocessError, OSError):
+            job = cluster.experiment.extract_jobs(name)[0]
+            words = [*job.command, "--limit", str(PROBE_UTTERANCES), "--workers", "1"]
+            words[words.index("--out") + 1] = str(out)
+            subprocess.run(words, check=True, capture_output=True, timeout=PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL,
+                           env={**os.environ, **(job.environment or {})})  # fmt: skip
+        except (VoxshardError, subprocess.SubprocessError, OSError):
             return None
         took_s = time.monotonic() - since
         states = read_progress(out / "progress")
@@ -195,7 +192,7 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
         work_s = sum(_work_s(state) for state in states if state.timers)
     if not work_s:
         return None
-    rate = audio_s / work_s * (section.workers or cpus)
+    rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or cpus)
     return Rate(rate, max(0.0, took_s - work_s), f"probe of {PROBE_UTTERANCES} recordings here")
 
 

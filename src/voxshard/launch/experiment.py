@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from voxshard import files
 from voxshard.config import Settings, dump_yaml, parse_yaml
 from voxshard.encoders import registry
-from voxshard.errors import ConfigError, IdentityError
-from voxshard.launch import runtime
+from voxshard.encoders.weights import locate
+from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
+from voxshard.launch import binds, runtime
+from voxshard.launch.binds import Need
+from voxshard.launch.container import Container
 from voxshard.launch.local import Job
 from voxshard.learning.network_settings import NetworkConfig, NetworkGrid
 from voxshard.learning.settings import GridConfig, TrainConfig
@@ -22,6 +25,8 @@ from voxshard.stages.prepare import PrepareConfig
 from voxshard.store.layout import FeatureDir
 
 Training: TypeAlias = TrainConfig | NetworkConfig
+PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
+"""Network -> encoder whose weights it starts from."""
 
 
 def _as_list(value: Any) -> Any:
@@ -30,6 +35,14 @@ def _as_list(value: Any) -> Any:
 
 def _as_encoder(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _checked_runtime(value: str) -> str:
+    runtime.split(value)
+    return value
+
+
+Runtime = Annotated[str, AfterValidator(_checked_runtime)]
 
 
 class PrepareSection(Settings):
@@ -61,8 +74,8 @@ class ExtractSection(Settings):
 
     encoder: Annotated[dict[str, Any], BeforeValidator(_as_encoder)]
     """Name of the encoder, or its `name` and settings."""
-    runtime: str = "here"
-    """Where its framework lives: here, or venv:PATH."""
+    runtime: Runtime | None = None
+    """Where its framework lives: here, venv:PATH or image:PATH; null: where the other stages run."""
     splits: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     """Only these splits; none given: all."""
     shards: int | None = None
@@ -106,8 +119,8 @@ class TrainSection(Settings):
 class NetworkSection(NetworkGrid):
     """A grid of networks; see `voxshard train --network`."""
 
-    runtime: str = "here"
-    """Where PyTorch lives: here, or venv:PATH."""
+    runtime: Runtime | None = None
+    """Where PyTorch lives: here, venv:PATH or image:PATH; null: where the other stages run."""
     features: str | None = None
     """Name of a `logmel` feature set to train on; null: the recordings."""
 
@@ -146,6 +159,8 @@ class ExperimentConfig(Settings):
 
     out: Path
     """Folder of the experiment (EXP)."""
+    runtime: Runtime = "here"
+    """Where stages run that name no runtime of their own: here, venv:PATH or image:PATH."""
     prepare: PrepareSection
     extract: dict[str, ExtractSection] = Field(default_factory=dict)
     """Name -> feature set, in EXP/features/<name>."""
@@ -186,8 +201,13 @@ class ExperimentConfig(Settings):
 class Experiment:
     """The paths and command lines that follow from a config."""
 
-    def __init__(self, config: ExperimentConfig) -> None:
-        self.config = config
+    def __init__(self, config: ExperimentConfig, container: Container | None = None) -> None:
+        """
+        Parameters
+        ----------
+        container : how images are run on the site.
+        """
+        self.config, self.container = config, container
         self.path = config.out
         self.manifest = self.path / "manifest.parquet"
         self.report = self.path / "report.html"
@@ -224,20 +244,74 @@ class Experiment:
         ConfigError : what is wrong with one of them.
         """
         grid = self.grid()
-        found: list[tuple[Training, str]] = [(training, "here") for training in (grid.expand() if grid else ())]
+        found: list[tuple[Training, str]] = [
+            (training, self.config.runtime) for training in (grid.expand() if grid else ())
+        ]
         for name, section in self.config.networks.items():
-            found += [(training, section.runtime) for training in self.networks(name)]
+            found += [(training, section.runtime or self.config.runtime) for training in self.networks(name)]
         return found
-
-    def runtimes(self) -> list[str]:
-        """Every runtime that a stage asks for, once."""
-        sections: list[ExtractSection | NetworkSection] = [*self.config.extract.values()]
-        sections += self.config.networks.values()
-        return list(dict.fromkeys(section.runtime for section in sections))
 
     def resolved_text(self) -> str:
         """The config as it stands in EXP/config.yaml."""
         return dump_yaml(self.config.model_dump(mode="json"))
+
+    def runtime(self, name: str) -> str:
+        """Where the framework of one feature set lives."""
+        return self.config.extract[name].runtime or self.config.runtime
+
+    def runtimes(self) -> list[str]:
+        """Every runtime that a stage runs in, once."""
+        networks = [section.runtime or self.config.runtime for section in self.config.networks.values()]
+        return list(dict.fromkeys([*map(self.runtime, self.config.extract), *networks, self.config.runtime]))
+
+    def audio(self) -> list[Need]:
+        """The corpus: what prepare is told to read, or where the manifest says it lies."""
+        if self.manifest.exists():
+            return binds.audio(self.manifest, binds.needed(self.path, "out"))
+        prepare = self.config.prepare
+        files = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
+        return [
+            *binds.needed(prepare.root, "prepare.root"),
+            *(need for path in files if Path(path).is_file() for need in binds.needed(path, "prepare")),
+        ]
+
+    def weights(self, name: str) -> list[Need]:
+        """Where the weights of one feature set's encoder lie; nothing for those without, or if an image holds them."""
+        encoder = self.config.extract[name].encoder
+        given = encoder.get("weights")
+        if registry.spec_of(encoder["name"]).framework == "none" and given is None:
+            return []
+        return self._located(encoder["name"], given, f"weights of {name}")
+
+    @staticmethod
+    def _located(encoder: str, given: str | None, what: str) -> list[Need]:
+        try:
+            place = locate(encoder, given)
+        except MissingWeightsError:
+            return []
+        return list(binds.weights(place, what))
+
+    def named_paths(self, training: Training) -> list[Need]:
+        """Weights to start from and files that the config of a network names."""
+        if isinstance(training, TrainConfig):
+            return []
+        found = binds.needed(training.labels_file, "labels_file") if training.labels_file else []
+        if training.augment.background.folder:
+            found += binds.needed(training.augment.background.folder, "augment.background.folder")
+        if encoder := PRETRAINED.get(training.network):
+            found += self._located(encoder, training.settings.get("weights"), f"weights of {training.out.name}")
+        return found
+
+    def _job(self, name: str, arguments: Sequence[str], *, where: str | None = None,
+             needs: Callable[[], list[Need]] = list, environment: dict[str, str] | None = None) -> Job:  # fmt: skip
+        """One command line of a stage, in its runtime; an image is shown the experiment's folder and what it needs."""
+        where = where or self.config.runtime
+        is_in_image = runtime.image_of(where) is not None
+        shown = [*binds.needed(self.path, "out"), *needs()] if is_in_image else []
+        found = runtime.command(
+            where, arguments, environment=environment, needs=shown, site=self.container, kept=self.jobs
+        )
+        return Job(name, found.words, found.environment, is_in_image)
 
     def prepare_job(self) -> Job:
         prepare = self.config.prepare
@@ -247,7 +321,7 @@ class Experiment:
             for value in getattr(prepare, name):
                 arguments += [_flag(name), value]
         arguments += [] if prepare.probe else ["--no-probe"]
-        return Job("prepare", runtime.command("here", [*arguments, *_sets(prepare.settings)]))
+        return self._job("prepare", [*arguments, *_sets(prepare.settings)], needs=self.audio)
 
     def freeze(self) -> None:
         """Write the resolved config into the experiment's folder.
@@ -276,13 +350,19 @@ class Experiment:
         arguments = ["extract", str(self.manifest), "--encoder", encoder, "--out", str(self.features(name))]
         arguments += [*_options(options), *_sets(settings)]
         return [
-            Job(f"extract-{name}" + (f"-{split}" if split else ""),
-                runtime.command(section.runtime, [*arguments, *(["--split", split] if split else [])]))
+            self._job(f"extract-{name}" + (f"-{split}" if split else ""),
+                      [*arguments, *(["--split", split] if split else [])],
+                      where=section.runtime, needs=lambda: [*self.audio(), *self.weights(name)])
             for split in section.splits or (None,)
         ]  # fmt: skip
 
     def merge_job(self, name: str) -> Job:
-        return Job(f"merge-{name}", runtime.command("here", ["merge", str(self.features(name))]))
+        return self._job(f"merge-{name}", ["merge", str(self.features(name))])
+
+    def repair_job(self, name: str) -> Job:
+        """Another try for the recordings of a feature set that failed."""
+        return self._job(f"repair-{name}", ["retry", str(self.features(name)), "--failed"], where=self.runtime(name),
+                         needs=lambda: [*self.audio(), *self.weights(name)])  # fmt: skip
 
     def training_file(self, training: Training) -> Path:
         """Where the config of one training stands."""
@@ -311,23 +391,24 @@ class Experiment:
         return all(any((training.out / "tables").glob(f"by-{column}-*.csv")) for column in columns)
 
     def train_job(self, training: TrainConfig) -> Job:
-        command = runtime.command("here", ["train", "--config", str(self.training_file(training))])
-        return Job(f"train-{training.out.name}", command, {"OMP_NUM_THREADS": "1"})
+        arguments = ["train", "--config", str(self.training_file(training))]
+        return self._job(f"train-{training.out.name}", arguments, environment={"OMP_NUM_THREADS": "1"})
 
     def network_job(self, name: str, training: NetworkConfig) -> Job:
         """One training of an entry of `networks`."""
         arguments = ["train", "--config", str(self.training_file(training))]
-        return Job(f"network-{training.out.name}", runtime.command(self.config.networks[name].runtime, arguments))
+        return self._job(f"network-{training.out.name}", arguments, where=self.config.networks[name].runtime,
+                         needs=lambda: [*self.audio(), *self.named_paths(training)])  # fmt: skip
 
     def evaluate_job(self, run: Path, where: str) -> Job:
         """Tables by group for one run, in the runtime it was trained in."""
         columns = self.config.evaluate.group_by
         arguments = ["evaluate", str(run), *(word for column in columns for word in ("--group-by", column))]
-        return Job(f"evaluate-{run.name}", runtime.command(where, arguments))
+        return self._job(f"evaluate-{run.name}", arguments, where=where)
 
     def report_job(self) -> Job:
         title = _options(self.config.report.model_dump())
-        return Job("report", runtime.command("here", ["report", str(self.path), "--out", str(self.report), *title]))
+        return self._job("report", ["report", str(self.path), "--out", str(self.report), *title])
 
 
 def _inputs(training: Training) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
+from voxshard.launch.container import ENVIRONMENT_PREFIXES
+
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 _QUERY = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
 
@@ -23,5 +25,5 @@ def usable_gpus() -> list[str]:
 
 
 def only(gpu: str) -> dict[str, str]:
-    """The environment in which a process sees one GPU."""
-    return {_VARIABLE: gpu}
+    """The environment in which a process sees one GPU, in an image too."""
+    return {f"{prefix}{_VARIABLE}": gpu for prefix in ("", *ENVIRONMENT_PREFIXES)}

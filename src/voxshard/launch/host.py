@@ -134,8 +134,10 @@ class Element:
         for command in self.step.commands(self.task):
             if command.product is not None and command.product.exists():
                 continue
-            code = self._child(
-                command.arguments(self.task, self.step.num_tasks), {**os.environ, **(command.job.environment or {})}
+            code = command.job.exit_code(
+                self._child(
+                    command.arguments(self.task, self.step.num_tasks), {**os.environ, **(command.job.environment or {})}
+                )
             )
             if code == StoppedError.exit_code or (code != 0 and self.stop.is_set()):
                 return self._back_into_the_queue()

@@ -9,10 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from voxshard.errors import StoppedError, VoxshardError
+from voxshard.errors import EnvironmentProblemError, StoppedError, VoxshardError
+from voxshard.launch.container import FAILED_TO_START
 from voxshard.launch.gpus import only
 from voxshard.progress import Progress
 
@@ -29,6 +30,20 @@ class Job:
     command: Sequence[str]
     environment: dict[str, str] | None = None
     """Added to our own."""
+    is_in_image: bool = False
+
+    def with_words(self, part: str, *words: str) -> Job:
+        """The same with more arguments."""
+        return replace(self, name=f"{self.name}-{part}", command=[*self.command, *words])
+
+    def exit_code(self, code: int) -> int:
+        """What a child's exit code means: an image that did not start is the machine's fault, and the program in one
+        ends by a signal no less (128 + its number) than outside."""
+        if not self.is_in_image:
+            return code
+        if code == FAILED_TO_START:
+            return EnvironmentProblemError.exit_code
+        return 128 - code if code > 128 else code
 
 
 class JobFailedError(VoxshardError):
@@ -130,6 +145,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _raise_for(job: Job, code: int, log: Path | None) -> None:
+    code = job.exit_code(code)
     if code == 0:
         return
     if code == StoppedError.exit_code:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxshard.cpus import available_cpus
-from voxshard.launch.experiment import Experiment, ExperimentConfig, Training
+from voxshard.launch.experiment import Experiment, Training
 from voxshard.launch.gpus import usable_gpus
 from voxshard.launch.local import Job, run_many, run_one
 from voxshard.launch.steps import extract_kind
@@ -15,7 +15,7 @@ from voxshard.learning.network_settings import NetworkConfig
 from voxshard.progress import Progress
 
 
-def run_experiment(config: ExperimentConfig, stop: threading.Event, progress: Progress) -> Path:
+def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
     """Prepare, extract, merge, train, evaluate and report.
 
     Every stage runs in a process of its own, in the runtime its framework lives in; its state is its files, so that
@@ -30,15 +30,14 @@ def run_experiment(config: ExperimentConfig, stop: threading.Event, progress: Pr
     IdentityError : the experiment's folder was prepared from another corpus, or otherwise.
     JobFailedError, StoppedError : a stage failed, or was stopped; what is finished is kept.
     """
-    experiment = Experiment(config)
     trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
     _prepare(experiment, stop, progress)
     gpus = usable_gpus()
-    for name in config.extract:
+    for name in experiment.config.extract:
         _extract(experiment, name, gpus, stop, progress)
         run_one(experiment.merge_job(name), stop)
     _train(experiment, stop, progress)
-    for name in config.networks:
+    for name in experiment.config.networks:
         _train_networks(experiment, name, stop)
     _evaluate(experiment, trainings, stop, progress)
     run_one(experiment.report_job(), stop)
@@ -61,11 +60,11 @@ def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threa
         if not on_gpus or len(gpus) < 2:
             run_one(job, stop)
             continue
-        run_one(Job(f"{job.name}-plan", [*job.command, "--plan-only"]), stop)  # weights are hashed once
+        run_one(job.with_words("plan", "--plan-only"), stop)  # weights are hashed once
         cpus = available_cpus() // len(gpus)
         workers = [] if section.workers else ["--workers", str(max(1, cpus - 2))]
         parts = [
-            Job(f"{job.name}-{part}", [*job.command, *workers, "--task", str(part), "--tasks", str(len(gpus))])
+            job.with_words(str(part), *workers, "--task", str(part), "--tasks", str(len(gpus)))
             for part in range(len(gpus))
         ]
         run_many(parts, len(parts), experiment.jobs, stop, progress, f"extract {name}", gpus)

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, load_yaml, merged, validated
 from voxshard.errors import ConfigError
+from voxshard.launch.container import Container
 from voxshard.launch.experiment import JobOptions
 
 PACKAGED = Path(__file__).parent.parent / "sites"
@@ -35,19 +36,6 @@ class Partition(Settings):
     """What one task costs per hour, in the site's `unit`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further sbatch options, e.g. `{qos: preempt, gres: "gpu:a100:1"}`; `gres` takes the place of the GPU request."""
-
-
-class Container(Settings):
-    """How images are run."""
-
-    program: str = "apptainer"
-    """apptainer or singularity."""
-    module: str | None = None
-    """Environment module that provides it."""
-    gpu_flag: str | None = None
-    """E.g. --nv or --rocm."""
-    binds: tuple[str, ...] = ()
-    """Folders that jobs need to see; where one is a link, name its target too."""
 
 
 class Paths(Settings):

@@ -18,7 +18,7 @@ from typing import Any
 
 from voxshard import files
 from voxshard.errors import BackendUnavailableError, ConfigError, SchedulerError
-from voxshard.launch import queue
+from voxshard.launch import queue, runtime
 from voxshard.launch.experiment import Experiment, JobOptions
 from voxshard.launch.record import Attempt, Record, Submission
 from voxshard.launch.site import Partition, Site
@@ -65,9 +65,10 @@ class Cluster:
     """An experiment on a site."""
 
     def __init__(self, experiment: Experiment, site: Site, submission: Submission) -> None:
-        self.experiment, self.site, self.submission = experiment, site, submission
+        self.experiment = Experiment(experiment.config, site.container)
+        self.site, self.submission = site, submission
         self.record = Record(experiment.path)
-        self.steps = steps_of(experiment, site)
+        self.steps = steps_of(self.experiment, site)
 
     @classmethod
     def of(cls, path: Path, config: Mapping[str, Any] | None = None, site: Mapping[str, Any] | None = None) -> Cluster:
@@ -160,7 +161,7 @@ class Cluster:
             "gpus_per_node": share.gpus if share.gpus and "gres" not in share.options else None,
             "mem": None if mem_gb is None else f"{round(mem_gb * 1024)}MB",
             "account": self.site.account,
-            "setup": ["trap '' TERM USR1 USR2  # the program below hears them", *self.site.setup],
+            "setup": ["trap '' TERM USR1 USR2  # the program below hears them", *self.site.setup, *self._modules()],
             "use_srun": False,
             "stderr_to_stdout": True,
         }
@@ -173,6 +174,12 @@ class Cluster:
         text = _sbatch_text(folder, parameters, shlex.join([*srun, *words]))
         script = folder / f"attempt-{attempt:03d}-{number}.sh"
         return Array(step.name, partition, first, list(elements), minutes, mem_gb, share, script, text)
+
+    def _modules(self) -> list[str]:
+        """What provides the container program, where a stage runs in an image."""
+        module = self.site.container.module
+        uses_images = any(map(runtime.image_of, self.experiment.runtimes()))
+        return [f"module load {shlex.quote(module)}"] if module and uses_images else []
 
     def live(self, steps: Sequence[str] | None = None) -> list[queue.QueuedTask]:
         """This experiment's elements that run or will, of some steps or all."""

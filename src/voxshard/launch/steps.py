@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxshard.encoders import registry
-from voxshard.launch import runtime
 from voxshard.launch.experiment import Experiment, Training
 from voxshard.launch.local import Job
 from voxshard.launch.site import Site
@@ -99,10 +98,7 @@ def _prepare(experiment: Experiment) -> Step:
 
     def commands(task: int) -> list[Command]:
         # Weights are hashed and plans frozen once, here, and not by every task at the same time.
-        plans = [experiment.extract_jobs(name)[0] for name in names]
-        plan_only = [
-            Job(f"plan-{name}", [*plan.command, "--plan-only"]) for name, plan in zip(names, plans, strict=True)
-        ]
+        plan_only = [experiment.extract_jobs(name)[0].with_words("plan", "--plan-only") for name in names]
         return [
             Command(experiment.prepare_job(), experiment.manifest),
             *(Command(job, identity) for job, identity in zip(plan_only, identities, strict=True)),
@@ -161,10 +157,9 @@ def repair_request(experiment: Experiment, name: str) -> Path:
 def _repair(experiment: Experiment, name: str) -> Step:
     folder = FeatureDir(experiment.features(name))
     request = repair_request(experiment, name)
-    words = runtime.command(experiment.config.extract[name].runtime, ["retry", str(folder.path), "--failed"])
     return Step(
         f"repair-{name}", "repair", (f"extract-{name}",), 1,
-        lambda task: [Command(Job(f"repair-{name}", words), request=request)],
+        lambda task: [Command(experiment.repair_job(name), request=request)],
         lambda: [0] if request.exists() else [], folder,
     )  # fmt: skip
 

@@ -13,12 +13,10 @@ from voxshard.encoders.catalogue import known_sets
 from voxshard.encoders.fetch import read_record
 from voxshard.encoders.weights import locate
 from voxshard.errors import MissingWeightsError, VoxshardError
-from voxshard.launch.experiment import Experiment
+from voxshard.launch.experiment import PRETRAINED, Experiment
 from voxshard.learning.network_settings import NetworkConfig
 from voxshard.store.layout import FeatureDir, Identity
 
-PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
-"""Network -> encoder whose weights it starts from."""
 TRILLSSON = ("saved_model.pb", "variables/variables.index")
 
 

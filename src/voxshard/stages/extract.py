@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections import Counter
@@ -41,6 +42,7 @@ EARLY_STOP_UTTERANCES = 200
 EARLY_STOP_FAILURES = 20
 BATCH_SECONDS = {"cpu": 8.0, "cuda": 320.0}
 """Padded seconds per batch. A CPU gains from batches only by what starting one costs; larger ones leave its caches."""
+_IMAGE_LABELS = Path("/.singularity.d/labels.json")
 _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torch", "transformers", "tensorflow")
 
 
@@ -370,4 +372,15 @@ def software() -> dict[str, str]:
             found[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found
+    image = image_version()
+    return {**found, "image": image} if image else found
+
+
+def image_version() -> str | None:
+    """Title and version of the image we run in; None outside of one."""
+    try:
+        labels = json.loads(_IMAGE_LABELS.read_text())
+    except (OSError, ValueError):
+        return None
+    named = (labels.get(f"org.opencontainers.image.{key}") for key in ("title", "version"))
+    return " ".join(filter(None, named)) or "unnamed"

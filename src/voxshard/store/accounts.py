@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,8 +154,18 @@ def summarise(accounts: Accounts, mode: str, labels: Path | None) -> dict[str, A
         },
         "audio_hours": totals["audio_s"] / 3600,
         **totals,
-        "warnings": [f"{name} in several versions: {', '.join(versions)}" for name, versions in mixtures.items()],
+        "warnings": [
+            *(f"{name} in several versions: {', '.join(versions)}" for name, versions in mixtures.items()),
+            *_several_images({piece.header.image_digest for piece in accounts.pieces}),
+        ],
     }
+
+
+def _several_images(digests: Set[str | None]) -> list[str]:
+    """A warning where shards were made in different images, or some in one and some outside."""
+    if len(digests) < 2:
+        return []
+    return [f"shards of several images: {', '.join(sorted((digest or 'none')[:19] for digest in digests))}"]
 
 
 def _count(accounts: Accounts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:

@@ -1,0 +1,123 @@
+"""Which folders a container must be shown: each by the name that is used and by its real one, none twice.
+
+Where /projects/x is a link into /gpfs, a container that was shown the one does not have the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from voxshard.audio import is_url, resolve
+from voxshard.errors import EnvironmentProblemError
+
+_OF_THE_IMAGE = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "/sys")))
+_SAMPLE = 64
+"""Recordings of a manifest that are looked at for links."""
+_MAX_WEIGHT_FILES = 10_000
+
+
+@dataclass(frozen=True)
+class Need:
+    """A folder or file that a stage uses."""
+
+    path: Path
+    what: str
+    """For messages: which setting or variable names it."""
+
+
+def needed(path: str | os.PathLike[str], what: str) -> list[Need]:
+    """A path somebody gave as a need; none for a URL."""
+    text = os.fspath(path)
+    return [] if is_url(text) else [Need(Path(text).expanduser().absolute(), what)]
+
+
+def folders(needs: Iterable[Need]) -> list[Path]:
+    """What to bind, in an order in which an outer folder comes before what lies in it.
+
+    Raises
+    ------
+    EnvironmentProblemError : one does not exist, or would hide what the image itself holds.
+    """
+    wanted: dict[Path, Need] = {}
+    for need in needs:
+        path = Path(os.path.normpath(need.path))
+        if not path.exists():
+            raise EnvironmentProblemError(
+                f"{path} ({need.what}): does not exist on {os.uname().nodename}, so it cannot be shown to an image"
+            )
+        for place in (path, path.resolve()):
+            if any(part.is_relative_to(place) for part in _OF_THE_IMAGE):
+                raise EnvironmentProblemError(
+                    f"{place} ({need.what}): to bind it would hide the image's own files; name a folder below it"
+                )
+            wanted.setdefault(place, need)
+    ordered = sorted(wanted, key=lambda place: len(place.parts))
+    found: list[Path] = []
+    for place in ordered:
+        if not is_shown(place, found):
+            found.append(place)
+    return found
+
+
+def is_shown(path: Path, bound: Sequence[Path]) -> bool:
+    """Whether a folder that is bound holds this path, by this name."""
+    return any(path.is_relative_to(place) for place in bound)
+
+
+def weights(place: Path, what: str) -> Iterator[Need]:
+    """A folder (or file) of weights, and where files in it that are links lead (as in a cache of a hub)."""
+    yield Need(place, what)
+    real = place.resolve()
+    inside = [real] if real.is_file() else real.rglob("*")
+    for count, path in enumerate(inside):
+        if count > _MAX_WEIGHT_FILES:
+            return
+        if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(real):
+            yield Need(path.resolve(), f"{what}: {path} is a link")
+
+
+def audio(manifest: Path, besides: Sequence[Need]) -> list[Need]:
+    """The root of a manifest's audio, and folders in it that are links to elsewhere.
+
+    Parameters
+    ----------
+    besides : what is shown anyhow.
+
+    Raises
+    ------
+    EnvironmentProblemError : recordings lie where nothing shows them: links file by file, or absolute paths.
+    """
+    table = pq.ParquetFile(manifest)
+    root = json.loads((table.schema_arrow.metadata or {}).get(b"voxshard", b"{}")).get("root", "")
+    found = needed(root, f"the audio of {manifest}") if root else []
+    shown = folders([*found, *besides])
+    paths = table.read(columns=["path"])["path"]
+    for position in range(0, len(paths), max(1, len(paths) // _SAMPLE)):
+        recording = resolve(root, paths[position].as_py())
+        if is_url(recording):
+            continue
+        path = Path(os.fsdecode(recording)).absolute()
+        real = path.resolve()
+        if not real.exists() or (is_shown(path, shown) and is_shown(real, shown)):
+            continue
+        link = _linked_folder(path, Path(root).absolute())
+        if link is None:
+            raise EnvironmentProblemError(
+                f"{path} lies in {real.parent}, which the image is not shown; "
+                "--set site.container.binds=[FOLDER], or write it into the site's file"
+            )
+        found.append(Need(link, f"the audio of {manifest}"))
+        shown = folders([*found, *besides])
+    return found
+
+
+def _linked_folder(path: Path, root: Path) -> Path | None:
+    """The outermost folder below the root, on the way to a file, that is a link."""
+    between = [place for place in path.parents if place != root and place.is_relative_to(root)]
+    return next((place for place in reversed(between) if place.is_symlink()), None)

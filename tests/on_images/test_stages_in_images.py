@@ -1,0 +1,265 @@
+"""Stages in the real images: on this machine, on a cluster, as an ordinary user, stopped, killed, and set up wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from on_images_support import ROOT, Images, unavailable
+from on_slurm_support import Experiment, Slurm
+from voxshard import open_features
+from voxshard.launch import images as known
+from voxshard.store.layout import Plan
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+ENCODERS: dict[str, Any] = {
+    "trillsson3": "trillsson3",
+    "metis8d": {"name": "metis8d", "pooling": "mean"},
+    "wav2vec2": {"name": "hf", "weights": "small/wav2vec2", "layer": 2, "pooling": "mean"},
+}
+
+
+def whole(corpus: Path, tensorflow: str, pytorch: str, rest: str) -> dict[str, Any]:
+    """Three encoders of two frameworks, classifiers on each."""
+    return {
+        "runtime": rest,
+        "prepare": {"format": "asvspoof5", "root": str(corpus)},
+        "extract": {
+            name: {"encoder": encoder, "runtime": tensorflow if name == "trillsson3" else pytorch, "device": "cpu",
+                   "workers": 1}
+            for name, encoder in ENCODERS.items()
+        },
+        "train": {"label": "label", "settings": {"standardize": True}, "replicates": 20},
+        "jobs": {"extract": {"tasks": 1, "mem_gb": 3}, "train": {"mem_gb": 2}},
+    }  # fmt: skip
+
+
+def on_cluster(cluster: Slurm, images: Images, folder: Path, plugin: Path, **environment: str) -> Experiment:
+    made = Experiment(cluster, folder, plugin, **environment)
+    made.environment |= {
+        key: images.environment[key] for key in ("PATH", "APPTAINER_NO_PRIVS") if key in images.environment
+    }
+    return made
+
+
+def test_an_experiment_in_both_images_has_the_numbers_of_the_environments(
+    images: Images, environments: dict[str, Path], cluster: Slurm, corpus: Path, weights: Path, tmp_path: Path
+) -> None:
+    pytorch = f"image:{images.pytorch}"
+    run = on_cluster(cluster, images, tmp_path, tmp_path, VOXSHARD_WEIGHTS=str(weights))
+    run.submit(whole(corpus, f"image:{images.tensorflow}", pytorch, pytorch))
+    outside = whole(corpus, *(f"venv:{environments[name]}" for name in (".venv-tf", ".venv-torch")), "here")
+    (tmp_path / "outside.yaml").write_text(json.dumps({"out": str(tmp_path / "outside"), **outside}))
+    images.voxshard("run", tmp_path / "outside.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
+    cluster.wait_until_empty()
+    assert (run.path / "report.html").exists(), [run.logs(step) for step in run.statuses()]
+    for name in ENCODERS:
+        inside, beside = (open_features(folder / "features" / name) for folder in (run.path, tmp_path / "outside"))
+        image = images.tensorflow if name == "trillsson3" else images.pytorch
+        assert inside.summary["image_digests"] == [known.digest(image)]
+        assert inside.summary["software"]["image"] == [f"voxshard-{image.stem.partition('-')[2]} 0.1.0"]
+        assert inside.ids.tolist() == beside.ids.tolist()
+        wanted = beside.embeddings[:]
+        deviation = float(np.abs(inside.embeddings[:] - wanted).max() / np.sqrt(np.mean(wanted**2)))
+        print(f"\n{name}: largest deviation of the image from the environment, in units of rms: {deviation:.1e}")
+        assert deviation < 1e-4
+    for path in (tmp_path / "outside" / "runs").glob("*/metrics.json"):
+        found = json.loads((run.path / "runs" / path.parent.name / "metrics.json").read_text())["metrics"]
+        values = {(split, name): item["value"] for split, names in found.items() for name, item in names.items()}
+        others = json.loads(path.read_text())["metrics"]
+        wanted_values = {
+            (split, name): item["value"] for split, names in others.items() for name, item in names.items()
+        }
+        assert values == pytest.approx(wanted_values, abs=1e-3, nan_ok=True)
+
+
+def test_read_only_and_contained_as_an_ordinary_user(
+    images: Images, corpus: Path, weights: Path, open_folder: Path
+) -> None:
+    if os.getuid() != 0:
+        unavailable("needs root, to become somebody else")
+    for name in ("corpus", "weights"):
+        shutil.copytree({"corpus": corpus, "weights": weights}[name], open_folder / name, symlinks=True)
+    config = {
+        "out": "exp", "runtime": f"image:{images.pytorch}",
+        "prepare": {"format": "asvspoof5", "root": "corpus"},
+        "extract": {name: {"encoder": ENCODERS[name], "device": "cpu"} for name in ("wav2vec2", "metis8d")},
+        "train": {"label": "label", "features": ["wav2vec2"], "replicates": 20},
+    }  # fmt: skip
+    (open_folder / "config.yaml").write_text(json.dumps(config))
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = [
+        *become,
+        sys.executable,
+        "-m",
+        "voxshard",
+        "run",
+        "config.yaml",
+        "--set",
+        "site.container.options=[--containall]",
+    ]
+    environment = {"HOME": "/nonexistent", "VOXSHARD_WEIGHTS": str(open_folder / "weights"), "APPTAINER_NO_PRIVS": ""}
+    images.run(*command, cwd=open_folder, **environment)
+    assert (open_folder / "exp" / "report.html").stat().st_uid == 65534
+    assert len(open_features(open_folder / "exp" / "features" / "metis8d")) >= 60
+
+
+SLOW: dict[str, Any] = {
+    "prepare": {"format": "asvspoof5"},
+    "extract": {"mfcc": {"encoder": "slow-mfcc", "shards": 12, "workers": 1}},
+    "jobs": {"extract": {"partitions": "gpu_a100", "tasks": 1, "minutes": 10, "mem_gb": 2}},
+}
+
+
+@pytest.fixture
+def slow(cluster: Slurm, images: Images, unpacked: Path, corpus: Path, tmp_path: Path) -> Experiment:
+    """An experiment in an unpacked image whose extraction takes a while, with an encoder of another package."""
+    info = tmp_path / "plugin" / "voxshard_slow_mfcc-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: voxshard-slow-mfcc\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[voxshard.encoders]\nslow-mfcc = slow_mfcc:SlowMfccEncoder\n")
+    inside = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(tmp_path / "plugin")]), "SLOW_MFCC_S": "0.2",
+        "SLOW_MFCC_LOG": str(tmp_path / "prepared.log"),
+    }  # fmt: skip
+    run = on_cluster(cluster, images, tmp_path, tmp_path / "plugin",
+                     **{f"APPTAINERENV_{name}": value for name, value in inside.items()})  # fmt: skip
+    config = {**SLOW, "runtime": f"image:{unpacked}", "prepare": {"format": "asvspoof5", "root": str(corpus)}}
+    run.submit(config, "--set", f"site.container.binds=[{ROOT / 'tests'}]")
+    return run
+
+
+def in_image(run: Experiment) -> list[int]:
+    """Pids of the extraction's own process in the image."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            mine = any(str(run.path).encode() in word for word in words)
+            if mine and words[0].endswith(b"python") and words[1:4] == [b"-m", b"voxshard", b"extract"]:
+                found.append(int(entry.name))
+    return found
+
+
+def finished(run: Experiment, *, disturbed: int) -> None:
+    """The set is whole, and at most a shard was computed again for each time the task was disturbed."""
+    run.cluster.wait_until_empty()
+    assert (run.path / "report.html").exists(), run.logs("extract-mfcc")
+    folder = run.path / "features" / "mfcc"
+    assert not list(folder.rglob("*.tmp"))
+    shards = Plan.read(folder / "plan.parquet").shard.tolist()
+    again = len(run.log.read_text().splitlines()) - len(shards)
+    print(f"\n{again} utterances computed again; a shard has up to {max(Counter(shards).values())}")
+    assert again <= disturbed * max(Counter(shards).values())
+
+
+@pytest.mark.parametrize("number", ["USR2", "TERM"])
+def test_a_stop_reaches_the_program_in_the_image_which_publishes_what_is_whole(slow: Experiment, number: str) -> None:
+    slow.wait_for_shards(2)
+    ((job, element, *_),) = slow.elements("extract-mfcc")
+    slow.cluster.call("scancel", f"--signal={number}", f"{job}_{element}")
+    finished(slow, disturbed=1)
+    told = slow.logs("extract-mfcc")
+    assert "asked to stop" in told
+    assert "was told to stop and goes back into the queue" in told
+    assert slow.attempts("extract-mfcc") == 1
+
+
+def test_kill_9_of_the_program_in_the_image_costs_a_shard(slow: Experiment) -> None:
+    slow.wait_for_shards(2)
+    os.kill(in_image(slow)[0], signal.SIGKILL)
+    finished(slow, disturbed=1)
+    assert slow.attempts("extract-mfcc") == 2
+
+
+def small(images: Images, corpus: Path, folder: Path, name: str, device: str = "cpu") -> Path:
+    """A config with one encoder, in the image of its framework."""
+    image = images.tensorflow if name == "trillsson3" else images.pytorch
+    config = {
+        "out": str(folder / "exp"),
+        "runtime": f"image:{image}",
+        "prepare": {"format": "asvspoof5", "root": str(corpus)},
+        "extract": {name: {"encoder": ENCODERS[name], "device": device, "shards": 4, "workers": 1}},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))
+    return folder / "config.yaml"
+
+
+@pytest.mark.parametrize("name", ["trillsson3", "wav2vec2"])
+def test_a_gpu_that_is_not_there_is_one_line(
+    images: Images, corpus: Path, weights: Path, tmp_path: Path, name: str
+) -> None:
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a GPU")
+    config = small(images, corpus, tmp_path, name, device="cuda")
+    told = images.voxshard("run", config, cwd=tmp_path, check=4, VOXSHARD_WEIGHTS=str(weights))
+    (line,) = [line for line in told.splitlines() if line.startswith("voxshard: --device cuda")]
+    assert "GPU" in line
+
+
+def test_weights_that_are_not_there_are_one_line(images: Images, corpus: Path, tmp_path: Path) -> None:
+    told = images.voxshard(
+        "run", small(images, corpus, tmp_path, "metis8d"), cwd=tmp_path, check=4, VOXSHARD_WEIGHTS=""
+    )
+    assert sum("weights of metis8d not found" in line for line in told.splitlines()) == 1
+
+
+def test_a_full_folder_for_temporary_files_is_one_line(
+    images: Images, corpus: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path / "full")]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        config = small(images, corpus, tmp_path, "wav2vec2")
+        variables = {"VOXSHARD_WEIGHTS": str(weights), "TMPDIR": str(tmp_path / "full")}
+        told = images.voxshard("run", config, cwd=tmp_path, check=4, **variables)
+    finally:
+        subprocess.run(["umount", str(tmp_path / "full")], check=True)
+    assert len(told.strip().splitlines()) == 1
+    assert f"{tmp_path / 'full'}: 0 MB free" in told
+
+
+def test_another_version_inside_is_refused(images: Images, corpus: Path, weights: Path, tmp_path: Path) -> None:
+    package = shutil.copytree(ROOT / "src" / "voxshard", tmp_path / "newer" / "voxshard")
+    text = (package / "__init__.py").read_text()
+    (package / "__init__.py").write_text(text + '\n__version__ = "99.0.0"\n')
+    told = images.voxshard("run", small(images, corpus, tmp_path, "wav2vec2"), cwd=tmp_path, check=4,
+                           VOXSHARD_WEIGHTS=str(weights), PYTHONPATH=str(tmp_path / "newer"))  # fmt: skip
+    assert len(told.strip().splitlines()) == 1
+    assert "holds voxshard 0.1.0, this is 99.0.0; build the image again" in told
+
+
+def test_a_local_run_that_is_stopped_stops_the_image_and_goes_on_later(
+    images: Images, corpus: Path, weights: Path, tmp_path: Path
+) -> None:
+    command: Sequence[str] = [sys.executable, "-m", "voxshard", "run", str(small(images, corpus, tmp_path, "wav2vec2"))]
+    environment = {**images.environment, "VOXSHARD_WEIGHTS": str(weights)}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    shards = tmp_path / "exp" / "features" / "wav2vec2" / "shards"
+    deadline = time.monotonic() + 200
+    while not list(shards.glob("*.h5")) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    told = run.communicate(timeout=100)[1]
+    assert run.returncode in (0, 75), told
+    images.voxshard("run", tmp_path / "config.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
+    with h5py.File(tmp_path / "exp" / "features" / "wav2vec2" / "features.h5", "r", locking=False) as file:
+        assert len(file["utterance_id"]) >= 60
