@@ -121,7 +121,7 @@ def time_bare(manifest: Path, weights: Path, device: str, batch_seconds: float) 
     waiting: list[Callable[[], Any]] = []
     for batch in arrays:
         waiting.append(encoder.start(*batch))
-        if len(waiting) == 2:
+        if len(waiting) == encoder.in_flight:
             waiting.pop(0)()
     for wait in waiting:
         wait()

@@ -1,4 +1,4 @@
-"""Features in, outputs out: batches under a budget, two in flight, out of memory survived, numbers checked."""
+"""Features in, outputs out: batches under a budget, several in flight, out of memory survived, numbers checked."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from voxshard.extraction.decode import Decoded
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure, StoreDtype, storable
 
-IN_FLIGHT = 2
-"""Batches begun and not yet waited for: while a GPU computes one, the next is copied to it."""
 POOLED_BATCHES = 4
 """Features of so many batches are gathered before batches are made, so that like lengths meet."""
 CHECKS_PER_SHARD = 2
@@ -136,7 +134,7 @@ class ShardEncoder:
             self._retry_smaller(batch, exc)
             return
         self._running.append((batch, waiter))
-        if len(self._running) >= IN_FLIGHT:
+        if len(self._running) >= self._encoder.in_flight:
             self._collect()
 
     def _collect(self) -> None:
