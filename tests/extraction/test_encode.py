@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from toy_encoder import ToyEncoder, ToySettings
+from voxshard.encoders.base import Output
 from voxshard.errors import DeviceMemoryError
 from voxshard.extraction.decode import Decoded
 from voxshard.extraction.encode import Budget, ShardEncoder
@@ -61,6 +64,36 @@ def test_running_out_of_memory_halves_the_budget_says_so_and_loses_nothing() -> 
     assert all(note.startswith("out of device memory: batches are now at most 0.") for note in notes)
     assert max(encoder.batch_sizes) <= 5
     assert sum(encoder.batch_sizes) == 64
+    for waveform, result in zip(waveforms, shard.results, strict=True):
+        assert not isinstance(result, Failure)
+        np.testing.assert_allclose(result["embedding"][1], np.square(waveform).mean(), rtol=1e-5)
+
+
+def test_a_long_utterance_is_computed_with_no_other_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = ToyEncoder("toy", ToySettings(), {})
+    encoder.in_flight = 3
+    under_way: list[int] = []
+    seen: dict[int, int] = {}
+
+    def encode_all(features: np.ndarray, lengths: np.ndarray) -> list[Output]:
+        seen[features.shape[1]] = len(under_way)
+        return ToyEncoder.encode(encoder, features, lengths)
+
+    def start(features: np.ndarray, lengths: np.ndarray) -> Callable[[], list[Output]]:
+        outputs = encode_all(features, lengths)
+        under_way.append(1)
+
+        def wait() -> list[Output]:
+            under_way.pop()
+            return outputs
+
+        return wait
+
+    monkeypatch.setattr(encoder, "encode", encode_all)
+    monkeypatch.setattr(encoder, "start", start)
+    waveforms = noise(1600, 1599, 1598, 1597, 1596, 40000)  # a budget of 0.1 s: 1600 samples
+    shard = encode(encoder, waveforms, 0.1)
+    assert seen == {1600: 0, 1599: 1, 1598: 2, 1597: 2, 40000: 0, 1596: 0}
     for waveform, result in zip(waveforms, shard.results, strict=True):
         assert not isinstance(result, Failure)
         np.testing.assert_allclose(result["embedding"][1], np.square(waveform).mean(), rtol=1e-5)

@@ -14,7 +14,7 @@ import torch
 
 from encoder_conformance import encode_together
 from voxshard.encoders._torch.device import check_placement, memory_errors, resolve_device
-from voxshard.encoders._torch.precision import arithmetic
+from voxshard.encoders._torch.precision import arithmetic, tensor_cores
 from voxshard.encoders.registry import create
 from voxshard.errors import ConfigError, DeviceMemoryError, DeviceUnavailableError, EnvironmentProblemError
 
@@ -112,8 +112,10 @@ def test_tf32_is_on_only_where_it_is_asked_for_and_the_process_gets_its_settings
 ) -> None:
     backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = [backend.fp32_precision for backend in backends]
-    with arithmetic(precision, CPU):
+    with tensor_cores(precision):
         assert [backend.fp32_precision for backend in backends] == [mode, mode]
+    with arithmetic(precision, CPU):  # several batches at once: nothing that all of them share
+        assert [backend.fp32_precision for backend in backends] == before
         assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
     assert [backend.fp32_precision for backend in backends] == before
 

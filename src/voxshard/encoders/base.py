@@ -153,6 +153,8 @@ class Encoder(Protocol):
     settings_model: ClassVar[type[EncoderSettings]] = EncoderSettings
     info: EncoderInfo
 
+    in_flight: int = 2
+    """Batches that may be begun before the first is waited for: while a GPU computes one, the next is copied to it."""
     loaded: Mapping[str, Any] = {}
     """What only the loaded model tells (a probed frame hop), for the record; its weights' hashes decide it already."""
     preparer: Callable[[Waveform], Features] | None = None

@@ -1,4 +1,4 @@
-"""Features in, outputs out: batches under a budget, two in flight, out of memory survived, numbers checked."""
+"""Features in, outputs out: batches under a budget, several in flight, out of memory survived, numbers checked."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from voxshard.extraction.decode import Decoded
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure, StoreDtype, storable
 
-IN_FLIGHT = 2
-"""Batches begun and not yet waited for: while a GPU computes one, the next is copied to it."""
+TOO_LARGE_BESIDE_OTHERS = 2.0
+"""Times the budget: a batch that costs more, one long utterance, is computed with no other under way. Several of
+them on a CPU's streams would need the memory of as many."""
 POOLED_BATCHES = 4
 """Features of so many batches are gathered before batches are made, so that like lengths meet."""
 CHECKS_PER_SHARD = 2
@@ -127,16 +128,18 @@ class ShardEncoder:
         if len(batch) > 1 and self._cost(batch) > self._budget.seconds * (1 + 1e-9):
             self._begin_smaller(batch)  # made before the budget shrank
             return
+        is_alone = self._cost(batch) > TOO_LARGE_BESIDE_OTHERS * self._budget.seconds
+        while is_alone and self._running:
+            self._collect()
         try:
             with self._timers.measure("encode_s"):
-                waiter = self._encoder.start(
-                    *collate([item.features for item in batch], self._encoder.info.batch_policy)
-                )
+                arrays = collate([item.features for item in batch], self._encoder.info.batch_policy)
+                waiter = _done(self._encoder.encode(*arrays)) if is_alone else self._encoder.start(*arrays)
         except DeviceMemoryError as exc:
             self._retry_smaller(batch, exc)
             return
         self._running.append((batch, waiter))
-        if len(self._running) >= IN_FLIGHT:
+        if len(self._running) >= self._encoder.in_flight:
             self._collect()
 
     def _collect(self) -> None:
@@ -215,6 +218,10 @@ class Budget:
         """A batch that cost `failed` did not fit."""
         self.seconds = min(self.seconds, failed) / 2
         self.note(f"out of device memory: batches are now at most {self.seconds:.1f} padded seconds")
+
+
+def _done(outputs: list[Output]) -> Callable[[], list[Output]]:
+    return lambda: outputs
 
 
 def deviation_rms(found: Output, expected: Output) -> float:

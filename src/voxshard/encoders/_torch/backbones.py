@@ -140,7 +140,7 @@ class EcapaBackbone(Backbone):
         """(B, L, M) to (B, D)."""
         padded_BTM = nn.functional.pad(self.standardize(features), (0, 0, 0, self.reach))
         num_frames_B = torch.from_numpy(lengths_B).to(features.device)
-        self.reflection.num_frames_B = num_frames_B
+        self.reflection.valid.num_frames_B = num_frames_B
         relative_B = (num_frames_B.float() - 0.5) / padded_BTM.shape[1]  # see EcapaEncoder.forward
         return self.network(padded_BTM, relative_B)[:, 0]
 

@@ -15,13 +15,18 @@ import torch
 
 from voxshard.encoders._torch.device import check_placement, memory_errors, resolve_device
 from voxshard.encoders._torch.precision import arithmetic
+from voxshard.encoders._torch.streams import Streams
 from voxshard.encoders.base import Encoder, EncoderSettings, Output
 
 
 class TorchEncoder(Encoder):
-    """An encoder whose model is a `torch.nn.Module`. Subclasses say how it is built and what one batch goes through."""
+    """An encoder whose model is a `torch.nn.Module`. Subclasses say how it is built and what one batch goes through.
+
+    On a CPU `forward` runs in several threads at once, each with a batch of its own.
+    """
 
     settings: EncoderSettings
+    _streams: Streams[list[Output]] | None = None
 
     @abstractmethod
     def build(self) -> torch.nn.Module:
@@ -50,13 +55,22 @@ class TorchEncoder(Encoder):
         with memory_errors(self.device):
             self.model = self.build().eval().requires_grad_(False).to(self.device)
         check_placement(self.model, self.device)
+        if self.device.type == "cpu":
+            self._streams = Streams()
+            self.in_flight = 2 * self._streams.count  # one that runs and one that waits, for each stream
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
-        """Embed one batch and wait for it."""
-        return self.start(features, lengths)()
+        """Embed one batch, on all the threads there are, and wait for it."""
+        return self._queue(features, lengths)()
 
     def start(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:
-        """Begin a batch; on a GPU this returns once the work is queued, so that a second batch can queue behind it."""
+        """Begin a batch: on a GPU by queueing its work, on a CPU by giving it to the next stream that is free."""
+        if self._streams is None:
+            return self._queue(features, lengths)
+        return self._streams.submit(lambda: self.encode(features, lengths)).result
+
+    def _queue(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:
+        """Call `forward`; on a GPU this returns once the work is queued, so that a second batch can queue behind."""
         precision = self.settings.precision
         with memory_errors(self.device), torch.inference_mode(), arithmetic(precision, self.device):
             results = self.forward(self._to_device(features), lengths)

@@ -16,6 +16,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import nn
 
 from voxshard.encoders._torch.base import TorchEncoder
+from voxshard.encoders._torch.masking import ValidFrames
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.ecapa import CHECKPOINT, EcapaSettings
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
@@ -70,7 +71,7 @@ class EcapaEncoder(TorchEncoder):
         """ "embedding" (B, D)."""
         padded_BTM = nn.functional.pad(features_BTM, (0, 0, 0, self.reach))  # room for the longest one's reflection
         num_frames_B = self.lengths_on_device(lengths_B)
-        self.reflection.num_frames_B = num_frames_B
+        self.reflection.valid.num_frames_B = num_frames_B
         # SpeechBrain counts frames t < relative * T. F / T may come out just above F in float32; half a frame less
         # never miscounts.
         relative_B = (num_frames_B.float() - 0.5) / padded_BTM.shape[1]
@@ -89,8 +90,8 @@ class ReflectAtEnd:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.num_frames_B: torch.Tensor | None = None
-        """int64 (B,), to be set before each batch."""
+        self.valid = ValidFrames()
+        """To be set before each batch."""
         for module in network.modules():
             reach = (
                 getattr(module, "dilation", 1) * (getattr(module, "kernel_size", 1) - 1) // 2 if _pads(module) else 0
@@ -100,12 +101,13 @@ class ReflectAtEnd:
 
     def _filler(self, reach: int) -> Any:
         def fill(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            assert self.num_frames_B is not None
+            num_frames_B = self.valid.num_frames_B
+            assert num_frames_B is not None
             x_BCT = inputs[0]
             beyond = torch.arange(reach, device=x_BCT.device)
             shape = (*x_BCT.shape[:2], reach)
-            targets = (self.num_frames_B[:, None] + beyond)[:, None].expand(shape)
-            sources = (self.num_frames_B[:, None] - 2 - beyond)[:, None].expand(shape)
+            targets = (num_frames_B[:, None] + beyond)[:, None].expand(shape)
+            sources = (num_frames_B[:, None] - 2 - beyond)[:, None].expand(shape)
             return (x_BCT.scatter(2, targets, x_BCT.gather(2, sources)), *inputs[1:])
 
         return fill

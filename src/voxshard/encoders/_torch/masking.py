@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
 from torch import nn
 
 from voxshard.encoders._torch.pooling import valid_mask
+
+
+class ValidFrames(threading.local):
+    """How long the rows are of the batch that the calling thread computes; others compute theirs meanwhile."""
+
+    num_frames_B: torch.Tensor | None = None
+    """int64 (B,), to be set before each batch; None: all frames are valid."""
 
 
 class MaskedGroupNorm(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
@@ -20,15 +28,15 @@ class MaskedGroupNorm(nn.Module):  # type: ignore[misc]  # torch is Any where it
     def __init__(self, stock: nn.GroupNorm) -> None:
         super().__init__()
         self.stock = stock
-        self.num_frames_B: torch.Tensor | None = None
-        """int64 (B,), to be set before each batch; None: all frames are valid."""
+        self.valid = ValidFrames()
 
     def forward(self, x_BCT: torch.Tensor) -> torch.Tensor:
         """(B, C, T) to (B, C, T)."""
-        if self.num_frames_B is None:
+        num_frames_B = self.valid.num_frames_B
+        if num_frames_B is None:
             return self.stock(x_BCT)  # type: ignore[no-any-return]
-        invalid_B1T = ~valid_mask(self.num_frames_B, x_BCT.shape[-1])[:, None]
-        count_B11 = self.num_frames_B[:, None, None]
+        invalid_B1T = ~valid_mask(num_frames_B, x_BCT.shape[-1])[:, None]
+        count_B11 = num_frames_B[:, None, None]
         mean_BC1 = x_BCT.masked_fill(invalid_B1T, 0).sum(dim=-1, keepdim=True, dtype=torch.float32) / count_B11
         centred_BCT = (x_BCT - mean_BC1).masked_fill_(invalid_B1T, 0)
         norm_BC1 = torch.linalg.vector_norm(centred_BCT, dim=-1, keepdim=True, dtype=torch.float32)
@@ -46,14 +54,14 @@ class FrameMask:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.num_frames_B: torch.Tensor | None = None
-        """int64 (B,), to be set before each batch; None: all frames are valid."""
+        self.valid = ValidFrames()
         for convolution in module.modules():
             if isinstance(convolution, nn.Conv1d):
                 convolution.register_forward_pre_hook(self._zero)
 
     def _zero(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self.num_frames_B is None:
+        num_frames_B = self.valid.num_frames_B
+        if num_frames_B is None:
             return None
         x_BCT = inputs[0]
-        return (x_BCT.masked_fill(~valid_mask(self.num_frames_B, x_BCT.shape[-1])[:, None], 0), *inputs[1:])
+        return (x_BCT.masked_fill(~valid_mask(num_frames_B, x_BCT.shape[-1])[:, None], 0), *inputs[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -20,13 +20,19 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     set. tf32 turns it on in both. bf16 and fp16 are PyTorch's autocast: products and convolutions in 16 bits, sums
     along the residual stream, normalisations and softmax in float32.
     """
+    half = _HALF.get(precision)
+    on_gpu = tensor_cores(precision) if device.type == "cuda" else nullcontext()
+    with on_gpu, torch.autocast(device.type, dtype=half, enabled=half is not None):
+        yield
+
+
+@contextmanager
+def tensor_cores(precision: Precision) -> Iterator[None]:
+    """Float32 products and convolutions of the whole process in TF32, or not."""
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     earlier = matmul.fp32_precision, convolution.fp32_precision
-    wanted = "tf32" if precision == "tf32" else "ieee"
-    matmul.fp32_precision = convolution.fp32_precision = wanted
+    matmul.fp32_precision = convolution.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        half = _HALF.get(precision)
-        with torch.autocast(device.type, dtype=half, enabled=half is not None):
-            yield
+        yield
     finally:
         matmul.fp32_precision, convolution.fp32_precision = earlier

@@ -43,9 +43,9 @@ class WaveformModel:
         """
         padded = bool((lengths_B < waveforms_BS.shape[1]).any())
         num_frames_B = self.frames.num_frames(lengths_there_B)
-        self._position_mask.num_frames_B = num_frames_B if padded else None
+        self._position_mask.valid.num_frames_B = num_frames_B if padded else None
         if self._group_norm is not None:
-            self._group_norm.num_frames_B = self.frames.num_frames(lengths_there_B, 1) if padded else None
+            self._group_norm.valid.num_frames_B = self.frames.num_frames(lengths_there_B, 1) if padded else None
         attention_mask = valid_mask(lengths_there_B, waveforms_BS.shape[1]).long() if padded else None
         last_BTD = self.model(input_values=waveforms_BS, attention_mask=attention_mask).last_hidden_state
         return last_BTD, valid_mask(num_frames_B, last_BTD.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ def attention_cost_frames(config: Any) -> float:
     return float(2 * config.hidden_size + config.intermediate_size)
 
 
+class _Kept(threading.local):
+    """Hidden states of the batch that the calling thread computes, by layer."""
+
+    def __init__(self) -> None:
+        self.by_layer: dict[int, torch.Tensor] = {}
+
+
 class LayerTap:
     """Keeps the hidden states that are asked for while the model runs; reads no version-dependent `hidden_states`.
 
@@ -104,7 +112,7 @@ class LayerTap:
     def __init__(self, model: Any, layers: Sequence[int], last: int) -> None:
         self.layers = tuple(layers)
         self.last = last
-        self._kept: dict[int, torch.Tensor] = {}
+        self._kept = _Kept()
         stack = model.encoder.layers
         for number in set(self.layers) - {last}:
             if number == 0:
@@ -113,17 +121,18 @@ class LayerTap:
                 stack[number - 1].register_forward_hook(self._keeper(number))
 
     def _keep_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._kept[0] = args[0] if args else kwargs["hidden_states"]
+        self._kept.by_layer[0] = args[0] if args else kwargs["hidden_states"]
 
     def _keeper(self, number: int) -> Callable[[nn.Module, Any, Any], None]:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._kept[number] = output[0] if isinstance(output, tuple) else output
+            self._kept.by_layer[number] = output[0] if isinstance(output, tuple) else output
 
         return keep
 
     def take(self, last_hidden_state: torch.Tensor) -> list[torch.Tensor]:
         """(B, T, D) of every layer asked for, in the order asked; forgets them."""
-        self._kept[self.last] = last_hidden_state
-        taken = [self._kept[number] for number in self.layers]
-        self._kept.clear()
+        kept = self._kept.by_layer
+        kept[self.last] = last_hidden_state
+        taken = [kept[number] for number in self.layers]
+        kept.clear()
         return taken
