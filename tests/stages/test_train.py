@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import socket
 import sys
-import types
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +32,7 @@ from voxshard.stages import train as stage
 from voxshard.stages.base import Task
 from voxshard.store.ingest import IngestConfig, ingest
 from voxshard.store.runs import Run, results_table
+from wandb_stand_in import FakeWandb
 
 
 class Listening(Silent):
@@ -398,29 +399,14 @@ def test_a_grid_is_every_combination_as_a_training_of_its_own(digits: Path, tmp_
         grid.model_copy(update={"settings": {"C": 1}}).expand()
 
 
-class FakeWandb(types.ModuleType):
-    def __init__(self, folder: Path) -> None:
-        super().__init__("wandb")
-        self.api = types.SimpleNamespace(api_key=None)
-        self.calls: list[dict[str, Any]] = []
-        self.folder = folder
-        self.summary: dict[str, float] = {}
-        self.dir = str(folder / "wandb" / "offline-run-1" / "files")
-        self.finished = False
-
-    def init(self, **options: Any) -> FakeWandb:
-        self.calls.append(options)
-        return self
-
-    def finish(self) -> None:
-        self.finished = True
-
-
-def test_wandb_logs_offline_when_nobody_answers(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_logs_online_where_somebody_is_logged_in_and_the_service_answers(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wandb = FakeWandb(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_BASE_URL"):
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_BASE_URL", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     listening = Listening()
     content = {
         "features": digits,
@@ -439,12 +425,17 @@ def test_wandb_logs_offline_when_nobody_answers(digits: Path, tmp_path: Path, mo
     assert wandb.summary["test/accuracy"] == _value(run, "test", "accuracy")
     assert wandb.finished
     assert listening.notes == [f"wandb is offline; later: wandb sync {tmp_path}/wandb/offline-run-1"]
-    wandb.api.api_key = "somebody"
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens on the discard port
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        address = f"127.0.0.1:{service.getsockname()[1]}"
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://{address}")
+        stage.run(config, Task())
+        (tmp_path / "netrc").write_text(f"machine {address} login user password somebody\n")
+        stage.run(config, Task())
     stage.run(config, Task())
     monkeypatch.setenv("WANDB_MODE", "disabled")
     stage.run(config, Task())
-    assert [call["mode"] for call in wandb.calls] == ["offline", "offline", "disabled"]
+    # nobody logged in; nobody logged in there; both; the service is gone; as the user says
+    assert [call["mode"] for call in wandb.calls] == ["offline", "offline", "online", "offline", "disabled"]
 
 
 def test_wandb_that_is_not_installed_is_said_before_training(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from network_trials import network_config, tone_corpus
+from wandb_stand_in import FakeWandb
 
 torch = pytest.importorskip("torch")
 
@@ -214,6 +216,21 @@ def test_n_shot_gives_a_curve_and_folds_test_everything_once(tones: Path, tmp_pa
     assert run.metrics["counts"]["training"]["utterances"] == 9
     run = trained(network_config(tones, tmp_path / "folds", folds="fold"))
     assert run.metrics["counts"]["folds"]["scored"] == 24
+
+
+def test_wandb_is_told_every_epoch_and_the_results(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = FakeWandb(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = trained(network_config(tones, tmp_path / "run", wandb=True, validate_on="test"))
+    assert wandb.calls[0]["mode"] == "offline"
+    curves = run.tables()["training"].to_pylist()
+    assert wandb.logged == [(row["epoch"], row) for row in curves]
+    assert {"train_loss", "learning_rate", "validation_loss"} <= set(curves[0])
+    assert wandb.summary["test/accuracy"] == run.metrics["metrics"]["test"]["accuracy"]["value"]
+    assert wandb.finished
 
 
 def test_prototypes_are_means_of_the_training_recordings(tones: Path, tmp_path: Path) -> None:

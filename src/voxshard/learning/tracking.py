@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import netrc
 import os
 import socket
 from pathlib import Path
@@ -63,7 +64,7 @@ def log_to_wandb(wandb: ModuleType, run: Run, progress: Progress) -> None:
 
     `WANDB_MODE`, `WANDB_PROJECT` and `WANDB_BASE_URL` are respected as usual.
     """
-    mode = os.environ.get("WANDB_MODE") or ("online" if _reachable(wandb) else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
     session = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "voxshard"),
         name=run.name,
@@ -83,14 +84,25 @@ def log_to_wandb(wandb: ModuleType, run: Run, progress: Progress) -> None:
         progress.note(f"wandb is offline; later: wandb sync {folder}")
 
 
-def _reachable(wandb: ModuleType) -> bool:
+def _reachable() -> bool:
     """Whether somebody is logged in and the service answers."""
-    if not wandb.api.api_key:
-        return False
     address = urlsplit(os.environ.get("WANDB_BASE_URL", _API))
+    if not _has_key(address.netloc):
+        return False
     port = address.port or (443 if address.scheme == "https" else 80)
     try:
         with socket.create_connection((address.hostname or "", port), timeout=_PATIENCE_S):
             return True
     except OSError:
+        return False
+
+
+def _has_key(host: str) -> bool:
+    """Whether there is an API key where `wandb login` and its documentation put one; the client's own question for it
+    is deprecated."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC", Path.home() / ".netrc")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
         return False

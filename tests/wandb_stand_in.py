@@ -1,0 +1,29 @@
+"""A module in place of Weights & Biases' client that keeps what it is told."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+
+class FakeWandb(types.ModuleType):
+    """Client and session in one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("wandb")
+        self.calls: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.summary: dict[str, float] = {}
+        self.dir = str(folder / "wandb" / "offline-run-1" / "files")
+        self.finished = False
+
+    def init(self, **options: Any) -> FakeWandb:
+        self.calls.append(options)
+        return self
+
+    def log(self, values: dict[str, float], *, step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.finished = True
