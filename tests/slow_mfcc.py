@@ -1,12 +1,14 @@
 """The `mfcc` encoder with a sleep and a log, for tests that disturb an extraction and count what was done twice.
 
-Both come from the environment, so that they change neither settings nor fingerprint.
+They come from the environment, so that they change neither settings nor fingerprint: SLOW_MFCC_S seconds per
+utterance, until a file SLOW_MFCC_UNTIL is there.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from voxshard.encoders.acoustic.mfcc import MfccEncoder, MfccPreparer
 from voxshard.encoders.base import Features, Waveform
@@ -21,7 +23,8 @@ class SlowMfccPreparer(MfccPreparer):
     """Tells every utterance it prepares: its number of samples and a few of them, which name it."""
 
     def __call__(self, waveform: Waveform) -> Features:
-        time.sleep(float(os.environ.get("SLOW_MFCC_S", "0")))
+        if not Path(os.environ.get("SLOW_MFCC_UNTIL", "/nowhere")).exists():
+            time.sleep(float(os.environ.get("SLOW_MFCC_S", "0")))
         hungry = os.environ.get("SLOW_MFCC_EATS_MB")
         if hungry and not _BALLAST:
             _BALLAST.append(b"x" * (int(hungry) << 20))

@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from on_slurm_support import MINI, SCRIPT, Experiment, Slurm, unavailable
+import slurm_faults
+from on_slurm_support import MINI, PATIENCE_S, ROOT, SCRIPT, Experiment, Slurm, unavailable
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +57,19 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, plugin: Path) -> dict[str, Any]:
+    """The merged set of a run on this machine that nobody disturbs, and how many utterances it prepared."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    path, log = folder / "config.yaml", folder / "prepared.log"
+    path.write_text(json.dumps({"out": str(folder / "exp"), **slurm_faults.config()}))
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), str(plugin)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "SLOW_MFCC_LOG": str(log)}
+    command = [sys.executable, "-m", "voxshard", "run", str(path)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=PATIENCE_S)
+    return {"arrays": slurm_faults.arrays(folder / "exp"), "prepared": len(log.read_text().splitlines())}
+
+
 @pytest.fixture
 def experiment(
     start_cluster: Callable[..., Slurm], tmp_path: Path, plugin: Path
@@ -67,5 +83,7 @@ def experiment(
 
     yield make
     for item in made:
+        item.hurry()
         item.cluster.call("scancel", "--me", check=False)
-        item.cluster.wait_until_empty(60)
+        item.cluster.wait_until_empty()
+        item.cluster.restore()

@@ -21,9 +21,11 @@ from voxshard.launch.record import Record
 from voxshard.launch.slurm import Array, Cluster
 from voxshard.launch.steps import Step, extract_kind
 from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.shard import read_shard
 
 PROBE_UTTERANCES = 24
 PROBE_TIMEOUT_S = 60.0
+SAMPLED_SHARDS = 32
 _START_S = 5.0
 """Python, imports and reading the manifest, before a task's own clock starts; where nothing was measured."""
 _PACKED_COPIES = 2
@@ -114,23 +116,45 @@ def _audio_left_s(cluster: Cluster, folder: FeatureDir, identity: Identity | Non
 
 
 def _measured(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None:
-    """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one."""
+    """From shards made here or, by the same encoder with the same settings, in experiments beside this one."""
     own = cluster.experiment.config.extract[name].encoder
     places = [cluster.experiment.features(name)]
     places += [path.parent for path in sorted(cluster.experiment.path.parent.glob("*/features/*/identity.json"))]
     for place in dict.fromkeys(places):
-        states = [state for state in read_progress(place / "progress") if state.audio_s > 0 and state.timers]
-        work_s = sum(map(_work_s, states))
-        if not work_s or not _same_encoder(place, own):
+        states = [state for state in read_progress(place / "progress") if state.audio_s > 0]
+        if not states or not _same_encoder(place, own):
             continue
-        rate = sum(state.audio_s for state in states) / work_s * _more_workers(cluster, name, states, arrays)
-        return Rate(rate, _start_s(place, states), f"measured in {place}")
+        rate = _rate(sorted((place / "shards").glob("*.h5")))
+        if rate is not None:
+            faster = _more_workers(cluster, name, states, arrays)
+            return Rate(rate * faster, _start_s(place, states, rate), f"measured in {place}")
     return None
 
 
-def _work_s(state: TaskState) -> float:
-    """What of a task's time grows with the audio: neither Python's start nor loading the model is in it."""
-    return sum(state.timers[key] for key in ("wait_decode_s", "encode_s", "wait_write_s"))
+def _rate(shards: Sequence[Path]) -> float | None:
+    """Seconds of audio per second, as the median over shards.
+
+    Thereby neither Python's start, nor loading the model, nor filling the pipeline is in it: they fall into each task's
+    first shard.
+    """
+    found: list[tuple[float, float]] = []
+    for path in shards[:: max(1, len(shards) // SAMPLED_SHARDS)]:
+        try:
+            header = read_shard(path).header
+        except VoxshardError:
+            continue  # damaged: for merge to say
+        timers = header.telemetry.get("timers", {})
+        work_s = sum(timers.get(key, 0.0) for key in ("wait_decode_s", "encode_s", "wait_write_s"))
+        if header.audio_s and work_s:
+            found.append((header.audio_s / work_s, header.audio_s))
+    found.sort()
+    half = sum(audio_s for _, audio_s in found) / 2
+    passed = 0.0
+    for rate, audio_s in found:
+        passed += audio_s
+        if passed >= half:
+            return rate
+    return None
 
 
 def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], arrays: Sequence[Array]) -> float:
@@ -142,22 +166,21 @@ def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], arra
     return (given or min(array.share.cpus for array in arrays)) / max(then, 1.0)
 
 
-def _start_s(place: Path, states: Sequence[TaskState]) -> float:
+def _start_s(place: Path, states: Sequence[TaskState], rate: float) -> float:
     """What a task takes beside that: by the records of its jobs, if it had any, of tasks that ran once and undisturbed;
     else by the tasks' own clocks, which start after Python has."""
-    by_task: dict[int, list[TaskState]] = {}
+    audio_s: dict[int, float] = {}
+    inside_s: dict[int, float] = {}
     for state in states:
-        by_task.setdefault(state.task, []).append(state)
-    work_s = {task: sum(map(_work_s, own)) for task, own in by_task.items()}
-    records = Record(place.parent.parent).tasks(f"extract-{place.name}")
+        audio_s[state.task] = audio_s.get(state.task, 0.0) + state.audio_s
+        inside_s[state.task] = inside_s.get(state.task, 0.0) + state.updated - state.started
     starts = [
-        record.elapsed_s - work_s[record.task]
-        for record in records
-        if record.task in work_s and record.state == "done" and not record.restarts and not record.before_s
+        record.elapsed_s - audio_s[record.task] / rate
+        for record in Record(place.parent.parent).tasks(f"extract-{place.name}")
+        if record.task in audio_s and record.state == "done" and not record.restarts and not record.before_s
     ]
     if not starts:
-        inside_s = {task: sum(state.updated - state.started for state in own) for task, own in by_task.items()}
-        starts = [_START_S + inside_s[task] - work_s[task] for task in by_task]
+        starts = [_START_S + inside_s[task] - audio_s[task] / rate for task in audio_s]
     return max(0.0, sum(starts) / len(starts))
 
 
@@ -180,7 +203,7 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
         since = time.monotonic()
         try:
             job = cluster.experiment.extract_jobs(name)[0]
-            words = [*job.command, "--limit", str(PROBE_UTTERANCES), "--workers", "1"]
+            words = [*job.command, "--limit", str(PROBE_UTTERANCES), "--workers", "1", "--shards", "4"]
             words[words.index("--out") + 1] = str(out)
             subprocess.run(words, check=True, capture_output=True, timeout=PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL,
                            env={**os.environ, **(job.environment or {})})  # fmt: skip
@@ -189,11 +212,12 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
         took_s = time.monotonic() - since
         states = read_progress(out / "progress")
         audio_s = sum(state.audio_s for state in states)
-        work_s = sum(_work_s(state) for state in states if state.timers)
-    if not work_s:
+        rate = _rate(sorted((out / "shards").glob("*.h5")))
+    if rate is None:
         return None
-    rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or cpus)
-    return Rate(rate, max(0.0, took_s - work_s), f"probe of {PROBE_UTTERANCES} recordings here")
+    found = f"probe of {PROBE_UTTERANCES} recordings here"
+    workers = cluster.experiment.config.extract[name].workers or cpus
+    return Rate(rate * workers, max(0.0, took_s - audio_s / rate), found)
 
 
 def _bytes(identity: Identity | None) -> int | None:
