@@ -6,7 +6,7 @@ Everything is worked out from the experiment's files, so that any process on any
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxshard.encoders import registry
@@ -90,7 +90,8 @@ def _prepare(experiment: Experiment) -> Step:
         # Weights are hashed and plans frozen once, here, and not by every task at the same time.
         plans = [experiment.extract_jobs(name)[0] for name in names]
         plan_only = [
-            Job(f"plan-{name}", [*plan.command, "--plan-only"]) for name, plan in zip(names, plans, strict=True)
+            replace(plan, name=f"plan-{name}", command=[*plan.command, "--plan-only"])
+            for name, plan in zip(names, plans, strict=True)
         ]
         return [
             Command(experiment.prepare_job(), experiment.manifest),
