@@ -118,27 +118,37 @@ def test_read_only_and_contained_as_an_ordinary_user(
 
 
 SLOW: dict[str, Any] = {
-    "prepare": {"format": "asvspoof5"},
-    "extract": {"mfcc": {"encoder": "slow-mfcc", "shards": 12, "workers": 1}},
-    "jobs": {"extract": {"partitions": "gpu_a100", "tasks": 1, "minutes": 10, "mem_gb": 2}},
+    "extract": {"lfcc": {"encoder": "slow-lfcc", "shards": 12, "workers": 1}},
+    "jobs": {"extract": {"partitions": "gpu_a100", "tasks": 1, "minutes": 30, "mem_gb": 2}},
 }
+SLOW_LFCC = """
+import time
+from voxshard.encoders.acoustic.lfcc import LfccEncoder, LfccPreparer
+
+class SlowLfccPreparer(LfccPreparer):
+    def __call__(self, waveform):
+        time.sleep(0.2)
+        if len(waveform) != 16000:  # a worker's own warming up
+            with open({log!r}, "a") as log:
+                print(len(waveform), file=log)
+        return super().__call__(waveform)
+
+class SlowLfccEncoder(LfccEncoder):
+    preparer_class = SlowLfccPreparer
+"""
 
 
 @pytest.fixture
 def slow(cluster: Slurm, images: Images, unpacked: Path, corpus: Path, tmp_path: Path) -> Experiment:
     """An experiment in an unpacked image whose extraction takes a while, with an encoder of another package."""
-    info = tmp_path / "plugin" / "voxshard_slow_mfcc-1.0.dist-info"
+    plugin = tmp_path / "plugin"
+    info = plugin / "voxshard_slow_lfcc-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: voxshard-slow-mfcc\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[voxshard.encoders]\nslow-mfcc = slow_mfcc:SlowMfccEncoder\n")
-    inside = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(tmp_path / "plugin")]), "SLOW_MFCC_S": "0.2",
-        "SLOW_MFCC_LOG": str(tmp_path / "prepared.log"),
-    }  # fmt: skip
-    run = on_cluster(cluster, images, tmp_path, tmp_path / "plugin",
-                     **{f"APPTAINERENV_{name}": value for name, value in inside.items()})  # fmt: skip
-    config = {**SLOW, "runtime": f"image:{unpacked}", "prepare": {"format": "asvspoof5", "root": str(corpus)}}
-    run.submit(config, "--set", f"site.container.binds=[{ROOT / 'tests'}]")
+    (plugin / "slow_lfcc.py").write_text(SLOW_LFCC.format(log=str(tmp_path / "prepared.log")))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: voxshard-slow-lfcc\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[voxshard.encoders]\nslow-lfcc = slow_lfcc:SlowLfccEncoder\n")
+    run = on_cluster(cluster, images, tmp_path, plugin, APPTAINERENV_PYTHONPATH=str(plugin))
+    run.submit({**SLOW, "runtime": f"image:{unpacked}", "prepare": {"format": "asvspoof5", "root": str(corpus)}})
     return run
 
 
@@ -160,8 +170,8 @@ def in_image(run: Experiment) -> list[int]:
 def finished(run: Experiment, *, disturbed: int) -> None:
     """The set is whole, and at most a shard was computed again for each time the task was disturbed."""
     run.cluster.wait_until_empty()
-    assert (run.path / "report.html").exists(), run.logs("extract-mfcc")
-    folder = run.path / "features" / "mfcc"
+    assert (run.path / "report.html").exists(), run.logs("extract-lfcc")
+    folder = run.path / "features" / "lfcc"
     assert not list(folder.rglob("*.tmp"))
     shards = Plan.read(folder / "plan.parquet").shard.tolist()
     again = len(run.log.read_text().splitlines()) - len(shards)
@@ -171,21 +181,21 @@ def finished(run: Experiment, *, disturbed: int) -> None:
 
 @pytest.mark.parametrize("number", ["USR2", "TERM"])
 def test_a_stop_reaches_the_program_in_the_image_which_publishes_what_is_whole(slow: Experiment, number: str) -> None:
-    slow.wait_for_shards(2)
-    ((job, element, *_),) = slow.elements("extract-mfcc")
+    slow.wait_for_shards(2, "lfcc")
+    ((job, element, *_),) = slow.elements("extract-lfcc")
     slow.cluster.call("scancel", f"--signal={number}", f"{job}_{element}")
     finished(slow, disturbed=1)
-    told = slow.logs("extract-mfcc")
+    told = slow.logs("extract-lfcc")
     assert "asked to stop" in told
     assert "was told to stop and goes back into the queue" in told
-    assert slow.attempts("extract-mfcc") == 1
+    assert slow.attempts("extract-lfcc") == 1
 
 
 def test_kill_9_of_the_program_in_the_image_costs_a_shard(slow: Experiment) -> None:
-    slow.wait_for_shards(2)
+    slow.wait_for_shards(2, "lfcc")
     os.kill(in_image(slow)[0], signal.SIGKILL)
     finished(slow, disturbed=1)
-    assert slow.attempts("extract-mfcc") == 2
+    assert slow.attempts("extract-lfcc") == 2
 
 
 def small(images: Images, corpus: Path, folder: Path, name: str, device: str = "cpu") -> Path:
