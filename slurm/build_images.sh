@@ -1,7 +1,7 @@
 #!/bin/bash
 # Both images, built on a compute node; the wheels come before, where there is internet:
 #
-#   make image-wheels && sbatch --partition=rome slurm/build_images.sh
+#   make image-wheels && sbatch --partition=cbuild slurm/build_images.sh
 #
 # Run it from the repository; the images come to lie there. Without a subuid range of your own (`grep $USER /etc/subuid`),
 # build from a registry's base and not from a local image, or build elsewhere and copy.
