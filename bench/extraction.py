@@ -5,7 +5,8 @@
 Parts (default: all): efficiency, loop, memory.
 
   efficiency   time of the bare encoder on the same batches, prepared in memory, warm, same threads, divided by the
-               time of the whole extraction without model load. 1: decoding, batching and writing cost nothing.
+               time of the whole extraction without importing PyTorch and without model load. 1: workers, decoding,
+               batching, the self-check and writing cost nothing.
   loop         `bench/plain_loop.py` (librosa.load, model, .tolist(), one json.dump at the end, one file at a time)
                beside `voxshard extract`, on very short clips and on clips of 2 to 12 s. Ratios of whole processes,
                imports and model load included; of the time from the loaded model to the end of the process; and of
@@ -93,7 +94,8 @@ def make_corpus(folder: Path, count: int, seconds: tuple[float, float], source: 
 
 
 def time_extraction(manifest: Path, weights: Path, device: str, batch_seconds: float) -> tuple[float, str]:
-    """Wall seconds of a whole extraction without model load, and its advice."""
+    """Wall seconds of a whole extraction without imports and model load, and its advice."""
+    registry.create("hf", {"weights": str(weights)})
     with tempfile.TemporaryDirectory() as out:
         settings = {"weights": str(weights)}
         place = Path(out) / "set"
@@ -121,7 +123,8 @@ def time_bare(manifest: Path, weights: Path, device: str, batch_seconds: float) 
     lengths = [len(item) for item in features]
     batches = make_batches(lengths, encoder.info.batch_policy, encoder.cost, batch_seconds)
     arrays = [collate([features[row] for row in batch], encoder.info.batch_policy) for batch in batches]
-    encoder.encode(*arrays[-1])  # warm
+    for wait in [encoder.start(*arrays[-1]) for _ in range(encoder.in_flight)]:  # warm, every stream
+        wait()
     since = time.perf_counter()
     waiting: list[Callable[[], Any]] = []
     for batch in arrays:
