@@ -89,7 +89,7 @@ test-across: $(BASE) $(TORCH) $(TF)
 
 .PHONY: test-slurm
 test-slurm: $(BASE) ## Faults and submissions on a SLURM cluster started for it; REQUIRE_SLURM=1: fail where there is none
-	.venv/bin/python $(PYTEST) -n 4 --dist loadfile -o faulthandler_timeout=1100 tests/on_slurm
+	.venv/bin/python $(PYTEST) -n 4 --dist loadfile -o faulthandler_timeout=2900 tests/on_slurm
 
 .PHONY: bench
 bench: $(BASE) ## Speed and memory, each figure beside something it is compared with
