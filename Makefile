@@ -110,7 +110,7 @@ test-across: $(BASE) $(TORCH) $(TF)
 
 .PHONY: test-slurm
 test-slurm: $(BASE) ## Faults and submissions on a SLURM cluster started for it; REQUIRE_SLURM=1: fail where there is none
-	.venv/bin/python $(PYTEST) -n 4 --dist loadfile -o faulthandler_timeout=1100 tests/on_slurm
+	.venv/bin/python $(PYTEST) -n 4 --dist loadfile -o faulthandler_timeout=2900 tests/on_slurm
 
 .PHONY: test-images
 test-images: $(BASE) ## The two images at work, alone and on a SLURM cluster started for it; REQUIRE_APPTAINER=1: fail where there is none

@@ -10,6 +10,7 @@ from voxshard.launch import queue, site
 from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.record import Submission
 from voxshard.launch.slurm import Array, Cluster
+from voxshard.launch.steps import repair_request, steps_of
 
 pytest.importorskip("submitit", reason="jobs are written with submitit: pip install 'voxshard[slurm]'")
 
@@ -75,6 +76,25 @@ def test_a_script_says_everything_it_asks_for_and_quotes_its_words(cluster: Clus
 def test_memory_and_time_grow_with_attempts_where_asked_up_to_the_partitions_limit(cluster: Cluster) -> None:
     assert [(item.minutes, item.mem_gb) for item in (array(cluster, 1), array(cluster, 3))] == [(90, 2), (360, 8)]
     assert array(cluster, 10).minutes == 7200
+
+
+def test_another_try_of_what_failed_is_a_step_before_merge_that_asks_for_what_the_extraction_asks(
+    cluster: Cluster,
+) -> None:
+    assert "repair-one" not in cluster.steps
+    request = repair_request(cluster.experiment, "one")
+    request.parent.mkdir(parents=True)
+    request.touch()
+    steps = steps_of(cluster.experiment, cluster.site)
+    assert steps["merge-one"].after == ("extract-one", "repair-one")
+    repair = steps["repair-one"]
+    assert cluster.options(repair) == cluster.options(steps["extract-one"])
+    (command,) = repair.commands(0)
+    folder = cluster.experiment.features("one")
+    assert command.arguments(0, 1)[-3:] == ["retry", str(folder), "--failed"]
+    assert (repair.missing(), command.request) == ([0], request)
+    request.unlink()
+    assert repair.missing() == []
 
 
 def test_what_slurm_set_for_one_job_does_not_reach_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from on_slurm_support import Experiment
 from slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 
 def test_scontrol_requeue_loses_nothing(experiment: MakeExperiment, undisturbed: dict[str, Any]) -> None:

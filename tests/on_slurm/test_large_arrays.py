@@ -9,7 +9,7 @@ import pytest
 
 from on_slurm_support import MINI, Experiment
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 CONFIG = {"prepare": {"format": "asvspoof5", "root": str(MINI)}, "extract": {"mfcc": {"encoder": "mfcc"}}}
 
 

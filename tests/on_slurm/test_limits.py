@@ -13,7 +13,7 @@ import pytest
 
 from slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 ACCOUNTING = "JobAcctGatherType=jobacct_gather/linux\nJobAcctGatherParams=OverMemoryKill\nJobAcctGatherFrequency=task=1"
 AGAIN = "was told to stop and goes back into the queue"

@@ -18,7 +18,7 @@ import soundfile
 
 from on_slurm_support import MINI, PATIENCE_S, ROOT, Experiment, unavailable
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 MakeExperiment = Callable[..., Experiment]
 REFERENCE = ROOT.parent / "shared" / "reference"
 

@@ -12,7 +12,7 @@ import pytest
 
 from slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 
 @pytest.mark.parametrize("grace", ["GraceTime=0", "GraceTime=10"])

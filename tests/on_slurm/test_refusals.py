@@ -13,7 +13,7 @@ import pytest
 
 from on_slurm_support import MINI, Experiment, unavailable
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 MakeExperiment = Callable[..., Experiment]
 CONFIG = {"prepare": {"format": "folder", "root": "corpus"}, "extract": {"mfcc": {"encoder": "mfcc"}}}
 FEATURES_ONLY = {

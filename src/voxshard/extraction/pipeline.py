@@ -109,6 +109,8 @@ class Pipeline:
                 block = next(blocks, None)
             if block is None:
                 return
+            if not self._timers.decode_busy_s:
+                self._timers.fill_s = max(0.0, self._timers.wait_decode_s - block.busy_s)
             work, positions = self._blocks_out.pop(block.number)
             if shard is None:
                 shard = _Open(work, self._shard_encoder(work), self._num_blocks.pop(work.index), self._timers.copy())

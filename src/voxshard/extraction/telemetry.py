@@ -20,6 +20,8 @@ class Timers:
 
     load_s: float = 0.0
     wait_decode_s: float = 0.0
+    fill_s: float = 0.0
+    """Of `wait_decode_s`: until the first block came, less the work on it; workers start meanwhile."""
     encode_s: float = 0.0
     wait_write_s: float = 0.0
     write_s: float = 0.0

@@ -21,11 +21,9 @@ from voxshard.launch.record import Record
 from voxshard.launch.slurm import Array, Cluster
 from voxshard.launch.steps import Step, extract_kind
 from voxshard.store.layout import FeatureDir, Identity, Plan
-from voxshard.store.shard import read_shard
 
 PROBE_UTTERANCES = 24
 PROBE_TIMEOUT_S = 60.0
-SAMPLED_SHARDS = 32
 _START_S = 5.0
 """Python, imports and reading the manifest, before a task's own clock starts; where nothing was measured."""
 _PACKED_COPIES = 2
@@ -116,45 +114,24 @@ def _audio_left_s(cluster: Cluster, folder: FeatureDir, identity: Identity | Non
 
 
 def _measured(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None:
-    """From shards made here or, by the same encoder with the same settings, in experiments beside this one."""
+    """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one."""
     own = cluster.experiment.config.extract[name].encoder
     places = [cluster.experiment.features(name)]
     places += [path.parent for path in sorted(cluster.experiment.path.parent.glob("*/features/*/identity.json"))]
     for place in dict.fromkeys(places):
         states = [state for state in read_progress(place / "progress") if state.audio_s > 0]
-        if not states or not _same_encoder(place, own):
+        work_s = sum(map(_work_s, states))
+        if not work_s or not _same_encoder(place, own):
             continue
-        rate = _rate(sorted((place / "shards").glob("*.h5")))
-        if rate is not None:
-            faster = _more_workers(cluster, name, states, arrays)
-            return Rate(rate * faster, _start_s(place, states, rate), f"measured in {place}")
+        rate = sum(state.audio_s for state in states) / work_s * _more_workers(cluster, name, states, arrays)
+        return Rate(rate, _start_s(place, states), f"measured in {place}")
     return None
 
 
-def _rate(shards: Sequence[Path]) -> float | None:
-    """Seconds of audio per second, as the median over shards.
-
-    Thereby neither Python's start, nor loading the model, nor filling the pipeline is in it: they fall into each task's
-    first shard.
-    """
-    found: list[tuple[float, float]] = []
-    for path in shards[:: max(1, len(shards) // SAMPLED_SHARDS)]:
-        try:
-            header = read_shard(path).header
-        except VoxshardError:
-            continue  # damaged: for merge to say
-        timers = header.telemetry.get("timers", {})
-        work_s = sum(timers.get(key, 0.0) for key in ("wait_decode_s", "encode_s", "wait_write_s"))
-        if header.audio_s and work_s:
-            found.append((header.audio_s / work_s, header.audio_s))
-    found.sort()
-    half = sum(audio_s for _, audio_s in found) / 2
-    passed = 0.0
-    for rate, audio_s in found:
-        passed += audio_s
-        if passed >= half:
-            return rate
-    return None
+def _work_s(state: TaskState) -> float:
+    """What of a task's time grows with the audio: no start of Python or of workers, no loading of the model."""
+    waits = sum(state.timers.get(key, 0.0) for key in ("wait_decode_s", "encode_s", "wait_write_s"))
+    return max(0.0, waits - state.timers.get("fill_s", 0.0))
 
 
 def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], arrays: Sequence[Array]) -> float:
@@ -166,21 +143,21 @@ def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], arra
     return (given or min(array.share.cpus for array in arrays)) / max(then, 1.0)
 
 
-def _start_s(place: Path, states: Sequence[TaskState], rate: float) -> float:
+def _start_s(place: Path, states: Sequence[TaskState]) -> float:
     """What a task takes beside that: by the records of its jobs, if it had any, of tasks that ran once and undisturbed;
     else by the tasks' own clocks, which start after Python has."""
-    audio_s: dict[int, float] = {}
+    work_s: dict[int, float] = {}
     inside_s: dict[int, float] = {}
     for state in states:
-        audio_s[state.task] = audio_s.get(state.task, 0.0) + state.audio_s
+        work_s[state.task] = work_s.get(state.task, 0.0) + _work_s(state)
         inside_s[state.task] = inside_s.get(state.task, 0.0) + state.updated - state.started
     starts = [
-        record.elapsed_s - audio_s[record.task] / rate
+        record.elapsed_s - work_s[record.task]
         for record in Record(place.parent.parent).tasks(f"extract-{place.name}")
-        if record.task in audio_s and record.state == "done" and not record.restarts and not record.before_s
+        if record.task in work_s and record.state == "done" and not record.restarts and not record.before_s
     ]
     if not starts:
-        starts = [_START_S + inside_s[task] - audio_s[task] / rate for task in audio_s]
+        starts = [_START_S + inside_s[task] - work_s[task] for task in work_s]
     return max(0.0, sum(starts) / len(starts))
 
 
@@ -203,7 +180,7 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
         since = time.monotonic()
         try:
             job = cluster.experiment.extract_jobs(name)[0]
-            words = [*job.command, "--limit", str(PROBE_UTTERANCES), "--workers", "1", "--shards", "4"]
+            words = [*job.command, "--limit", str(PROBE_UTTERANCES), "--workers", "1"]
             words[words.index("--out") + 1] = str(out)
             subprocess.run(words, check=True, capture_output=True, timeout=PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL,
                            env={**os.environ, **(job.environment or {})})  # fmt: skip
@@ -212,12 +189,11 @@ def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None
         took_s = time.monotonic() - since
         states = read_progress(out / "progress")
         audio_s = sum(state.audio_s for state in states)
-        rate = _rate(sorted((out / "shards").glob("*.h5")))
-    if rate is None:
+        work_s = sum(map(_work_s, states))
+    if not work_s:
         return None
-    found = f"probe of {PROBE_UTTERANCES} recordings here"
-    workers = cluster.experiment.config.extract[name].workers or cpus
-    return Rate(rate * workers, max(0.0, took_s - audio_s / rate), found)
+    rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or cpus)
+    return Rate(rate, max(0.0, took_s - work_s), f"probe of {PROBE_UTTERANCES} recordings here")
 
 
 def _bytes(identity: Identity | None) -> int | None:
