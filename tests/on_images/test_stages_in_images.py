@@ -194,7 +194,7 @@ def test_a_stop_reaches_the_program_in_the_image_which_publishes_what_is_whole(s
     slow.cluster.call("scancel", f"--signal={number}", f"{job}_{element}")
     finished(slow, disturbed=1)
     told = slow.logs("extract-lfcc")
-    assert "asked to stop" in told
+    assert "stopped by a signal; what is finished is kept" in told
     assert "was told to stop and goes back into the queue" in told
     assert slow.attempts("extract-lfcc") == 1
 
