@@ -269,6 +269,13 @@ def test_linked_folders_of_a_corpus_are_shown(tmp_path: Path) -> None:
     assert binds.folders(binds.audio(manifest, [])) == [tmp_path / "corpus", tmp_path / "store"]
 
 
+def test_linked_folders_are_shown_to_prepare_too(tmp_path: Path) -> None:
+    corpus_behind_links(tmp_path, "folder")
+    found = binds.folders(binds.corpus(str(tmp_path / "corpus"), "prepare.root"))
+    assert found == [tmp_path / "corpus", tmp_path / "store"]
+    assert binds.corpus("s3://bucket/corpus", "prepare.root") == []
+
+
 def test_recordings_that_nothing_shows_are_named_before_anything_starts(tmp_path: Path) -> None:
     manifest = corpus_behind_links(tmp_path, "files")
     with pytest.raises(EnvironmentProblemError) as caught:

@@ -22,6 +22,7 @@ from on_images_support import ROOT, Images, unavailable
 from on_slurm_support import Experiment, Slurm
 from voxshard import open_features
 from voxshard.launch import images as known
+from voxshard.manifest import Manifest
 from voxshard.store.layout import Plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -73,6 +74,7 @@ def test_an_experiment_in_both_images_has_the_numbers_of_the_environments(
     images.voxshard("run", tmp_path / "outside.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
     cluster.wait_until_empty()
     assert (run.path / "report.html").exists(), [run.logs(step) for step in run.statuses()]
+    assert not any(Manifest.read(run.path / "manifest.parquet").table["problem"].to_pylist())
     for name in ENCODERS:
         inside = open_features(run.path / "features" / name)
         image = images.tensorflow if name == "trillsson3" else images.pytorch

@@ -227,7 +227,7 @@ class Experiment:
             root = str(Path(root).absolute().parent)
         lists = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
         return [
-            *binds.needed(root, "prepare.root"),
+            *binds.corpus(root, "prepare.root"),
             *(need for path in lists if Path(path).is_file() for need in binds.needed(path, "prepare")),
         ]
 
