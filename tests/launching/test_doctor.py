@@ -70,6 +70,18 @@ def test_a_bind_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.verdict, found.what) == ("FAIL", "does not exist: a container that binds it does not start")
 
 
+def test_a_site_without_a_container_program_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = only(doctor.check_site(facts()), "images")
+    assert (found.verdict, found.mend) == ("WARN", "needed by stages with runtime image:PATH only")
+    assert "images need apptainer or singularity, not on PATH on" in found.what
+    (tmp_path / "singularity").write_text("#!/bin/sh\n")
+    (tmp_path / "singularity").chmod(0o755)
+    found = only(doctor.check_site(facts()), "images")
+    assert (found.verdict, found.what.partition(",")[0]) == ("PASS", str(tmp_path / "singularity"))
+
+
 def test_a_quota_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "is_there", lambda: False)
     found = only(doctor.check_site(facts(paths={"quota_command": ["no-such-quota"]})), "quota")

@@ -269,6 +269,13 @@ def test_linked_folders_of_a_corpus_are_shown(tmp_path: Path) -> None:
     assert binds.folders(binds.audio(manifest, [])) == [tmp_path / "corpus", tmp_path / "store"]
 
 
+def test_linked_folders_are_shown_to_prepare_too(tmp_path: Path) -> None:
+    corpus_behind_links(tmp_path, "folder")
+    found = binds.folders(binds.corpus(str(tmp_path / "corpus"), "prepare.root"))
+    assert found == [tmp_path / "corpus", tmp_path / "store"]
+    assert binds.corpus("s3://bucket/corpus", "prepare.root") == []
+
+
 def test_recordings_that_nothing_shows_are_named_before_anything_starts(tmp_path: Path) -> None:
     manifest = corpus_behind_links(tmp_path, "files")
     with pytest.raises(EnvironmentProblemError) as caught:
@@ -279,6 +286,18 @@ def test_recordings_that_nothing_shows_are_named_before_anything_starts(tmp_path
     )
     shown = [Need(tmp_path / "store", "container.binds")]
     assert binds.folders(binds.audio(manifest, shown)) == [tmp_path / "corpus"]
+
+
+def test_binds_of_the_site_show_recordings_too(apptainer: StandIn, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "exp").mkdir()
+    corpus_behind_links(tmp_path, "files").rename(tmp_path / "exp" / "manifest.parquet")
+    content = {
+        "out": tmp_path / "exp", "runtime": f"image:{image}", "prepare": {"format": "folder", "root": "corpus"},
+        "extract": {"one": {"encoder": "mfcc"}},
+    }  # fmt: skip
+    experiment = Experiment(ExperimentConfig.model_validate(content), Container(binds=(str(tmp_path / "store"),)))
+    (job,) = experiment.extract_jobs("one")
+    assert {str(tmp_path / "store"), str(tmp_path / "corpus")} <= {*shown(job.command)}
 
 
 def test_weights_behind_links_are_shown(tmp_path: Path) -> None:

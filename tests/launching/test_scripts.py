@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from voxshard.launch import queue, site
+from voxshard.launch.container import Container
 from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.record import Submission
 from voxshard.launch.slurm import Array, Cluster
@@ -71,6 +72,14 @@ def test_a_script_says_everything_it_asks_for_and_quotes_its_words(cluster: Clus
     wanted = SCRIPT.replace("FOLDER", str(tmp_path / "exp")).replace("=/data/my work", "='/data/my work'")
     assert array(cluster).with_dependency([7, 8]) == wanted
     assert "--dependency" not in array(cluster).with_dependency([])
+
+
+def test_the_module_of_the_container_program_is_loaded_where_a_stage_runs_in_an_image(cluster: Cluster) -> None:
+    facts = cluster.site.model_copy(update={"container": Container(module="apptainer/1.3")})
+    assert "module load apptainer" not in array(Cluster(cluster.experiment, facts, cluster.submission)).text
+    config = cluster.experiment.config.model_copy(update={"runtime": "image:voxshard.sif"})
+    text = array(Cluster(Experiment(config), facts, cluster.submission)).text
+    assert text.index("module load apptainer/1.3") < text.index("srun ")
 
 
 def test_memory_and_time_grow_with_attempts_where_asked_up_to_the_partitions_limit(cluster: Cluster) -> None:

@@ -22,12 +22,13 @@ from on_images_support import ROOT, Images, unavailable
 from on_slurm_support import Experiment, Slurm
 from voxshard import open_features
 from voxshard.launch import images as known
+from voxshard.manifest import Manifest
 from voxshard.store.layout import Plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ENCODERS: dict[str, Any] = {
     "trillsson3": "trillsson3",
-    "metis8d": {"name": "metis8d", "pooling": "mean"},
+    "metis8d": "metis8d",
     "wav2vec2": {"name": "hf", "weights": "small/wav2vec2", "layer": 2, "pooling": "mean"},
 }
 
@@ -42,9 +43,16 @@ def whole(corpus: Path, tensorflow: str, pytorch: str, rest: str) -> dict[str, A
                    "workers": 1}
             for name, encoder in ENCODERS.items()
         },
-        "train": {"label": "label", "settings": {"standardize": True}, "replicates": 20},
+        "train": {"label": "label", "features": ["trillsson3", "wav2vec2"], "settings": {"standardize": True},
+                  "replicates": 20},
         "jobs": {"extract": {"tasks": 1, "mem_gb": 3}, "train": {"mem_gb": 2}},
     }  # fmt: skip
+
+
+def arrays(folder: Path) -> tuple[list[str], Any]:
+    """Ids, and vectors or frames, of a merged set."""
+    with h5py.File(folder / "features.h5", "r", locking=False) as file:
+        return file["utterance_id"].asstr()[:].tolist(), file["embeddings" if "embeddings" in file else "frames"][:]
 
 
 def on_cluster(cluster: Slurm, images: Images, folder: Path, plugin: Path, **environment: str) -> Experiment:
@@ -66,19 +74,21 @@ def test_an_experiment_in_both_images_has_the_numbers_of_the_environments(
     images.voxshard("run", tmp_path / "outside.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
     cluster.wait_until_empty()
     assert (run.path / "report.html").exists(), [run.logs(step) for step in run.statuses()]
+    assert not any(Manifest.read(run.path / "manifest.parquet").table["problem"].to_pylist())
     for name in ENCODERS:
-        inside, beside = (open_features(folder / "features" / name) for folder in (run.path, tmp_path / "outside"))
+        inside = open_features(run.path / "features" / name)
         image = images.tensorflow if name == "trillsson3" else images.pytorch
         assert inside.summary["image_digests"] == [known.digest(image)]
         assert inside.summary["software"]["image"] == [f"voxshard-{image.stem.partition('-')[2]} 0.1.0"]
-        assert inside.ids.tolist() == beside.ids.tolist()
-        wanted = beside.embeddings[:]
-        deviation = float(np.abs(inside.embeddings[:] - wanted).max() / np.sqrt(np.mean(wanted**2)))
+        found_ids, found = arrays(run.path / "features" / name)
+        wanted_ids, wanted = arrays(tmp_path / "outside" / "features" / name)
+        assert found_ids == wanted_ids
+        deviation = float(np.abs(found - wanted).max() / np.sqrt(np.mean(wanted**2)))
         print(f"\n{name}: largest deviation of the image from the environment, in units of rms: {deviation:.1e}")
         assert deviation < 1e-4
     for path in (tmp_path / "outside" / "runs").glob("*/metrics.json"):
-        found = json.loads((run.path / "runs" / path.parent.name / "metrics.json").read_text())["metrics"]
-        values = {(split, name): item["value"] for split, names in found.items() for name, item in names.items()}
+        metrics = json.loads((run.path / "runs" / path.parent.name / "metrics.json").read_text())["metrics"]
+        values = {(split, name): item["value"] for split, names in metrics.items() for name, item in names.items()}
         others = json.loads(path.read_text())["metrics"]
         wanted_values = {
             (split, name): item["value"] for split, names in others.items() for name, item in names.items()
@@ -186,7 +196,7 @@ def test_a_stop_reaches_the_program_in_the_image_which_publishes_what_is_whole(s
     slow.cluster.call("scancel", f"--signal={number}", f"{job}_{element}")
     finished(slow, disturbed=1)
     told = slow.logs("extract-lfcc")
-    assert "asked to stop" in told
+    assert "stopped by a signal; what is finished is kept" in told
     assert "was told to stop and goes back into the queue" in told
     assert slow.attempts("extract-lfcc") == 1
 

@@ -9,9 +9,9 @@ import click
 
 from voxshard.cli.options import EXISTING, PATH, say, set_option
 from voxshard.cli.progress import drawing
-from voxshard.cli.signals import stop_on_signals
 from voxshard.config import parse_assignments, validated
 from voxshard.errors import ConfigError
+from voxshard.launch.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
 

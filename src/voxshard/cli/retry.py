@@ -10,10 +10,10 @@ import click
 from voxshard.cli.extract import tell
 from voxshard.cli.options import EXISTING, say, set_option
 from voxshard.cli.progress import drawing
-from voxshard.cli.signals import stop_on_signals
 from voxshard.config import parse_assignments
 from voxshard.launch import slurm
 from voxshard.launch.record import Record
+from voxshard.launch.signals import stop_on_signals
 from voxshard.launch.status import feature_dirs
 from voxshard.stages import retry
 from voxshard.stages.base import Task

@@ -8,13 +8,13 @@ import click
 
 from voxshard.cli.options import PATH, say, set_option
 from voxshard.cli.progress import drawing
-from voxshard.cli.signals import stop_on_signals
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import EnvironmentProblemError
 from voxshard.launch import doctor
 from voxshard.launch import site as sites
 from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.run import run_experiment
+from voxshard.launch.signals import stop_on_signals
 
 
 @click.command()

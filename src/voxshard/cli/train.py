@@ -10,9 +10,9 @@ import click
 from voxshard.cli.evaluate import results_table
 from voxshard.cli.options import EXISTING, PATH, say, set_option
 from voxshard.cli.progress import drawing
-from voxshard.cli.signals import stop_on_signals
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
+from voxshard.launch.signals import stop_on_signals
 from voxshard.learning.network_settings import NetworkConfig
 from voxshard.learning.settings import NAMES, TrainConfig
 from voxshard.networks.settings import NAMES as NETWORKS

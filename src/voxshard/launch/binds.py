@@ -20,6 +20,9 @@ _OF_THE_IMAGE = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "
 _SAMPLE = 64
 """Recordings of a manifest that are looked at for links."""
 _MAX_WEIGHT_FILES = 10_000
+_LINK_DEPTH = 3
+_MAX_ENTRIES = 1_000_000
+"""A corpus without a manifest is looked at for linked folders so deep, and so far."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,27 @@ def folders(needs: Iterable[Need]) -> list[Path]:
 def is_shown(path: Path, bound: Sequence[Path]) -> bool:
     """Whether a folder that is bound holds this path, by this name."""
     return any(path.is_relative_to(place) for place in bound)
+
+
+def corpus(root: str, what: str) -> list[Need]:
+    """A corpus that has no manifest yet, and folders in it that are links to elsewhere."""
+    found = needed(root, what)
+    if not found or not found[0].path.is_dir():
+        return found
+    folders_here, num_seen = [found[0].path], 0
+    for _ in range(_LINK_DEPTH):
+        below = []
+        for folder in folders_here:
+            for entry in os.scandir(folder):
+                num_seen += 1
+                if num_seen > _MAX_ENTRIES:
+                    return found
+                if entry.is_symlink():
+                    found += needed(entry.path, f"{what}: a link in it") if entry.is_dir() else []
+                elif entry.is_dir():
+                    below.append(Path(entry.path))
+        folders_here = below
+    return found
 
 
 def weights(place: Path, what: str) -> Iterator[Need]:

@@ -29,7 +29,7 @@ _PASSED = re.compile(
     r"(SLURM|VOXSHARD|HF|TRANSFORMERS|TORCH|PYTORCH|TF|XLA|NCCL|CUDA|NVIDIA|ROCR|HIP|MIOPEN|OMP|MKL|OPENBLAS|WANDB"
     r"|AWS|FSSPEC|GOOGLE)_\w+|GPU_DEVICE_ORDINAL|NUMBA_NUM_THREADS|(http|https|no|HTTP|HTTPS|NO)_(proxy|PROXY)|TERM|COLUMNS|NO_COLOR"
 )
-_FOLDERS = (WEIGHTS_VARIABLE, "TMPDIR", "HF_HOME")
+_FOLDERS = (WEIGHTS_VARIABLE, "TMPDIR", "SLURM_TMPDIR", "HF_HOME")
 """Variables that name a folder: it is shown if it exists."""
 
 
@@ -81,7 +81,6 @@ def command(
     _check_temporary_space()
     cwd = os.getenv("PWD", "")
     cwd = cwd if cwd and Path(cwd).is_dir() and Path(cwd).samefile(".") else str(Path.cwd())
-    of_site = [need for path in container.binds for need in binds.needed(os.path.expandvars(path), "container.binds")]
     of_variables = [
         need
         for name in _FOLDERS
@@ -90,7 +89,7 @@ def command(
     ]
     here = [] if cwd == "/" else [Need(Path(cwd), "the current folder")]
     kept = [] if cache is None else [Need(cache, "compiled code")]
-    shown = binds.folders([*of_site, *here, *of_variables, *needs, *kept])
+    shown = binds.folders([*of_site(container), *here, *of_variables, *needs, *kept])
     line = [program, "exec", "--cleanenv", "--no-home", "--pwd", cwd, *gpu_flags(container)]
     line += [] if cache else ["--scratch", _OWN_CACHE]
     line += [*(word for place in shown for word in _bind(place)), *container.options]
@@ -101,6 +100,11 @@ def command(
         **environment,
     }
     return [*line, str(image), *words], {f"{_prefix(program)}{name}": value for name, value in inside.items()}
+
+
+def of_site(container: Container) -> list[Need]:
+    """The folders every image is shown on a site."""
+    return [need for path in container.binds for need in binds.needed(os.path.expandvars(path), "container.binds")]
 
 
 def program_of(container: Container) -> str:

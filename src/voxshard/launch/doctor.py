@@ -92,7 +92,7 @@ def _checked(experiment: Experiment, name: str, needs: Sequence[Need], absent: s
     where = f"runtime {name}"
     try:
         found = runtime.command(name, [str(need.path) for need in needs], program=("-c", _PROBE), needs=needs,
-                                site=experiment.container)  # fmt: skip
+                                site=experiment.images)  # fmt: skip
         done = subprocess.run(found.words, env={**os.environ, **found.environment}, capture_output=True, text=True,
                               timeout=120, check=False)  # fmt: skip
     except (VoxshardError, OSError, subprocess.TimeoutExpired) as exc:

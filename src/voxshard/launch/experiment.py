@@ -14,7 +14,7 @@ from voxshard.config import Settings, dump_yaml, parse_yaml
 from voxshard.encoders import registry
 from voxshard.encoders.weights import locate
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
-from voxshard.launch import binds, runtime
+from voxshard.launch import binds, container, runtime
 from voxshard.launch.binds import Need
 from voxshard.launch.container import Container
 from voxshard.launch.local import Job
@@ -201,13 +201,13 @@ class ExperimentConfig(Settings):
 class Experiment:
     """The paths and command lines that follow from a config."""
 
-    def __init__(self, config: ExperimentConfig, container: Container | None = None) -> None:
+    def __init__(self, config: ExperimentConfig, images: Container | None = None) -> None:
         """
         Parameters
         ----------
-        container : how images are run on the site.
+        images : how they are run on the site.
         """
-        self.config, self.container = config, container
+        self.config, self.images = config, images or Container()
         self.path = config.out
         self.manifest = self.path / "manifest.parquet"
         self.report = self.path / "report.html"
@@ -267,12 +267,16 @@ class Experiment:
     def audio(self) -> list[Need]:
         """The corpus: what prepare is told to read, or where the manifest says it lies."""
         if self.manifest.exists():
-            return binds.audio(self.manifest, binds.needed(self.path, "out"))
+            of_site = container.of_site(self.images)
+            return binds.audio(self.manifest, [*of_site, *binds.needed(self.path, "out")])
         prepare = self.config.prepare
-        files = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
+        root = prepare.root
+        if Path(root).is_file():  # a table: its audio lies beside it
+            root = str(Path(root).absolute().parent)
+        lists = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
         return [
-            *binds.needed(prepare.root, "prepare.root"),
-            *(need for path in files if Path(path).is_file() for need in binds.needed(path, "prepare")),
+            *binds.corpus(root, "prepare.root"),
+            *(need for path in lists if Path(path).is_file() for need in binds.needed(path, "prepare")),
         ]
 
     def weights(self, name: str) -> list[Need]:
@@ -309,7 +313,7 @@ class Experiment:
         is_in_image = runtime.image_of(where) is not None
         shown = [*binds.needed(self.path, "out"), *needs()] if is_in_image else []
         found = runtime.command(
-            where, arguments, environment=environment, needs=shown, site=self.container, kept=self.jobs
+            where, arguments, environment=environment, needs=shown, site=self.images, kept=self.jobs
         )
         return Job(name, found.words, found.environment, is_in_image)
 

@@ -25,6 +25,7 @@ from voxshard import files
 from voxshard.errors import IncompleteError, SchedulerError, StoppedError, VoxshardError
 from voxshard.launch import accounting, queue
 from voxshard.launch.record import TaskRecord
+from voxshard.launch.signals import stop_on_signals
 from voxshard.launch.slurm import Cluster
 from voxshard.launch.steps import Step
 
@@ -48,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     inside = queue.environment_of_job(os.environ)
     if inside is None:
         print("voxshard: this is the host part of an array job; submit its script with sbatch", file=sys.stderr)

@@ -10,13 +10,22 @@ _STOPPING = ("SIGUSR1", "SIGUSR2", "SIGTERM")
 
 
 def stop_on_signals() -> threading.Event:
-    """Install the handlers; the event they set is all they do, so a signal that comes twice does no harm."""
+    """Install the handlers; the event they set is all they do.
+
+    A signal that comes twice does no harm: SLURM without cgroups tells every process of a task, and a container program
+    hands on what it was told. The second may come while the first is being handled, in the middle of `Event.set`,
+    whose lock its own holder would then wait for.
+    """
     stop = threading.Event()
+    is_told = False
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_told
         if number == signal.SIGINT and stop.is_set():
             raise KeyboardInterrupt  # the second Ctrl-C does not wait
-        stop.set()
+        if not is_told:
+            is_told = True
+            stop.set()
 
     for name in (*_STOPPING, "SIGINT"):
         signal.signal(getattr(signal, name), handle)
