@@ -21,6 +21,7 @@ from voxshard.launch.binds import Need
 from voxshard.launch.container import Container
 from voxshard.launch.experiment import Experiment, ExperimentConfig
 from voxshard.launch.local import Job
+from voxshard.learning.network_settings import NetworkConfig
 from voxshard.manifest import Manifest
 
 
@@ -369,6 +370,22 @@ def test_a_stage_with_a_runtime_of_its_own_keeps_it(apptainer: StandIn, image: P
             experiment.merge_job("one"), experiment.report_job()]  # fmt: skip
     assert [job.command[0] for job in jobs] == ["apptainer", sys.executable, *["apptainer"] * 3]
     assert [job.is_in_image for job in jobs] == [True, False, True, True, True]
+
+
+def test_a_network_in_an_image_is_shown_its_recordings_in_training_and_in_evaluation(
+    apptainer: StandIn, image: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    networks = {"a": {"network": "vgg", "label": "digit"}}
+    content = {"out": tmp_path / "exp", "prepare": {"format": "folder", "root": str(corpus)}, "networks": networks}
+    (tmp_path / "exp").mkdir()
+    experiment = Experiment(ExperimentConfig.model_validate({**content, "runtime": f"image:{image}"}))
+    ((training, where),) = experiment.trainings()
+    assert isinstance(training, NetworkConfig)
+    for job in (experiment.network_job("a", training), experiment.evaluate_job(training, where)):
+        assert str(corpus) in shown(job.command)
+    assert str(corpus) not in shown(experiment.report_job().command)
 
 
 @pytest.mark.parametrize(

@@ -404,11 +404,13 @@ class Experiment:
         return self._job(f"network-{training.out.name}", arguments, where=self.config.networks[name].runtime,
                          needs=lambda: [*self.audio(), *self.named_paths(training)])  # fmt: skip
 
-    def evaluate_job(self, run: Path, where: str) -> Job:
-        """Tables by group for one run, in the runtime it was trained in."""
-        columns = self.config.evaluate.group_by
+    def evaluate_job(self, training: Training, where: str) -> Job:
+        """Tables by group for one run, in the runtime it was trained in; a network reads its recordings again."""
+        columns, run = self.config.evaluate.group_by, training.out
         arguments = ["evaluate", str(run), *(word for column in columns for word in ("--group-by", column))]
-        return self._job(f"evaluate-{run.name}", arguments, where=where)
+        reads_audio = isinstance(training, NetworkConfig) and training.manifest is not None
+        needs = self.audio if reads_audio else list[Need]
+        return self._job(f"evaluate-{run.name}", arguments, where=where, needs=needs)
 
     def report_job(self) -> Job:
         title = _options(self.config.report.model_dump())

@@ -96,7 +96,7 @@ def _evaluate(
     for training, where in trainings:
         if not experiment.is_evaluated(training):
             jobs = networks if isinstance(training, NetworkConfig) else classifiers
-            jobs.append(experiment.evaluate_job(training.out, where))
+            jobs.append(experiment.evaluate_job(training, where))
     if classifiers:
         run_many(classifiers, available_cpus(), experiment.jobs, stop, progress, "evaluate")
     for job in networks:

@@ -202,7 +202,7 @@ def _networks(experiment: Experiment, name: str) -> Step:
 def _evaluate(experiment: Experiment, trainings: Sequence[tuple[Training, str]], after: tuple[str, ...]) -> Step:
     def commands(task: int) -> list[Command]:
         training, where = trainings[task]
-        return [Command(experiment.evaluate_job(training.out, where))]
+        return [Command(experiment.evaluate_job(training, where))]
 
     def missing() -> list[int]:
         return [
