@@ -229,8 +229,10 @@ def test_a_gpu_that_is_not_there_is_one_line(
         pytest.skip("this machine has a GPU")
     config = small(images, corpus, tmp_path, name, device="cuda")
     told = images.voxshard("run", config, cwd=tmp_path, check=4, VOXSHARD_WEIGHTS=str(weights))
-    (line,) = [line for line in told.splitlines() if line.startswith("voxshard: --device cuda")]
-    assert "GPU" in line
+    lines = [line for line in told.splitlines() if line.startswith("voxshard: ")]
+    assert len(lines) == 2
+    assert "GPU" in lines[0]
+    assert lines[1] == f"voxshard: extract-{name} ended with exit code 4; see the lines above"
 
 
 def test_weights_that_are_not_there_are_one_line(images: Images, corpus: Path, tmp_path: Path) -> None:
@@ -283,3 +285,12 @@ def test_a_local_run_that_is_stopped_stops_the_image_and_goes_on_later(
     images.voxshard("run", tmp_path / "config.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
     with h5py.File(tmp_path / "exp" / "features" / "wav2vec2" / "features.h5", "r", locking=False) as file:
         assert len(file["utterance_id"]) >= 60
+
+
+def test_make_extract_trillsson_runs_in_the_image(images: Images, corpus: Path, weights: Path, tmp_path: Path) -> None:
+    command = ["make", "--no-print-directory", "extract-trillsson", "RUNTIME=image", f"TF_IMAGE={images.tensorflow}",
+               "SPLIT=dev", f"OUT={tmp_path}"]  # fmt: skip
+    images.run(*command, cwd=ROOT, ASVSPOOF5_ROOT=str(corpus), VOXSHARD_WEIGHTS=str(weights))
+    assert np.load(tmp_path / "dev.npy", allow_pickle=False).shape == (20, 1024)
+    summary = json.loads((tmp_path / "trillsson3" / "features" / "trillsson3" / "summary.json").read_text())
+    assert summary["image_digests"] == [known.digest(images.tensorflow)]
