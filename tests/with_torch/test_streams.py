@@ -11,8 +11,8 @@ import torch
 
 from voxshard.encoders._torch.base import TorchEncoder
 from voxshard.encoders._torch.streams import MAX_STREAMS, Streams
+from voxshard.encoders.batching import collate
 from voxshard.encoders.registry import create
-from voxshard.extraction.batching import collate
 
 MakeFolder = Callable[..., Path]
 
