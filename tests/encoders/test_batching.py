@@ -53,3 +53,14 @@ def test_windows_are_laid_one_after_the_other() -> None:
     batch, sizes = collate([np.full((2, 5), 1.0), np.full((3, 5), 2.0)], "windows")
     assert batch.shape == (5, 5)
     assert sizes.tolist() == [2, 3]
+
+
+@given(st.lists(st.integers(1, 400_000), min_size=2, max_size=2))
+def test_utterances_of_different_lengths_are_padded_by_little_to_one_of_few_lengths(sizes: list[int]) -> None:
+    batch, _ = collate([np.ones(size, np.float32) for size in sizes], "padded")
+    longest = max(sizes)
+    if sizes[0] == sizes[1]:
+        assert batch.shape[1] == longest
+    else:
+        assert longest <= batch.shape[1] <= longest * 33 / 32
+        assert batch.shape[1] % (1 << max(0, longest.bit_length() - 6)) == 0

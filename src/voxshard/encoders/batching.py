@@ -20,18 +20,30 @@ def collate(features: Sequence[Features], policy: BatchPolicy) -> tuple[npt.NDAr
 
     Returns
     -------
-    For `windows` the concatenation (sum of P, ...), else (B, Lmax, ...) right-padded with zeros; and the int64 (B,)
-    lengths.
+    For `windows` the concatenation (sum of P, ...), else (B, L, ...) right-padded with zeros, to one of a few lengths
+    where the utterances' differ; and the int64 (B,) lengths.
     """
     lengths = np.array([len(item) for item in features], np.int64)
     if policy == "windows":
         return np.concatenate(features), lengths
     if len(features) == 1:
         return features[0][None], lengths
-    batch = np.zeros((len(features), int(lengths.max()), *features[0].shape[1:]), features[0].dtype)
+    longest = int(lengths.max())
+    padded = longest if (lengths == longest).all() else _next_of_few(longest)
+    batch = np.zeros((len(features), padded, *features[0].shape[1:]), features[0].dtype)
     for row, item in zip(batch, features, strict=True):
         row[: len(item)] = item
     return batch, lengths
+
+
+def _next_of_few(length: int) -> int:
+    """The next of 32 lengths per doubling, at most 3 % more.
+
+    Libraries compile operations for every shape they meet and keep them, and memory that was given back in ever other
+    sizes falls to pieces: with few shapes neither grows with the corpus.
+    """
+    step = 1 << max(0, length.bit_length() - 6)
+    return -(-length // step) * step
 
 
 def make_batches(
