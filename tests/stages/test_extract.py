@@ -229,13 +229,15 @@ def test_float16_is_stored_as_asked_and_is_another_identity(make_corpus: MakeCor
 
 def test_the_header_and_heartbeat_say_where_the_time_went(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     result = extract.run(config_of(make_corpus([0.2] * 8), tmp_path / "set", settings={"sleep_s": 0.05}))
-    header = read_shard(result.folder.shard(0, 4)).header
-    assert header.audio_s == pytest.approx(0.4)
-    assert header.encode_s >= 0.05
+    headers = [read_shard(result.folder.shard(index, 4)).header for index in range(4)]
+    assert headers[0].audio_s == pytest.approx(0.4)
+    assert headers[0].encode_s >= 0.05
     (state,) = read_progress(result.folder.progress)
     assert (state.state, state.num_ok, state.shards_published) == ("done", 8, 4)
     assert state.audio_s == pytest.approx(1.6)
     assert state.timers["encode_s"] >= 0.2
+    assert headers[0].decode_s > 0  # its first block was waited for, and that is the shard's
+    assert sum(header.decode_s for header in headers) == pytest.approx(state.timers["wait_decode_s"], abs=0.1)
 
 
 def test_a_shard_names_the_image_it_was_made_in(

@@ -104,6 +104,7 @@ class Pipeline:
     def _run(self, shards: Iterable[ShardWork]) -> None:
         blocks = self._pool.decode(self._blocks(iter(shards)))
         shard: _Open | None = None
+        earlier = self._timers.copy()
         while True:
             with self._timers.measure("wait_decode_s"):
                 block = next(blocks, None)
@@ -113,7 +114,7 @@ class Pipeline:
                 self._timers.fill_s = max(0.0, self._timers.wait_decode_s - block.busy_s)
             work, positions = self._blocks_out.pop(block.number)
             if shard is None:
-                shard = _Open(work, self._shard_encoder(work), self._num_blocks.pop(work.index), self._timers.copy())
+                shard = _Open(work, self._shard_encoder(work), self._num_blocks.pop(work.index), earlier)
             self._timers.decode_busy_s += block.busy_s
             for position, decoded in zip(positions, block.results, strict=True):
                 audio_s = 0.0 if isinstance(decoded, Failure) else decoded.audio_s
@@ -124,7 +125,7 @@ class Pipeline:
             shard.waiting -= 1
             if shard.waiting == 0:
                 self._finish(shard)
-                shard = None
+                shard, earlier = None, self._timers.copy()
 
     def _tick(self) -> None:
         """Between batches: hear a stop, keep the workers busy, notice a writer in trouble."""
