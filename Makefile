@@ -100,7 +100,7 @@ PYTEST := -m pytest -q -p no:cacheprovider
 .PHONY: test test-base test-torch test-tf test-across
 test: check test-base test-torch test-tf test-across ## Lint, then the tests of all three environments, alone and together
 test-base: $(BASE)
-	.venv/bin/python $(PYTEST) -n 2 --ignore=tests/with_torch --ignore=tests/with_tensorflow --ignore=tests/across --ignore=tests/on_slurm
+	.venv/bin/python $(PYTEST) -n 2 --ignore=tests/with_torch --ignore=tests/with_tensorflow --ignore=tests/across --ignore=tests/on_slurm --ignore=tests/on_images
 test-torch: $(TORCH)
 	REQUIRE_FRAMEWORK=torch .venv-torch/bin/python $(PYTEST) -n 2 tests/with_torch
 test-tf: $(TF)
