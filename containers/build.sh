@@ -47,7 +47,7 @@ revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 image=voxshard-${name%-cpu}.sif
 read -ra options <<<"${BUILD_OPTIONS---fakeroot}"
 "$apptainer" build --force "${options[@]}" --bind "$wheels:/mnt" --mksquashfs-args="${SQUASH:--comp zstd -Xcompression-level 3}" \
-  "${base[@]}" --build-arg framework="$framework" --build-arg without="$without" --build-arg version="$version" \
+  "${base[@]}" --build-arg title="${image%.sif}" --build-arg framework="$framework" --build-arg without="$without" --build-arg version="$version" \
   --build-arg revision="$revision" --build-arg lock="$lock" --build-arg lock_sha256="$(sha256sum "$lock" | cut -c-64)" \
   "$image.building" containers/voxshard.def
 mv "$image.building" "$image"

@@ -34,6 +34,7 @@ def test_labels_tell_version_framework_and_the_lock_it_was_made_of(
     locks = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (ROOT / "containers").glob(f"{name}*.lock")]
     assert labels["org.voxshard.lock"] in locks
     assert labels["org.voxshard.framework"] == WITH[name][0]
+    assert labels["org.opencontainers.image.title"] == f"voxshard-{name}"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert labels["org.opencontainers.image.version"] == version
 
