@@ -270,6 +270,22 @@ def test_linked_folders_of_a_corpus_are_shown(tmp_path: Path) -> None:
     assert binds.folders(binds.audio(manifest, [])) == [tmp_path / "corpus", tmp_path / "store"]
 
 
+def test_a_link_to_a_link_is_shown_at_every_step(tmp_path: Path) -> None:
+    (tmp_path / "gpfs" / "flac_T").mkdir(parents=True)
+    (tmp_path / "projects").symlink_to("gpfs")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "flac_T").symlink_to(tmp_path / "projects" / "flac_T")
+    real, between = tmp_path / "gpfs" / "flac_T", tmp_path / "projects" / "flac_T"
+    found = binds.folders(binds.corpus(str(tmp_path / "corpus"), "prepare.root"))
+    assert found == [tmp_path / "corpus", real, between]
+
+
+def test_links_that_go_round_are_no_endless_loop(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert set(binds.names_of(tmp_path / "a")) == {tmp_path / "a", tmp_path / "b"}
+
+
 def test_linked_folders_are_shown_to_prepare_too(tmp_path: Path) -> None:
     corpus_behind_links(tmp_path, "folder")
     found = binds.folders(binds.corpus(str(tmp_path / "corpus"), "prepare.root"))

@@ -19,6 +19,8 @@ from voxshard.errors import EnvironmentProblemError
 _OF_THE_IMAGE = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "/sys")))
 _SAMPLE = 64
 """Recordings of a manifest that are looked at for links."""
+_MAX_LINKS = 40
+"""As the kernel follows at most."""
 _MAX_WEIGHT_FILES = 10_000
 _LINK_DEPTH = 3
 _MAX_ENTRIES = 1_000_000
@@ -41,7 +43,7 @@ def needed(path: str | os.PathLike[str], what: str) -> list[Need]:
 
 
 def folders(needs: Iterable[Need]) -> list[Path]:
-    """What to bind, in an order in which an outer folder comes before what lies in it.
+    """What to bind: real folders before the links to them, an outer folder before what lies in it.
 
     Raises
     ------
@@ -54,18 +56,31 @@ def folders(needs: Iterable[Need]) -> list[Path]:
             raise EnvironmentProblemError(
                 f"{path} ({need.what}): does not exist on {os.uname().nodename}, so it cannot be shown to an image"
             )
-        for place in (path, path.resolve()):
+        for place in names_of(path):
             if any(part.is_relative_to(place) for part in _OF_THE_IMAGE):
                 raise EnvironmentProblemError(
                     f"{place} ({need.what}): to bind it would hide the image's own files; name a folder below it"
                 )
             wanted.setdefault(place, need)
-    ordered = sorted(wanted, key=lambda place: len(place.parts))
+    ordered = sorted(wanted, key=lambda place: (place != place.resolve(), len(place.parts)))
     found: list[Path] = []
     for place in ordered:
         if not is_shown(place, found):
             found.append(place)
     return found
+
+
+def names_of(path: Path) -> list[Path]:
+    """Every name that is gone through to reach a path: its own, one for each link on the way, its real one last."""
+    found = [path]
+    while len(found) < _MAX_LINKS:
+        last = found[-1]
+        link = next((place for place in (*reversed(last.parents), last) if place.is_symlink()), None)
+        if link is None:
+            break
+        target = link.parent / link.readlink()
+        found.append(Path(os.path.normpath(target / last.relative_to(link))))
+    return list(dict.fromkeys(found))
 
 
 def is_shown(path: Path, bound: Sequence[Path]) -> bool:
@@ -103,7 +118,7 @@ def weights(place: Path, what: str) -> Iterator[Need]:
         if count > _MAX_WEIGHT_FILES:
             return
         if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(real):
-            yield Need(path.resolve(), f"{what}: {path} is a link")
+            yield Need(path, f"{what}: a link in it")
 
 
 def audio(manifest: Path, besides: Sequence[Need]) -> list[Need]:
@@ -128,7 +143,7 @@ def audio(manifest: Path, besides: Sequence[Need]) -> list[Need]:
             continue
         path = Path(os.fsdecode(recording)).absolute()
         real = path.resolve()
-        if not real.exists() or (is_shown(path, shown) and is_shown(real, shown)):
+        if not real.exists() or all(is_shown(name, shown) for name in names_of(path)):
             continue
         link = _linked_folder(path, Path(root).absolute())
         if link is None:
