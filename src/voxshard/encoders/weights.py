@@ -13,19 +13,12 @@ from voxshard.errors import MissingWeightsError
 WEIGHTS_VARIABLE = "VOXSHARD_WEIGHTS"
 
 
-def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fetch_name: str | None = None) -> Path:
-    """The folder (or file) an encoder's weights lie in.
-
-    Parameters
-    ----------
-    given : the `weights` setting: a path; for a name that is no path, `$VOXSHARD_WEIGHTS/<encoder>/<name>`; None:
-        `$VOXSHARD_WEIGHTS/<encoder>`.
-    required : files, relative to it, that must be there.
-    fetch_name : what `voxshard weights fetch` calls it, where that is not the encoder's name.
+def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> Path:
+    """As `locate`, by the name it was found under: it may be a link, or lie behind some.
 
     Raises
     ------
-    MissingWeightsError : says what is missing, where it was looked for, and the command that brings it.
+    MissingWeightsError : says where it was looked for, and the command that brings it.
     """
     store = os.environ.get(WEIGHTS_VARIABLE)
     candidates = []
@@ -40,6 +33,24 @@ def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fet
             f"weights of {encoder} not found (looked in {looked}); on a machine with internet run "
             f"`voxshard weights fetch {fetch_name or encoder}`, or give the folder with `--set weights=FOLDER`"
         )
+    return found
+
+
+def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fetch_name: str | None = None) -> Path:
+    """The folder (or file) an encoder's weights lie in; links are resolved.
+
+    Parameters
+    ----------
+    given : the `weights` setting: a path; for a name that is no path, `$VOXSHARD_WEIGHTS/<encoder>/<name>`; None:
+        `$VOXSHARD_WEIGHTS/<encoder>`.
+    required : files, relative to it, that must be there.
+    fetch_name : what `voxshard weights fetch` calls it, where that is not the encoder's name.
+
+    Raises
+    ------
+    MissingWeightsError : says what is missing, where it was looked for, and the command that brings it.
+    """
+    found = find(encoder, given, fetch_name=fetch_name)
     missing = [name for name in required if not (found / name).exists()]
     if missing:
         raise MissingWeightsError(

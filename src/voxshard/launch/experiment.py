@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from voxshard import files
 from voxshard.config import Settings, dump_yaml, parse_yaml
 from voxshard.encoders import registry
-from voxshard.encoders.weights import locate
+from voxshard.encoders.weights import find
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
 from voxshard.launch import binds, container, runtime
 from voxshard.launch.binds import Need
@@ -290,7 +290,7 @@ class Experiment:
     @staticmethod
     def _located(encoder: str, given: str | None, what: str) -> list[Need]:
         try:
-            place = locate(encoder, given)
+            place = find(encoder, given).absolute()
         except MissingWeightsError:
             return []
         return list(binds.weights(place, what))
