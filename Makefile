@@ -72,7 +72,7 @@ extract-metis extract-hf:
 images: image-pytorch image-tensorflow ## Both Apptainer images (containers/build.sh says what can be set)
 image-pytorch: $(BASE) ## voxshard-pytorch.sif
 	containers/build.sh pytorch
-image-tensorflow: $(BASE) ## voxshard-tensorflow.sif; VARIANT=cpu: without CUDA, a fifth of the size
+image-tensorflow: $(BASE) ## voxshard-tensorflow.sif; VARIANT=cpu: without CUDA, a quarter of the size
 	containers/build.sh tensorflow$(if $(VARIANT),-$(VARIANT))
 image-wheels: $(BASE) ## What the images are made of, on a machine with internet; then they can be built on one without
 	containers/build.sh pytorch wheels
