@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +176,15 @@ class Experiment:
     def elements(self, step: str, states: Sequence[str] = ("RUNNING",)) -> list[list[str]]:
         """This step's elements in the queue."""
         return [row for row in self.cluster.queue() if row[2] == f"exp:{step}" and row[3] in states]
+
+
+def command_lines(experiment: Experiment) -> Iterator[tuple[int, list[bytes]]]:
+    """Pid and words of every process here whose command line names this experiment."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(str(experiment.path).encode() in word for word in words):
+                yield int(entry.name), words

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from on_images_support import ROOT, Images, unavailable
-from on_slurm_support import Experiment, Slurm
+from on_slurm_support import Experiment, Slurm, command_lines
 from voxshard import open_features
 from voxshard.launch import images as known
 from voxshard.manifest import Manifest
@@ -164,17 +164,10 @@ def slow(cluster: Slurm, images: Images, unpacked: Path, corpus: Path, tmp_path:
 
 def in_image(run: Experiment) -> list[int]:
     """Pids of the extraction's own process in the image."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            mine = any(str(run.path).encode() in word for word in words)
-            if mine and words[0].endswith(b"python") and words[1:4] == [b"-m", b"voxshard", b"extract"]:
-                found.append(int(entry.name))
-    return found
+    lines = command_lines(run)
+    return [
+        pid for pid, words in lines if words[0].endswith(b"python") and words[1:4] == [b"-m", b"voxshard", b"extract"]
+    ]
 
 
 def finished(run: Experiment, *, disturbed: int) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from on_slurm_support import Experiment
+from on_slurm_support import Experiment, command_lines
 from slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
@@ -67,17 +66,11 @@ def test_kill_9_of_a_task_is_made_up_for(experiment: MakeExperiment, undisturbed
 
 def processes(experiment: Experiment, word: str) -> list[int]:
     """Pids of this experiment's extraction tasks whose command line has the word."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            mine = any(str(experiment.path).encode() in item for item in words) and b"python" in words[0]
-            if mine and word.encode() in words and (word == "extract" or b"extract-mfcc" in words):
-                found.append(int(entry.name))
-    return found
+    return [
+        pid
+        for pid, words in command_lines(experiment)
+        if b"python" in words[0] and word.encode() in words and (word == "extract" or b"extract-mfcc" in words)
+    ]
 
 
 def test_a_corrupt_shard_is_found_by_merge_and_made_again(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from voxshard.config import Settings, validated
-from voxshard.learning.settings import as_list, as_names
+from voxshard.learning.settings import Shots, as_list, as_names
 from voxshard.networks.settings import NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
@@ -181,7 +181,7 @@ class NetworkOptions(Settings):
     """Column for cross-validation: each of its values is tested with a network trained on the others."""
     num_folds: int | None = Field(None, ge=2)
     """Join the values of `folds` to so many."""
-    n_shot: Annotated[tuple[int, ...], BeforeValidator(as_list)] = ()
+    n_shot: Shots = ()
     """Examples per class to train on; several give a curve. The network of the most examples, first run, is kept."""
     runs: int = Field(5, ge=1)
     """Draws of examples for each number in `n_shot`."""
@@ -205,13 +205,6 @@ class NetworkOptions(Settings):
     training: TrainingSettings = TrainingSettings.model_validate({})
     settings: dict[str, Any] = Field(default_factory=dict)
     """Of the network."""
-
-    @field_validator("n_shot")
-    @classmethod
-    def _check_shots(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(number < 1 for number in value):
-            raise ValueError("a number of examples is at least 1")
-        return tuple(sorted(set(value)))
 
 
 class NetworkConfig(NetworkOptions):

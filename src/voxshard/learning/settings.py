@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, validated
 from voxshard.errors import ConfigError
@@ -173,6 +173,15 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int | Path) else value
 
 
+def _shots(value: tuple[int, ...]) -> tuple[int, ...]:
+    if any(number < 1 for number in value):
+        raise ValueError("a number of examples is at least 1")
+    return tuple(sorted(set(value)))
+
+
+Shots = Annotated[tuple[int, ...], BeforeValidator(as_list), AfterValidator(_shots)]
+
+
 def as_names(value: Any) -> Any:
     """`a,b` and `[a, b]` and `a`: several names."""
     return [name for item in value for name in str(item).split(",")] if (value := as_list(value)) else value
@@ -197,7 +206,7 @@ class TrainConfig(Settings):
     """Split to train on. Null: `train`; with `folds` every labelled utterance."""
     folds: str | None = None
     """Column for cross-validation: each of its values is tested with a model trained on the others."""
-    n_shot: Annotated[tuple[int, ...], BeforeValidator(as_list)] = ()
+    n_shot: Shots = ()
     """Examples per class to train on; several give a curve. The model of the most examples, first run, is kept."""
     runs: int = Field(5, ge=1)
     """Draws of examples for each number in `n_shot`."""
@@ -209,13 +218,6 @@ class TrainConfig(Settings):
     """Log to Weights & Biases too, offline where it cannot be reached."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Of preprocessing and classifier."""
-
-    @field_validator("n_shot")
-    @classmethod
-    def _check_shots(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(number < 1 for number in value):
-            raise ValueError("a number of examples is at least 1")
-        return tuple(sorted(set(value)))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -68,7 +69,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
+class Examples(ABC):
     """Utterances as a data set for torch: `examples[epoch, row]`. Subclasses say where the features come from."""
 
     utterances: Sequence[Utterance]
@@ -94,6 +95,7 @@ class Examples:
             features = augmenter.spectrogram(features, generator)
         return Item(row, np.asarray(features, np.float32), np.asarray(target_C, np.float32))
 
+    @abstractmethod
     def features(
         self, epoch: int, row: int, augmenter: Augmenter | None, generator: np.random.Generator
     ) -> tuple[Features, Floats]:
@@ -103,7 +105,6 @@ class Examples:
         ------
         UtteranceError : it cannot be used.
         """
-        raise NotImplementedError
 
     def clip_of(self, epoch: int, *, pad: bool = True) -> ClipSettings:
         """How utterances are cut in an epoch."""
