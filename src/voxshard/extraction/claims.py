@@ -93,14 +93,15 @@ class Claims:
 
     def _lease(self, shard: int) -> bool:
         path = self._folder.progress / f"shard-{shard:05d}.lease"
-        if _is_held(path):
-            return False
-        owner = json.dumps({"host": files.host_name(), "boot": files.boot_id(), "pid": os.getpid()})
         try:
-            path.write_text(owner)
+            if not _take(path):
+                return False
         except OSError:
             return True  # no lease can be written, a full disk perhaps: the shard itself will say
         self._held[shard] = path
+        if self.is_published(shard):  # its owner finished between our look at the shard and our lease
+            self.release(shard)
+            return False
         return True
 
 
@@ -109,21 +110,40 @@ def _length_class(audio_s: float) -> int:
     return round(2 * math.log2(max(audio_s, 1e-3)))
 
 
+def _take(path: Path) -> bool:
+    """Write a lease, unless a living owner holds it; of two that try at the same moment one gets it."""
+    owner = json.dumps({"host": files.host_name(), "boot": files.boot_id(), "pid": os.getpid()})
+    if path.exists() and not _is_held(path):
+        path.unlink(missing_ok=True)
+    try:
+        with open(path, "x") as stream:
+            stream.write(owner)
+    except FileExistsError:
+        return False
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
 def _is_held(path: Path) -> bool:
     """Whether a living owner holds this lease, as far as can be told."""
     try:
-        owner = json.loads(path.read_text())
         age_s = _now(path.parent) - path.stat().st_mtime
+    except OSError:
+        return False
+    try:
+        owner = json.loads(path.read_text())
         if files.is_dead(owner["host"], owner["boot"], owner["pid"]):
             return False
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        pass  # being written this moment, or its writer died over it: its age tells
     return age_s < STALE_AFTER_S
 
 
 def _now(folder: Path) -> float:
     """The file system's clock: on network storage the server's, which leases are stamped with."""
-    probe = folder / f".clock-{files.host_name()}-{os.getpid()}"
+    probe = files.temporary_beside(folder / "clock")
     try:
         probe.touch()
         return probe.stat().st_mtime
