@@ -81,9 +81,9 @@ image-wheels: $(BASE) ## What the images are made of, on a machine with internet
 .PHONY: pin-base locks
 BASE_TAG ?= python:3.11-slim-bookworm
 pin-base: ## Record the digest that the images' base has today, in containers/base.txt; needs internet and skopeo
-	@command -v skopeo >/dev/null || { echo "no skopeo here (Debian, Ubuntu: apt install skopeo); or write $(firstword $(subst :, ,$(BASE_TAG)))@sha256:... into containers/base.txt"; exit 4; }
-	digest=$$(skopeo inspect --format '{{.Digest}}' docker://$(BASE_TAG)); \
-	  echo "$(firstword $(subst :, ,$(BASE_TAG)))@$$digest" > containers/base.txt
+	@command -v skopeo >/dev/null || { echo "no skopeo here (Debian, Ubuntu: apt install skopeo); or write IMAGE@sha256:... into containers/base.txt"; exit 4; }
+	tag=$(BASE_TAG); digest=$$(skopeo inspect --format '{{.Digest}}' "docker://$$tag"); \
+	  echo "$${tag%:*}@$$digest" > containers/base.txt
 	@cat containers/base.txt
 locks: $(BASE) ## Choose the newest packages that fit together for the images: containers/*.lock
 	for name in pytorch tensorflow tensorflow-cpu; do .venv/bin/python containers/wheels.py lock $$name; done

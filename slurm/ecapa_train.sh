@@ -1,15 +1,17 @@
 #!/bin/bash
-# Train an ECAPA-TDNN as one SLURM job that puts itself back into the queue when its time is up.
-#   sbatch slurm/ecapa_train.sh MANIFEST LABEL RUN [further options of `voxshard train`]
-# Adapt partition, time and resources to your site. VOXSHARD is the command; default voxshard.
+# Train an ECAPA-TDNN as one job, which goes back into the queue when its time is up and goes on where it was.
+#
+#   sbatch --partition=gpu_a100 slurm/ecapa_train.sh MANIFEST LABEL RUN [further options of `voxshard train`]
+#
+# Settings, from the environment:
+#   IMAGE, VENV, BINDS, MAX_REQUEUES  where it runs: see step.sh  (voxshard-pytorch.sif, .venv-torch)
 #SBATCH --job-name=ecapa
-#SBATCH --partition=gpu_a100
-#SBATCH --gpus=1
-#SBATCH --cpus-per-task=18
+#SBATCH --gpus-per-node=1
 #SBATCH --time=08:00:00
+#SBATCH --signal=USR2@180
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@120
+#SBATCH --output=%x-%j.out
 set -euo pipefail
 
 if (($# < 3)); then
@@ -18,22 +20,10 @@ if (($# < 3)); then
 fi
 manifest=$1 label=$2 run=$3
 shift 3
-read -ra voxshard <<<"${VOXSHARD:-voxshard}"
 
-# The batch shell gets USR1 two minutes before the end and hands it on; the training saves its state and exits with 75.
-# TERM comes with a preemption.
-"${voxshard[@]}" train "$manifest" --network ecapa --label "$label" --out "$run" "$@" &
-child=$!
-trap 'kill -USR1 "$child" 2>/dev/null || true' USR1 TERM
-status=0
-while true; do
-  status=0
-  wait "$child" || status=$?
-  kill -0 "$child" 2>/dev/null || break # a trapped signal ends `wait` early
-done
-
-if ((status == 75)) && [[ -n ${SLURM_JOB_ID:-} ]] && ((${SLURM_RESTART_COUNT:-0} < ${MAX_RESTARTS:-20})); then
-  scontrol requeue "$SLURM_JOB_ID"
-  exit 0
-fi
-exit "$status"
+# sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
+job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
+for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
+# shellcheck source=/dev/null
+source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
+run_voxshard train "$manifest" --network ecapa --label "$label" --out "$run" "$@"

@@ -7,9 +7,7 @@
 # Settings, from the environment:
 #   OUT           folder of the feature set; required
 #   MODE          auto, packed or index                                   (auto)
-#   IMAGE         Apptainer image                                         (voxshard-pytorch.sif)
-#   BINDS         folders the image must see beside this one and VOXSHARD_WEIGHTS, a,b,c; the audio's above all
-#   VENV          virtual environment instead of an image; also where there is no image   (.venv)
+#   IMAGE, VENV, BINDS, MAX_REQUEUES  where it runs: see step.sh  (voxshard-pytorch.sif, .venv)
 #SBATCH --job-name=merge
 #SBATCH --cpus-per-task=1
 #SBATCH --time=02:00:00
@@ -18,27 +16,9 @@
 #SBATCH --output=%x-%j.out
 set -euo pipefail
 
-image=${IMAGE:-voxshard-pytorch.sif}
-[ -z "${IMAGE:-}" ] || [ -e "$IMAGE" ] || { echo "no image $IMAGE" >&2; exit 4; }
-if [ -z "${VENV:-}" ] && [ -e "$image" ]; then
-  command -v apptainer >/dev/null || { echo "no apptainer on PATH on $(hostname)" >&2; exit 4; }
-  # The image sees this folder, VOXSHARD_WEIGHTS and BINDS, also behind links; of our variables these alone pass.
-  [ ! -e "$image.sha256" ] || VOXSHARD_IMAGE_DIGEST=sha256:$(cut -c-64 "$image.sha256")
-  export VOXSHARD_IMAGE_DIGEST=${VOXSHARD_IMAGE_DIGEST:-unknown}
-  for name in $(compgen -e); do
-    case $name in
-      SLURM_* | VOXSHARD_* | CUDA_VISIBLE_DEVICES | OMP_NUM_THREADS | HF_*) export "APPTAINERENV_$name=${!name}" ;;
-    esac
-  done
-  cache=/voxshard-cache
-  export APPTAINERENV_PYTHONNOUSERSITE=1 APPTAINERENV_XDG_CACHE_HOME=$cache APPTAINERENV_NUMBA_CACHE_DIR=$cache
-  IFS=, read -ra folders <<<"$PWD,${VOXSHARD_WEIGHTS:+$VOXSHARD_WEIGHTS,}${BINDS:-}"
-  for folder in "${folders[@]}"; do [ -e "$folder" ] || { echo "$folder: not there, so no image can see it" >&2; exit 4; }; done
-  binds=$(for folder in "${folders[@]}"; do printf '%s\n' "$folder"; realpath -e "$folder"; done | sort -u | paste -sd,)
-  python=(apptainer exec --cleanenv --no-home --scratch "$cache" --pwd "$PWD" --bind "$binds" "$image" python)
-else
-  python=("${VENV:-.venv}/bin/python")
-  [ -x "${python[0]}" ] || { echo "no image $image and no ${python[0]}; set IMAGE or VENV" >&2; exit 4; }
-fi
-
-exec srun --unbuffered "${python[@]}" -m voxshard merge "${OUT:?set OUT, the folder of the feature set}" --mode "${MODE:-auto}"
+# sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
+job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
+for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
+# shellcheck source=/dev/null
+source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv
+run_voxshard merge "${OUT:?set OUT, the folder of the feature set}" --mode "${MODE:-auto}"

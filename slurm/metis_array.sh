@@ -11,10 +11,7 @@
 #   SPLIT         only this split                                         (all)
 #   DEVICE        cuda, or cpu                                            (cuda)
 #   VOXSHARD_WEIGHTS  folder that holds the weights' folders
-#   IMAGE         Apptainer image                                         (voxshard-pytorch.sif)
-#   BINDS         folders the image must see beside this one and VOXSHARD_WEIGHTS, a,b,c; the audio's above all
-#   VENV          virtual environment instead of an image; also where there is no image   (.venv-torch)
-#   MAX_REQUEUES  how often a task that was told to stop goes back into the queue         (20)
+#   IMAGE, VENV, BINDS, MAX_REQUEUES  where it runs: see step.sh  (voxshard-pytorch.sif, .venv-torch)
 #SBATCH --job-name=metis
 #SBATCH --array=0-3
 #SBATCH --gpus-per-node=1
@@ -27,45 +24,14 @@ set -euo pipefail
 
 manifest=${MANIFEST:-manifest.parquet}
 out=${OUT:-features/metis8d}
-image=${IMAGE:-voxshard-pytorch.sif}
 options=(--encoder metis8d --out "$out" --device "${DEVICE:-cuda}")
 [ "${CODES:-false}" = false ] || options+=(--set "codes=$CODES")
 [ -z "${SPLIT:-}" ] || options+=(--split "$SPLIT")
 
-[ -z "${IMAGE:-}" ] || [ -e "$IMAGE" ] || { echo "no image $IMAGE" >&2; exit 4; }
-if [ -z "${VENV:-}" ] && [ -e "$image" ]; then
-  command -v apptainer >/dev/null || { echo "no apptainer on PATH on $(hostname)" >&2; exit 4; }
-  # The image sees this folder, VOXSHARD_WEIGHTS and BINDS, also behind links; of our variables these alone pass.
-  [ ! -e "$image.sha256" ] || VOXSHARD_IMAGE_DIGEST=sha256:$(cut -c-64 "$image.sha256")
-  export VOXSHARD_IMAGE_DIGEST=${VOXSHARD_IMAGE_DIGEST:-unknown}
-  for name in $(compgen -e); do
-    case $name in
-      SLURM_* | VOXSHARD_* | CUDA_VISIBLE_DEVICES | OMP_NUM_THREADS | HF_*) export "APPTAINERENV_$name=${!name}" ;;
-    esac
-  done
-  cache=/voxshard-cache
-  export APPTAINERENV_PYTHONNOUSERSITE=1 APPTAINERENV_XDG_CACHE_HOME=$cache APPTAINERENV_NUMBA_CACHE_DIR=$cache
-  IFS=, read -ra folders <<<"$PWD,${VOXSHARD_WEIGHTS:+$VOXSHARD_WEIGHTS,}${BINDS:-}"
-  for folder in "${folders[@]}"; do [ -e "$folder" ] || { echo "$folder: not there, so no image can see it" >&2; exit 4; }; done
-  binds=$(for folder in "${folders[@]}"; do printf '%s\n' "$folder"; realpath -e "$folder"; done | sort -u | paste -sd,)
-  gpu=()
-  for device in /dev/nvidia[0-9]*; do [ ! -e "$device" ] || gpu=(--nv); done
-  python=(apptainer exec --cleanenv --no-home --scratch "$cache" --pwd "$PWD" --bind "$binds" "${gpu[@]}" "$image" python)
-else
-  python=("${VENV:-.venv-torch}/bin/python")
-  [ -x "${python[0]}" ] || { echo "no image $image and no ${python[0]}; set IMAGE or VENV" >&2; exit 4; }
-fi
-
-# SLURM tells the step to stop (USR2 before the time limit, TERM at preemption); it publishes what is whole, exits 75.
-trap '' TERM USR1 USR2
-code=0
-srun --unbuffered "${python[@]}" -m voxshard extract "$manifest" "${options[@]}" \
-  --task "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))" --tasks "$SLURM_ARRAY_TASK_COUNT" || code=$?
-
-# Back into the queue, unless it was cancelled: then SLURM does not call it running any more.
-id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-if [ "$code" = 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${MAX_REQUEUES:-20}" ] &&
-  [ "$(squeue -h -j "$id" -o %T)" = RUNNING ]; then
-  scontrol requeue "$id"
-fi
-exit "$code"
+# sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
+job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
+for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
+# shellcheck source=/dev/null
+source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
+run_voxshard extract "$manifest" "${options[@]}" \
+  --task "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))" --tasks "$SLURM_ARRAY_TASK_COUNT"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,5 +49,7 @@ class StandIn:
 
 def write_image(path: Path) -> Path:
     """A file that looks like a SIF from outside."""
-    path.write_bytes(b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0 0123456789")
+    content = b"not a file system"
+    head = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0".ljust(112, b"\0") + struct.pack("<2q", 128, len(content))
+    path.write_bytes(head + content)
     return path

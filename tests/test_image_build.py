@@ -123,8 +123,8 @@ def test_an_unknown_image_is_refused_with_those_there_are(checkout):
 def test_pin_base_records_the_digest_of_the_tag(checkout):
     _program(checkout / "bin" / "skopeo", '#!/bin/sh\necho "$4" > asked\necho sha256:4567\n')
     shutil.copy(ROOT / "Makefile", checkout)
-    command = ["make", "pin-base", "BASE_TAG=python:3.11-slim"]
+    command = ["make", "pin-base", "BASE_TAG=registry:5000/python:3.11-slim"]
     environment = {**os.environ, "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}"}
     subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
-    assert (checkout / "containers/base.txt").read_text() == "python@sha256:4567\n"
-    assert (checkout / "asked").read_text() == "docker://python:3.11-slim\n"
+    assert (checkout / "containers/base.txt").read_text() == "registry:5000/python@sha256:4567\n"
+    assert (checkout / "asked").read_text() == "docker://registry:5000/python:3.11-slim\n"

@@ -1,13 +1,7 @@
-"""What `voxshard train --network` and the SLURM script accept, without any framework."""
+"""What `voxshard train --network` accepts, without any framework."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +14,6 @@ from voxshard.learning.label_groups import float_targets, learn_groups, number_g
 from voxshard.learning.network_settings import NetworkConfig
 from voxshard.manifest import Manifest
 
-ROOT = Path(__file__).parents[2]
 BASE = {"manifest": "m.parquet", "label": "digit", "network": "ecapa", "out": "run"}
 
 STORED = {"manifest": None, "features": "f", "network": "vgg"}
@@ -72,41 +65,3 @@ def test_labels_become_float_targets_with_gaps(tmp_path: Path) -> None:
     targets = float_targets(number_groups(table, target, groups))
     assert targets[0].tolist() == [0.0, 0.0, 1.0, 0.0]
     assert str(targets[1].tolist()) == "[nan, 0.0, 1.0, 0.0]"
-
-
-def test_the_slurm_script_hands_usr1_on_and_requeues_after_exit_75(tmp_path: Path) -> None:
-    """With stand-ins for `scontrol` and the training, which leaves with 75 when it gets USR1."""
-    calls = tmp_path / "calls"
-    tool = tmp_path / "bin"
-    tool.mkdir()
-    (tool / "scontrol").write_text(f'#!/bin/bash\necho "$*" >>{calls}\n')
-    (tool / "training").write_text(
-        f'#!/bin/bash\necho "$*" >>{calls}\ntrap "exit 75" USR1\ntouch {tmp_path}/ready\n'
-        "while true; do sleep 0.05; done\n"
-    )
-    for path in tool.iterdir():
-        path.chmod(0o755)
-    environment = {
-        **os.environ, "PATH": f"{tool}:{os.environ['PATH']}", "VOXSHARD": str(tool / "training"), "SLURM_JOB_ID": "17",
-    }  # fmt: skip
-    script = ROOT / "slurm/ecapa_train.sh"
-    process = subprocess.Popen([script, "m.parquet", "digit", "run", "--seed", "3"], env=environment)
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.02)
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=60) == 0
-    assert calls.read_text().splitlines() == [
-        "train m.parquet --network ecapa --label digit --out run --seed 3",
-        "requeue 17",
-    ]
-    assert subprocess.run([script], capture_output=True, check=False).returncode == 2
-
-
-def test_the_slurm_scripts_pass_shellcheck() -> None:
-    tool = shutil.which("shellcheck")
-    if tool is None:
-        pytest.skip("shellcheck is not installed")
-    scripts = sorted((ROOT / "slurm").glob("*.sh"))
-    assert scripts
-    assert all(re.match(r"#!/bin/bash\n", path.read_text()) for path in scripts)
-    subprocess.run([tool, *scripts], check=True)

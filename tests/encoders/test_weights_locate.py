@@ -41,6 +41,15 @@ def test_missing_weights_say_which_command_to_run(monkeypatch: pytest.MonkeyPatc
     assert caught.value.exit_code == 4
 
 
+def test_a_link_to_weights_that_are_not_there_says_where_it_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOXSHARD_WEIGHTS", str(tmp_path))
+    (tmp_path / "ecapa").symlink_to("/gpfs/not-shown/ecapa")
+    with pytest.raises(MissingWeightsError, match=r"\(looked in \S+/ecapa -> /gpfs/not-shown/ecapa\)"):
+        locate("ecapa", None)
+
+
 def test_half_a_download_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     message = (

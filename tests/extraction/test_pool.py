@@ -23,7 +23,7 @@ from voxshard.store.shard import Failure
 
 @pytest.fixture(autouse=True)
 def workers_see_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
 
 
 def decoder_of(manifest: Manifest, *, crash_on: Path | None = None, delays: tuple[float, ...] = ()) -> Decoder:
@@ -103,6 +103,19 @@ def test_storage_that_stays_away_ends_the_task_and_blames_no_recording(make_corp
         pytest.raises(TransientFaultError, match=r"reading .*corpus keeps failing: FileNotFoundError.*run the same"),
     ):
         list(pool.decode(blocks_of(manifest, 4)))
+
+
+def test_a_link_to_where_nothing_is_shown_blames_the_storage(make_corpus: MakeCorpus) -> None:
+    manifest = Manifest.read(make_corpus([0.1] * 3))
+    Path(manifest.root, "u0001.wav").unlink()
+    Path(manifest.root, "u0001.wav").symlink_to("/not-shown-to-the-image/u0001.wav")
+    with (
+        DecodePool(decoder_of(manifest, delays=(0.01, 0.01)), 1) as pool,
+        pytest.raises(
+            TransientFaultError, match=r"u0001\.wav.* \(an image sees what BINDS or container\.binds name\)$"
+        ),
+    ):
+        list(pool.decode(blocks_of(manifest, 3)))
 
 
 def test_a_recording_gone_from_its_folder_is_a_failure(make_corpus: MakeCorpus) -> None:

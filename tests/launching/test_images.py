@@ -184,11 +184,14 @@ def test_a_full_folder_for_temporary_files(
 
 def test_what_is_no_image_is_refused(tmp_path: Path, apptainer: StandIn) -> None:
     mend = "build it (`make image-pytorch`, `make image-tensorflow`), or copy it here (docs/images.md)"
-    (tmp_path / "half.sif").write_bytes(b"\0" * 100)
+    (tmp_path / "other.sif").write_bytes(b"\0" * 200)
+    whole = write_image(tmp_path / "half.sif").read_bytes()
+    (tmp_path / "half.sif").write_bytes(whole[:-1])
     (tmp_path / "folder").mkdir()
     for name, what in (
         ("none.sif", "no such file"),
-        ("half.sif", "not a SIF file, or half a copy of one"),
+        ("other.sif", "not a SIF file"),
+        ("half.sif", f"{len(whole) - 1} of {len(whole)} bytes, half a copy"),
         ("folder", "a folder, but no unpacked image"),
     ):
         with pytest.raises(BackendUnavailableError) as caught:

@@ -28,12 +28,18 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
         candidates.append(Path(store, encoder, given) if given else Path(store, encoder))
     found = next((path for path in candidates if path.exists()), None)
     if found is None:
-        looked = ", ".join(str(path) for path in candidates) or f"nowhere: ${WEIGHTS_VARIABLE} is not set"
+        looked = ", ".join(map(_with_target, candidates)) or f"nowhere: ${WEIGHTS_VARIABLE} is not set"
         raise MissingWeightsError(
             f"weights of {encoder} not found (looked in {looked}); on a machine with internet run "
             f"`voxshard weights fetch {fetch_name or encoder}`, or give the folder with `--set weights=FOLDER`"
         )
     return found
+
+
+def _with_target(path: Path) -> str:
+    """A path and where its links lead, which need not be there: an image sees what it is shown."""
+    real = os.path.realpath(path)
+    return str(path) if real == os.path.abspath(path) else f"{path} -> {real}"  # noqa: PTH100
 
 
 def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fetch_name: str | None = None) -> Path:

@@ -118,9 +118,9 @@ class Decoder:
 
 
 def _folder_is_there(source: str | bytes | Path) -> bool:
-    """Whether a file's folder exists and holds something: then the storage works and the file alone is missing."""
+    """Whether a file's real folder exists and holds something: then the storage works and the file alone is missing."""
     path = Path(source.decode(errors="surrogateescape") if isinstance(source, bytes) else source)
     try:
-        return any(path.parent.iterdir())
+        return any(path.resolve().parent.iterdir())
     except OSError:
         return False

@@ -158,9 +158,11 @@ class DecodePool:
             return
         worker.busy_since = time.monotonic()
         if isinstance(message, Fault):
+            is_missing = message.message.startswith("FileNotFoundError")
+            hint = " (an image sees what BINDS or container.binds name)" if is_missing else ""
             raise TransientFaultError(
                 f"reading {self._decoder.root} keeps failing: {message.message}; what is finished is kept, "
-                "run the same command again when the storage is back"
+                f"run the same command again when the storage is back{hint}"
             )
         if message == READY:
             worker.is_ready = True

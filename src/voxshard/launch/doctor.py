@@ -100,7 +100,8 @@ def _checked(experiment: Experiment, name: str, needs: Sequence[Need], absent: s
     said, *unseen = done.stdout.splitlines() or [""]
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return Finding(where, "FAIL", f"does not start voxshard: {last}", "install voxshard there")
+        mend = "install voxshard there" if runtime.image_of(name) is None else absent
+        return Finding(where, "FAIL", f"does not start voxshard: {last}", mend)
     if said != __version__:
         return Finding(where, "FAIL", f"holds voxshard {said}, this is {__version__}", other)
     if unseen:

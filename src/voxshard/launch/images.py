@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 from pathlib import Path
 
 from voxshard import files
 from voxshard.errors import BackendUnavailableError
 
 _SIF_MAGIC = b"SIF_MAGIC"
-_MAGIC_WITHIN = 64
+_HEADER = struct.Struct("<112x2q")
+"""Of a SIF file: at its end where the data begin, and how many bytes they are (sylabs/sif, pkg/sif: `type header`)."""
 _SIDECAR_LINE = re.compile(r"([0-9a-f]{64})\s")
 _LABELS = Path(".singularity.d") / "labels.json"
 
@@ -23,13 +26,16 @@ def check(image: Path) -> None:
                 raise BackendUnavailableError(f"image {image}: a folder, but no unpacked image; {mend}")
             return
         with open(image, "rb") as stream:
-            head = stream.read(_MAGIC_WITHIN)
+            head = stream.read(_HEADER.size)
+            num_bytes = stream.seek(0, os.SEEK_END)
     except FileNotFoundError as exc:
         raise BackendUnavailableError(f"image {image}: no such file; {mend}") from exc
     except OSError as exc:
         raise BackendUnavailableError(f"image {image}: cannot be read: {exc.strerror}; {mend}") from exc
-    if _SIF_MAGIC not in head:
-        raise BackendUnavailableError(f"image {image}: not a SIF file, or half a copy of one; {mend}")
+    if len(head) < _HEADER.size or _SIF_MAGIC not in head:
+        raise BackendUnavailableError(f"image {image}: not a SIF file; {mend}")
+    if num_bytes < (wanted := sum(_HEADER.unpack(head))):
+        raise BackendUnavailableError(f"image {image}: {num_bytes:,} of {wanted:,} bytes, half a copy; {mend}")
 
 
 def digest(image: Path, notes: Path | None = None) -> str:
