@@ -8,7 +8,7 @@
 #SBATCH --job-name=ecapa
 #SBATCH --gpus-per-node=1
 #SBATCH --time=08:00:00
-#SBATCH --signal=USR2@180
+#SBATCH --signal=USR1@180
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out

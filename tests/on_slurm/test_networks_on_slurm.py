@@ -122,7 +122,7 @@ def test_trainings_told_to_stop_go_back_into_the_queue_and_lose_nothing(
 def test_the_script_for_ecapa_as_a_user_types_it_is_stopped_and_goes_on(
     start_cluster: Callable[..., Slurm], manifest: Path, undisturbed: Run, tmp_path: Path
 ) -> None:
-    """`sbatch slurm/ecapa_train.sh MANIFEST LABEL RUN`, with USR2 to its step as before a time limit."""
+    """`sbatch slurm/ecapa_train.sh MANIFEST LABEL RUN`, with USR1 to its step as before its time limit."""
     cluster = start_cluster()
     config = tmp_path / "config.yaml"
     config.write_text(dump_yaml(TRAINING))
@@ -136,7 +136,7 @@ def test_the_script_for_ecapa_as_a_user_types_it_is_stopped_and_goes_on(
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     cluster.wait_until(lambda: is_training(run), "the training to begin")
-    cluster.call("scancel", "--signal=USR2", done.stdout.strip())
+    cluster.call("scancel", "--signal=USR1", done.stdout.strip())
     cluster.wait_until_empty()
     assert log.read_text().count("stopped by a signal") == 1, log.read_text()
     assert log.read_text().count(f"going on with the training in {run}.training") == 1, log.read_text()
