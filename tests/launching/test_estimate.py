@@ -63,6 +63,13 @@ def test_other_settings_tell_nothing(tmp_path: Path) -> None:
 def test_what_was_encoded_on_a_cpu_tells_nothing_of_a_gpu(tmp_path: Path) -> None:
     ran(tmp_path, "ecapa", device="cpu")
     assert estimated(cluster(tmp_path, "now", "ecapa", 1), [1000.0]).rate is None
+    on_cpu = estimated(cluster(tmp_path, "on-cpu", "ecapa", 1, device="cpu"), [1000.0])
+    assert on_cpu.rate is not None
+
+
+def test_an_encoder_that_uses_no_gpu_is_known_wherever_it_ran(tmp_path: Path) -> None:
+    ran(tmp_path, "egemaps", device="cpu")
+    assert estimated(cluster(tmp_path, "now", "egemaps", 1), [1000.0]).rate is not None
 
 
 def test_of_several_earlier_runs_the_one_that_worked_longest_is_believed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from voxshard.config import parse_yaml
+from voxshard.encoders import registry
 from voxshard.errors import ConfigError, VoxshardError
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.launch.record import Record
@@ -31,6 +32,8 @@ _END_S = 20.0
 """For a probe to end the batch it is at."""
 _START_S = 5.0
 """Python, imports and reading the manifest, before a task's own clock starts; where nothing was measured."""
+_ON_EITHER = ("torch", "tensorflow")
+"""Frameworks that a GPU makes many times as fast; other encoders run on the CPU wherever they are."""
 _PACKED_COPIES = 2
 """Shards, and the merged file beside them."""
 
@@ -152,6 +155,7 @@ def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate 
     """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one;
     of several, from where it worked longest."""
     own = cluster.experiment.config.extract[name].encoder
+    chooses = registry.spec_of(own["name"]).framework in _ON_EITHER
     on_gpu = extract_kind(cluster.experiment, name) == "extract" and all(share.gpus for share in shares)
     places = [cluster.experiment.features(name)]
     places += [path.parent for path in sorted(cluster.experiment.path.parent.glob("*/features/*/identity.json"))]
@@ -162,7 +166,7 @@ def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate 
         states = [
             state
             for state in read_progress(place / "progress")
-            if state.audio_s > 0 and state.device.startswith("cuda") == on_gpu
+            if state.audio_s > 0 and not (chooses and state.device.startswith("cuda") != on_gpu)
         ]
         if work_s := sum(map(_work_s, states)):
             found.append((work_s, place, states))
