@@ -15,6 +15,7 @@ from voxshard.launch.estimate import PROBE_S, Estimate, estimate, lines_of, work
 from voxshard.launch.experiment import Experiment
 from voxshard.launch.local import Job
 from voxshard.launch.slurm import Array, Cluster
+from voxshard.progress import Silent
 from voxshard.stages import extract
 from voxshard.store.layout import FeatureDir
 
@@ -25,7 +26,7 @@ def estimated(own: Cluster, seconds: list[float], splits: list[str] | None = Non
     share = own.site.partitions["gpu_a100"]
     elements = list(range(step.num_tasks))
     array = Array(step.name, "gpu_a100", 0, elements, 60, None, share, own.experiment.path / "script", "")
-    return estimate(own, step, [array], work_left(own, step, probe=False))
+    return estimate(own, step, [array], work_left(own, step))
 
 
 @pytest.mark.parametrize("tasks", [1, 8])
@@ -130,7 +131,7 @@ def test_an_encoder_that_never_ran_is_tried_for_a_while_and_what_it_did_by_then_
     monkeypatch.setattr(Experiment, "extract_jobs", lambda self, name: [Job("one", words)] * 2)
     own = cluster(tmp_path, "now", "mfcc", 1, workers=4, splits=["dev", "eval"])
     prepared(own.experiment, [1000.0], ["dev"])
-    rate = work_left(own, own.steps["extract-one"]).rate
+    rate = work_left(own, own.steps["extract-one"], Silent()).rate
     assert rate is not None
     assert (rate.value, rate.source) == (12.0, "20.0 s of work, tried here")
-    assert work_left(own, own.steps["extract-one"], probe=False).rate is None
+    assert work_left(own, own.steps["extract-one"]).rate is None

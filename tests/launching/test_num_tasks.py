@@ -19,6 +19,7 @@ from voxshard.launch.estimate import Rate
 from voxshard.launch.num_tasks import Choice
 from voxshard.launch.record import Record
 from voxshard.launch.slurm import Cluster
+from voxshard.progress import Silent
 from voxshard.stages import extract
 from voxshard.store.layout import FeatureDir
 
@@ -29,7 +30,7 @@ FACTS = {"stages": {"extract": {"partitions": "gpu_a100", "minutes": 600, "tasks
 
 def fitted(own: Cluster, audio_s: float) -> tuple[Cluster, Choice]:
     prepared(own.experiment, [audio_s / 100] * 100)
-    found, (choice,) = num_tasks.fitted(own, num_tasks.known_work(own, of_all=True))
+    found, (choice,) = num_tasks.fitted(own, num_tasks.known_work(own, Silent(), of_all=True))
     return found, choice
 
 
@@ -85,7 +86,7 @@ def test_tasks_are_not_made_longer_than_their_time_limit(tmp_path: Path) -> None
 def test_without_a_manifest_or_an_earlier_run_the_sites_number_is_used(tmp_path: Path) -> None:
     own = cluster(tmp_path, "now", "ecapa", facts=FACTS)
     for _ in range(2):
-        found, choices = num_tasks.fitted(own, num_tasks.known_work(own, of_all=False))
+        found, choices = num_tasks.fitted(own, num_tasks.known_work(own, Silent(), of_all=False))
         assert (found.steps["extract-one"].num_tasks, choices) == (8, [])
         prepared(own.experiment, [HALF_HOUR])
 
@@ -186,5 +187,5 @@ def test_a_cpu_encoder_that_never_ran_is_tried_before_its_tasks_are_counted(
     prepared(cluster(tmp_path, "now", "mfcc").experiment, [3 * HALF_HOUR])
     cli.submit("--set", "jobs.extract.tasks=8")
     assert asked == [], "there is nothing to choose"
-    cli.submit()
+    assert "extract-one: this encoder was never run here; trying it for up to 30 s" in cli.submit()
     assert (asked, cli.num_tasks()) == ([True], 5)

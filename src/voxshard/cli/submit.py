@@ -46,7 +46,9 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
         return
     doctor.require(doctor.check_runtimes(cluster.experiment), EnvironmentProblemError)
     doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
-    cluster, choices = num_tasks.fitted(cluster, num_tasks.known_work(cluster, of_all=False))
+    with drawing() as progress:
+        works = num_tasks.known_work(cluster, progress, of_all=False)
+    cluster, choices = num_tasks.fitted(cluster, works)
     for choice in choices:
         if choice.is_fewer:
             say(choice.line())
@@ -62,7 +64,8 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
 
 def _show(cluster: slurm.Cluster) -> None:
     """Scripts to stdout, costs to stderr."""
-    works = num_tasks.known_work(cluster, of_all=True)
+    with drawing() as progress:
+        works = num_tasks.known_work(cluster, progress, of_all=True)
     cluster, choices = num_tasks.fitted(cluster, works)
     drafts = cluster.draft(cluster.todo())
     for arrays in drafts.values():

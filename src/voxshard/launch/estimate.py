@@ -23,6 +23,7 @@ from voxshard.launch.record import Record
 from voxshard.launch.site import Partition
 from voxshard.launch.slurm import Array, Cluster
 from voxshard.launch.steps import Step, extract_kind, missing_shards, shards_by_split
+from voxshard.progress import Progress
 from voxshard.store.layout import FeatureDir, Identity, Plan
 
 PROBE_UTTERANCES, PROBE_SHARDS = 500, 20
@@ -81,20 +82,23 @@ class Estimate:
     free_bytes: int
 
 
-def work_left(cluster: Cluster, step: Step, *, probe: bool = True) -> Work:
+def work_left(cluster: Cluster, step: Step, progress: Progress | None = None) -> Work:
     """What one extraction still has to do.
 
     Parameters
     ----------
-    probe : embed some recordings here (for half a minute) where the encoder never ran and needs no GPU.
+    progress : told when an encoder that never ran and needs no GPU is tried here, for half a minute; None: it is not.
     """
     name = step.name.removeprefix("extract-")
     audio_s = _audio_left_s(cluster, name)
     if not audio_s:
         return Work(audio_s, None)
-    names = cluster.options(step).partitions or ()
-    shares = [cluster.site.partitions[partition] for partition in names]
-    return Work(audio_s, _measured(cluster, name, shares) or (_probed(cluster, name, shares) if probe else None))
+    shares = [cluster.site.partitions[partition] for partition in cluster.options(step).partitions or ()]
+    rate = _measured(cluster, name, shares)
+    if rate is None and progress is not None and extract_kind(cluster.experiment, name) == "extract_cpu":
+        progress.note(f"{step.name}: this encoder was never run here; trying it for up to {PROBE_S:.0f} s")
+        rate = _probed(cluster, name, shares)
+    return Work(audio_s, rate)
 
 
 def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], work: Work) -> Estimate:
@@ -223,9 +227,7 @@ def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
 
 
 def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
-    """Embed some recordings here, with one worker; only where the cluster would do it on CPUs too."""
-    if extract_kind(cluster.experiment, name) != "extract_cpu":
-        return None
+    """Embed some recordings here, with one worker."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "probe"
         since = time.monotonic()

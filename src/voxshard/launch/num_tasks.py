@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from voxshard.launch.estimate import Work, work_left
 from voxshard.launch.slurm import Cluster
 from voxshard.launch.steps import Step, given_tasks
+from voxshard.progress import Progress
 
 START_SHARE = 0.02
 """Of a task's time, at most, for starting."""
@@ -59,15 +60,15 @@ class Choice:
         return f"{head}: {costs}; {'with fewer they would meet their time limit' if num > 1 else 'it is all the work'}"
 
 
-def known_work(cluster: Cluster, *, of_all: bool) -> dict[str, Work]:
-    """Step -> what is left, of the extractions that miss something.
+def known_work(cluster: Cluster, progress: Progress, *, of_all: bool) -> dict[str, Work]:
+    """Step -> what is left, of the extractions that miss something; see `work_left`.
 
     Parameters
     ----------
     of_all : also of those whose number of tasks is not open to choice.
     """
     return {
-        step.name: work_left(cluster, step)
+        step.name: work_left(cluster, step, progress)
         for step in _with_tasks(cluster, {}).steps.values()
         if step.stage == "extract"
         and (num_missing := len(step.missing()))
