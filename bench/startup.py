@@ -22,10 +22,8 @@ import soundfile
 
 from voxshard.launch import runtime
 from voxshard.launch.binds import Need
+from voxshard.launch.num_tasks import START_SHARE
 from voxshard.manifest import Manifest
-
-SHARE = 0.02
-"""Of a task's time, at most, for starting."""
 
 
 def main() -> None:
@@ -51,7 +49,7 @@ def main() -> None:
     for name, seconds in took.items():
         middle = statistics.median(seconds)
         print(f"{name}: {middle:.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), {middle / base:.2f} x the first; "
-              f"under {SHARE:.0%} of a task of {middle / SHARE / 60:.0f} min or more")  # fmt: skip
+              f"under {START_SHARE:.0%} of a task of {middle / START_SHARE / 60:.0f} min or more")  # fmt: skip
     print(json.dumps(took))
 
 

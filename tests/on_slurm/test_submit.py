@@ -73,7 +73,10 @@ def test_arrays_over_the_clusters_largest_index_are_split_and_every_task_runs(ex
     assert len({row[0] for row in run.cluster.queue() if row[2] == "exp:extract-mfcc"}) == 3
     run.cluster.wait_until_empty()
     assert run.statuses()["extract-mfcc"]["tasks"] == {"done": 5}
-    assert len(list((run.path / "jobs" / "extract-mfcc").glob("task-*.json"))) == 5
+    records = sorted((run.path / "jobs" / "extract-mfcc").glob("task-*.json"))
+    assert len(records) == 5
+    assert len(run.shards()) == 4
+    assert json.loads(records[4].read_text())["message"] == "other tasks are at the rest", "there is no fifth shard"
 
 
 def test_tasks_are_split_over_several_partitions(experiment: MakeExperiment) -> None:

@@ -10,7 +10,7 @@ from voxshard.cli.options import PATH, say, set_option
 from voxshard.cli.progress import drawing
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
-from voxshard.launch import doctor, slurm
+from voxshard.launch import doctor, num_tasks, slurm
 from voxshard.launch import site as sites
 from voxshard.launch.estimate import estimate, lines_of
 from voxshard.launch.experiment import Experiment, ExperimentConfig
@@ -28,6 +28,9 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
     Nothing has to stay open: the jobs themselves submit again what a lost node or a time limit left undone. What is
     done already is skipped. Keys of the config can be changed with --set, keys of the site with --set site.KEY=VALUE.
 
+    An extraction gets as many tasks as the site's file allows, or fewer, so that starting stays under 2 % of their
+    time, where that is known; jobs.extract.tasks, or jobs.extract-NAME.tasks for one of several, is obeyed.
+
     \b
       voxshard submit configs/spoof.yaml --site snellius --dry-run
       voxshard submit configs/spoof.yaml --site snellius --set jobs.extract.tasks=16 --set site.account=NAME
@@ -43,6 +46,12 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
         return
     doctor.require(doctor.check_runtimes(cluster.experiment), EnvironmentProblemError)
     doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
+    with drawing() as progress:
+        works = num_tasks.known_work(cluster, progress, of_all=False)
+    cluster, choices = num_tasks.fitted(cluster, works)
+    for choice in choices:
+        if choice.is_fewer:
+            say(choice.line())
     slurm.begin(cluster)
     drafts = cluster.draft(cluster.todo())
     if not drafts:
@@ -55,14 +64,20 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
 
 def _show(cluster: slurm.Cluster) -> None:
     """Scripts to stdout, costs to stderr."""
+    with drawing() as progress:
+        works = num_tasks.known_work(cluster, progress, of_all=True)
+    cluster, choices = num_tasks.fitted(cluster, works)
     drafts = cluster.draft(cluster.todo())
     for arrays in drafts.values():
         for array in arrays:
             click.echo(f"# {array.script}\n{array.for_reading()}")
     for name, arrays in drafts.items():
         if cluster.steps[name].stage == "extract":
-            found = estimate(cluster, cluster.steps[name], arrays)
+            found = estimate(cluster, cluster.steps[name], arrays, works[name])
             for line in lines_of(found, cluster.site.unit, cluster.site.paths.quota_command):
                 say(line)
+    for choice in choices:
+        if choice.is_notable:
+            say(choice.line())
     if not drafts:
         say("everything is done")

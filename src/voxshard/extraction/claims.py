@@ -92,7 +92,7 @@ class Claims:
             self.release(shard)
 
     def _lease(self, shard: int) -> bool:
-        path = self._folder.progress / f"shard-{shard:05d}.lease"
+        path = _lease_file(self._folder, shard)
         try:
             if not _take(path):
                 return False
@@ -103,6 +103,16 @@ class Claims:
             self.release(shard)
             return False
         return True
+
+
+def is_leased(folder: FeatureDir, shard: int) -> bool:
+    """Whether a living task is at this shard, as far as can be told."""
+    path = _lease_file(folder, shard)
+    return path.exists() and _is_held(path)
+
+
+def _lease_file(folder: FeatureDir, shard: int) -> Path:
+    return folder.progress / f"shard-{shard:05d}.lease"
 
 
 def _length_class(audio_s: float) -> int:

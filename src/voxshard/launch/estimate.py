@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
+import numpy as np
 import pyarrow.parquet as pq
 
 from voxshard.config import parse_yaml
-from voxshard.errors import VoxshardError
+from voxshard.encoders import registry
+from voxshard.errors import ConfigError, VoxshardError
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.launch.record import Record
+from voxshard.launch.site import Partition
 from voxshard.launch.slurm import Array, Cluster
-from voxshard.launch.steps import Step, extract_kind
+from voxshard.launch.steps import Step, extract_kind, missing_shards, shards_by_split
+from voxshard.progress import Progress
 from voxshard.store.layout import FeatureDir, Identity, Plan
 
-PROBE_UTTERANCES = 24
-PROBE_TIMEOUT_S = 60.0
+PROBE_UTTERANCES, PROBE_SHARDS = 500, 20
+"""Of a probe; it ends with what is done of them after `PROBE_S`."""
+PROBE_S = 30.0
+_END_S = 20.0
+"""For a probe to end the batch it is at."""
 _START_S = 5.0
 """Python, imports and reading the manifest, before a task's own clock starts; where nothing was measured."""
+_ON_EITHER = ("torch", "tensorflow")
+"""Frameworks that a GPU makes many times as fast; other encoders run on the CPU wherever they are."""
 _PACKED_COPIES = 2
 """Shards, and the merged file beside them."""
 
@@ -38,6 +47,21 @@ class Rate:
     start_s: float
     """What a task takes besides: Python, imports, loading the model."""
     source: str
+    """How it is known, and from how much work: the less, the rougher."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of one extraction."""
+
+    audio_s: float | None
+    """None before `prepare`, or where nothing was probed."""
+    rate: Rate | None
+
+    @property
+    def task_s(self) -> float | None:
+        """Seconds over all tasks, without their starts; None: not known."""
+        return None if self.audio_s is None or self.rate is None else self.audio_s / self.rate.value
 
 
 @dataclass(frozen=True)
@@ -58,23 +82,40 @@ class Estimate:
     free_bytes: int
 
 
-def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], *, probe: bool = True) -> Estimate:
+def work_left(cluster: Cluster, step: Step, progress: Progress | None = None) -> Work:
+    """What one extraction still has to do.
+
+    Parameters
+    ----------
+    progress : told when an encoder that never ran and needs no GPU is tried here, for half a minute; None: it is not.
+    """
+    name = step.name.removeprefix("extract-")
+    audio_s = _audio_left_s(cluster, name)
+    if not audio_s:
+        return Work(audio_s, None)
+    shares = [cluster.site.partitions[partition] for partition in cluster.options(step).partitions or ()]
+    rate = _measured(cluster, name, shares)
+    if rate is None and progress is not None and extract_kind(cluster.experiment, name) == "extract_cpu":
+        progress.note(f"{step.name}: this encoder was never run here; trying it for up to {PROBE_S:.0f} s")
+        rate = _probed(cluster, name, shares)
+    return Work(audio_s, rate)
+
+
+def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], work: Work) -> Estimate:
     """What these arrays of one extraction will take."""
     assert step.features is not None
-    name = step.name.removeprefix("extract-")
     folder = step.features
     identity = Identity.read(folder.identity) if folder.identity.exists() else None
-    audio_s = _audio_left_s(cluster, folder, identity)
     num_tasks = sum(array.num_tasks for array in arrays)
-    rate = _measured(cluster, name, arrays) or (_probed(cluster, name, arrays) if probe and audio_s else None)
-    hours = None if rate is None or audio_s is None else (audio_s / rate.value + num_tasks * rate.start_s) / 3600
+    rate, task_s = work.rate, work.task_s
+    hours = None if rate is None or task_s is None else (task_s + num_tasks * rate.start_s) / 3600
     share = _weighted(arrays)
     num_bytes = _bytes(identity)
     return Estimate(
         step=step.name,
         num_tasks=num_tasks,
         num_shards=identity.num_shards if identity else None,
-        audio_h=None if audio_s is None else audio_s / 3600,
+        audio_h=None if work.audio_s is None else work.audio_s / 3600,
         rate=rate,
         task_hours=hours,
         gpu_hours=None if hours is None else hours * share[0],
@@ -95,37 +136,49 @@ def _weighted(arrays: Sequence[Array]) -> tuple[float, float | None]:
     return gpus, sum(count * (price or 0.0) for count, price in prices) / total
 
 
-def _audio_left_s(cluster: Cluster, folder: FeatureDir, identity: Identity | None) -> float | None:
+def _audio_left_s(cluster: Cluster, name: str) -> float | None:
     """Seconds of audio that no shard holds yet; None before `prepare`, or where nothing was probed."""
     manifest = cluster.experiment.manifest
     if not manifest.exists():
         return None
-    durations = pq.read_table(manifest, columns=["duration_s"])["duration_s"]
-    if durations.null_count == len(durations):
+    table = pq.read_table(manifest, columns=["duration_s", "split"])
+    if table["duration_s"].null_count == len(table):
         return None
-    if identity is None:
-        return float(pc.sum(durations).as_py() or 0.0)
+    seconds = np.nan_to_num(table["duration_s"].to_numpy().astype(np.float64))
+    splits = cluster.experiment.config.extract[name].splits
+    folder = FeatureDir(cluster.experiment.features(name))
+    groups = shards_by_split(folder, splits)
+    if groups is None:
+        wanted = np.isin(np.array(table["split"].to_pylist(), object), splits) if splits else slice(None)
+        return float(seconds[wanted].sum())
     starts = Plan.read(folder.plan).starts
-    left = 0.0
-    for shard in range(identity.num_shards):
-        if not folder.shard(shard, identity.num_shards).exists():
-            left += pc.sum(durations.slice(starts[shard], starts[shard + 1] - starts[shard])).as_py() or 0.0
-    return left
+    return sum(float(seconds[starts[shard] : starts[shard + 1]].sum()) for shard in missing_shards(folder, groups))
 
 
-def _measured(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None:
-    """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one."""
+def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
+    """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one;
+    of several, from where it worked longest."""
     own = cluster.experiment.config.extract[name].encoder
+    chooses = registry.spec_of(own["name"]).framework in _ON_EITHER
+    on_gpu = extract_kind(cluster.experiment, name) == "extract" and all(share.gpus for share in shares)
     places = [cluster.experiment.features(name)]
     places += [path.parent for path in sorted(cluster.experiment.path.parent.glob("*/features/*/identity.json"))]
+    found: list[tuple[float, Path, list[TaskState]]] = []
     for place in dict.fromkeys(places):
-        states = [state for state in read_progress(place / "progress") if state.audio_s > 0]
-        work_s = sum(map(_work_s, states))
-        if not work_s or not _same_encoder(place, own):
+        if not _same_encoder(place, own):
             continue
-        rate = sum(state.audio_s for state in states) / work_s * _more_workers(cluster, name, states, arrays)
-        return Rate(rate, _start_s(place, states), f"measured in {place}")
-    return None
+        states = [
+            state
+            for state in read_progress(place / "progress")
+            if state.audio_s > 0 and not (chooses and state.device.startswith("cuda") != on_gpu)
+        ]
+        if work_s := sum(map(_work_s, states)):
+            found.append((work_s, place, states))
+    if not found:
+        return None
+    work_s, place, states = max(found, key=lambda item: item[0])
+    rate = sum(state.audio_s for state in states) / work_s * _more_workers(cluster, name, states, shares)
+    return Rate(rate, _start_s(place, states), f"{work_s:,.0f} s of work measured in {place}")
 
 
 def _work_s(state: TaskState) -> float:
@@ -134,13 +187,13 @@ def _work_s(state: TaskState) -> float:
     return max(0.0, waits - state.timers.get("fill_s", 0.0))
 
 
-def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], arrays: Sequence[Array]) -> float:
+def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], shares: Sequence[Partition]) -> float:
     """How many times the workers of then these tasks will have, where it is the workers that do it all."""
     if extract_kind(cluster.experiment, name) != "extract_cpu":
         return 1.0
     given = cluster.experiment.config.extract[name].workers
     then = sum(state.num_workers for state in states) / len(states)
-    return (given or min(array.share.cpus for array in arrays)) / max(then, 1.0)
+    return (given or min(share.cpus for share in shares)) / max(then, 1.0)
 
 
 def _start_s(place: Path, states: Sequence[TaskState]) -> float:
@@ -163,37 +216,58 @@ def _start_s(place: Path, states: Sequence[TaskState]) -> float:
 
 def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
     path = FeatureDir(place).config
-    if not path.exists():
+    try:
+        content = parse_yaml(path.read_text(), where=str(path))
+    except (OSError, ConfigError):  # not a feature set, or somebody else's: no reason not to submit this one
         return False
-    content = parse_yaml(path.read_text(), where=str(path))
     settings = {key: value for key, value in encoder.items() if key != "name"}
+    if not isinstance(content, dict):
+        return False
     return bool(content.get("encoder") == encoder["name"] and content.get("settings", {}) == settings)
 
 
-def _probed(cluster: Cluster, name: str, arrays: Sequence[Array]) -> Rate | None:
-    """Embed a few recordings here, with one worker; only where the cluster would do it on CPUs too."""
-    if extract_kind(cluster.experiment, name) != "extract_cpu":
-        return None
-    cpus = min(array.share.cpus for array in arrays)
+def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
+    """Embed some recordings here, with one worker."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "probe"
         since = time.monotonic()
         try:
-            job = cluster.experiment.extract_jobs(name)[0]
-            words = [*job.command, "--limit", str(PROBE_UTTERANCES), "--workers", "1"]
-            words[words.index("--out") + 1] = str(out)
-            subprocess.run(words, check=True, capture_output=True, timeout=PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL,
-                           env={**os.environ, **(job.environment or {})})  # fmt: skip
-        except (VoxshardError, subprocess.SubprocessError, OSError):
+            jobs = cluster.experiment.extract_jobs(name)
+            _run_for_a_while(_probe_words(jobs[0].command, out), {**os.environ, **(jobs[0].environment or {})})
+        except (VoxshardError, OSError):
             return None
         took_s = time.monotonic() - since
         states = read_progress(out / "progress")
         audio_s = sum(state.audio_s for state in states)
         work_s = sum(map(_work_s, states))
-    if not work_s:
+    if not (audio_s and work_s):
         return None
-    rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or cpus)
-    return Rate(rate, max(0.0, took_s - work_s), f"probe of {PROBE_UTTERANCES} recordings here")
+    rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or min(share.cpus for share in shares))
+    start_s = max(0.0, took_s - work_s) * len(jobs)  # a task starts once for every split
+    return Rate(rate, start_s, f"{work_s:.1f} s of work, tried here")
+
+
+def _probe_words(command: Sequence[str], out: Path) -> list[str]:
+    """An extraction's command line for its first recordings, of whatever split."""
+    words = [*command, "--limit", str(PROBE_UTTERANCES), "--shards", str(PROBE_SHARDS), "--workers", "1"]
+    words[words.index("--out") + 1] = str(out)
+    if "--split" in words:
+        del words[words.index("--split") : words.index("--split") + 2]
+    return words
+
+
+def _run_for_a_while(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a command, tell it to stop after `PROBE_S`, end it if it does not."""
+    none = subprocess.DEVNULL
+    with subprocess.Popen(words, env=environment, stdin=none, stdout=none, stderr=none) as child:
+        try:
+            child.wait(PROBE_S)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_END_S)
+        finally:
+            child.kill()
 
 
 def _bytes(identity: Identity | None) -> int | None:

@@ -143,7 +143,7 @@ class JobOptions(Settings):
     partitions: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
     """Names from the site; the tasks are split over them."""
     tasks: int | None = Field(default=None, ge=1)
-    """Elements of the array (extract only: elsewhere the work says)."""
+    """Elements of the array (extract only: elsewhere the work says); in a site's file the most, see `num_tasks`."""
     minutes: int | None = Field(default=None, ge=1)
     """Time limit of one task."""
     mem_gb: float | None = Field(default=None, gt=0)

@@ -111,8 +111,8 @@ class Element:
         self._write("running")
         try:
             missing = self.step.missing()
-            if self.task not in missing and not (self.step.stage == "extract" and missing):
-                self._write("done", message="was done already")
+            if self.task not in missing and not (missing and self.step.helps(self.task)):
+                self._write("done", message="other tasks are at the rest" if missing else "was done already")
                 return 0
             self._check_inputs()
             code = self._commands()
@@ -185,18 +185,18 @@ class Element:
         for name in self.step.after:
             before = self.cluster.steps[name]
             missing = before.missing()
-            self._raise_if_final(before)
             if not missing:
                 continue
+            self._raise_if_final(before, missing)
             live = sorted({item.job for item in self.cluster.live([name])})
             if not live:
                 live = self._make_again(before, missing)
             self._wait_for(name, live)
 
-    def _raise_if_final(self, before: Step) -> None:
-        """A step that ended with an error of setting or data will not get better by itself."""
+    def _raise_if_final(self, before: Step, missing: Sequence[int]) -> None:
+        """What is missing because of an error of setting or data will not get better by itself."""
         for record in self.cluster.record.tasks(before.name):
-            if record.is_final:
+            if record.is_final and record.task in missing:
                 log = self.cluster.record.logs(before.name) / f"{record.job}.out"
                 raise IncompleteError(
                     f"{before.name}: task {record.task} failed ({record.message}; {log}); mend it, then "

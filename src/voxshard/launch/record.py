@@ -6,7 +6,7 @@ They say what happened; whether a step is done is decided by its results alone (
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Submission:
     cwd: str
     python: str
     submitted: float
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Extraction -> number of its tasks, where fewer were chosen than the site's file says."""
 
 
 @dataclass(frozen=True)

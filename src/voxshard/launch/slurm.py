@@ -68,7 +68,7 @@ class Cluster:
         self.experiment = Experiment(experiment.config, site.container)
         self.site, self.submission = site, submission
         self.record = Record(experiment.path)
-        self.steps = steps_of(self.experiment, site)
+        self.steps = steps_of(self.experiment, site, submission.tasks)
 
     @classmethod
     def of(cls, path: Path, config: Mapping[str, Any] | None = None, site: Mapping[str, Any] | None = None) -> Cluster:
@@ -121,6 +121,11 @@ class Cluster:
             for number, (name, first, elements) in enumerate(pieces)
         ]
 
+    def minutes(self, options: JobOptions, share: Partition, growth: float = 1.0) -> int:
+        """Time limit of one task on a partition, in minutes."""
+        wanted = round((options.minutes or share.max_minutes or 60) * growth)
+        return min(wanted, share.max_minutes or wanted)
+
     def _array(
         self,
         step: Step,
@@ -135,8 +140,7 @@ class Cluster:
     ) -> Array:
         share = self.site.partitions[partition]
         growth = (options.growth or 1.0) ** (automatic - 1)
-        minutes = round((options.minutes or share.max_minutes or 60) * growth)
-        minutes = min(minutes, share.max_minutes or minutes)
+        minutes = self.minutes(options, share, growth)
         mem_gb = options.mem_gb or share.mem_gb
         mem_gb = None if mem_gb is None else mem_gb * growth
         throttle = options.throttle or self.site.throttle
@@ -340,7 +344,7 @@ def _sbatch_text(folder: Path, parameters: Mapping[str, Any], command: str) -> s
 def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Submission]:
     """An experiment made ready for its first submission; paths are absolute from here on.
 
-    An experiment that was submitted before keeps its token, so that its jobs are still known.
+    An experiment that was submitted before keeps its token, so that its jobs are still known, and its numbers of tasks.
     """
     if site.scheduler == "none":
         raise ConfigError(f"site {site.name} has no SLURM; use `voxshard run` for this machine")
@@ -350,9 +354,11 @@ def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Subm
         )
     experiment = Experiment(experiment.config.model_copy(update={"out": experiment.path.absolute()}))
     record = Record(experiment.path)
-    token = record.submission().token if record.is_there else uuid.uuid4().hex[:12]
+    before = record.submission() if record.is_there else None
+    token = before.token if before else uuid.uuid4().hex[:12]
     cluster = queue.setting("ClusterName") or ""
-    return experiment, Submission(token, cluster, str(Path.cwd()), sys.executable, time.time())
+    tasks = before.tasks if before else {}
+    return experiment, Submission(token, cluster, str(Path.cwd()), sys.executable, time.time(), tasks)
 
 
 def begin(cluster: Cluster) -> None:
@@ -412,7 +418,7 @@ def _request_repairs(cluster: Cluster) -> list[Path]:
             request.parent.mkdir(parents=True, exist_ok=True)
             request.touch()
             requests.append(request)
-    cluster.steps = steps_of(cluster.experiment, cluster.site)
+    cluster.steps = steps_of(cluster.experiment, cluster.site, cluster.submission.tasks)
     return requests
 
 

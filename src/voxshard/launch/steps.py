@@ -5,11 +5,12 @@ Everything is worked out from the experiment's files, so that any process on any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxshard.encoders import registry
+from voxshard.extraction.claims import is_leased
 from voxshard.launch.experiment import Experiment, Training
 from voxshard.launch.local import Job
 from voxshard.launch.site import Site
@@ -47,14 +48,21 @@ class Step:
     """Task -> what it runs, one after the other."""
     missing: Callable[[], list[int]] = field(repr=False)
     """Tasks whose results are not there (yet); empty: the step is done."""
+    helps: Callable[[int], bool] = field(default=lambda task: False, repr=False)
+    """Task with nothing missing of its own -> whether it finds something to do among what others miss."""
     features: FeatureDir | None = None
 
 
-def steps_of(experiment: Experiment, site: Site) -> dict[str, Step]:
-    """The steps by name, in an order in which they can be submitted."""
+def steps_of(experiment: Experiment, site: Site, chosen: Mapping[str, int] | None = None) -> dict[str, Step]:
+    """The steps by name, in an order in which they can be submitted.
+
+    Parameters
+    ----------
+    chosen : extraction -> number of tasks, where fewer were chosen than the site's file says (see `num_tasks`).
+    """
     found = [_prepare(experiment)]
     for name in experiment.config.extract:
-        makers = [_extract(experiment, site, name)]
+        makers = [_extract(experiment, site, name, (chosen or {}).get(name))]
         if repair_request(experiment, name).parent.exists():
             makers.append(_repair(experiment, name))
         found += [*makers, _merge(experiment, name, tuple(step.name for step in makers))]
@@ -71,13 +79,22 @@ def steps_of(experiment: Experiment, site: Site) -> dict[str, Step]:
     return {step.name: step for step in found}
 
 
-def num_extract_tasks(experiment: Experiment, site: Site, name: str) -> int:
-    """Array elements of one extraction."""
+def given_tasks(experiment: Experiment, name: str) -> int | None:
+    """Array elements of one extraction as the experiment's config has it; None: that is left to the site."""
     jobs = experiment.config.jobs
-    for options in (jobs.get(f"extract-{name}"), jobs.get("extract"), site.options(extract_kind(experiment, name))):
+    for options in (jobs.get(f"extract-{name}"), jobs.get("extract")):
         if options is not None and options.tasks is not None:
             return options.tasks
-    return 1
+    return None
+
+
+def _num_tasks(experiment: Experiment, site: Site, name: str, chosen: int | None) -> int:
+    """Array elements of one extraction."""
+    given = given_tasks(experiment, name)
+    if given is not None:
+        return given
+    most = site.options(extract_kind(experiment, name)).tasks or 1
+    return most if chosen is None else min(most, chosen)
 
 
 def extract_kind(experiment: Experiment, name: str) -> str:
@@ -110,32 +127,32 @@ def _prepare(experiment: Experiment) -> Step:
     return Step("prepare", "prepare", (), 1, commands, missing)
 
 
-def _extract(experiment: Experiment, site: Site, name: str) -> Step:
+def _extract(experiment: Experiment, site: Site, name: str, chosen: int | None) -> Step:
     folder = FeatureDir(experiment.features(name))
-    count = num_extract_tasks(experiment, site, name)
+    count = _num_tasks(experiment, site, name, chosen)
     splits = experiment.config.extract[name].splits
 
     def commands(task: int) -> list[Command]:
         return [Command(job, is_shared=True) for job in experiment.extract_jobs(name)]
 
     def missing() -> list[int]:
-        groups = _shards_by_split(folder, splits)
+        groups = shards_by_split(folder, splits)
         if groups is None:
             return list(range(count))
-        there = {path.name for path in folder.shards.glob("*.h5")} if folder.shards.exists() else set()
-        total = Identity.read(folder.identity).num_shards
         # Task i of n starts with shards i, i+n, ... of each split: those missing say whose work was lost.
-        return sorted({
-            position % count
-            for group in groups
-            for position, shard in enumerate(group)
-            if folder.shard(shard, total).name not in there
-        })  # fmt: skip
+        lost = set(missing_shards(folder, groups))
+        return sorted({position % count for group in groups for position, shard in enumerate(group) if shard in lost})
 
-    return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, folder)
+    def helps(task: int) -> bool:
+        groups = shards_by_split(folder, splits)
+        if groups is None or task >= min(count, max(map(len, groups), default=0)):
+            return False  # more tasks than shards: it never had one of its own
+        return any(not is_leased(folder, shard) for shard in missing_shards(folder, groups))
+
+    return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, helps, folder)
 
 
-def _shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]] | None:
+def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]] | None:
     """The shards each extraction of a set makes, in its order; None before there is a plan."""
     if not (folder.identity.exists() and folder.plan.exists() and folder.manifest.exists()):
         return None
@@ -149,6 +166,13 @@ def _shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int
     return [[shard for shard, start in enumerate(first) if names[start] == split] for split in splits]
 
 
+def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Of these shards, those that nobody has published."""
+    there = {path.name for path in folder.shards.glob("*.h5")} if folder.shards.exists() else set()
+    total = Identity.read(folder.identity).num_shards
+    return [shard for group in groups for shard in group if folder.shard(shard, total).name not in there]
+
+
 def repair_request(experiment: Experiment, name: str) -> Path:
     """While this file is there, the recordings of a feature set that failed are to be tried again."""
     return experiment.jobs / f"repair-{name}" / "wanted"
@@ -160,7 +184,7 @@ def _repair(experiment: Experiment, name: str) -> Step:
     return Step(
         f"repair-{name}", "repair", (f"extract-{name}",), 1,
         lambda task: [Command(experiment.repair_job(name), request=request)],
-        lambda: [0] if request.exists() else [], folder,
+        lambda: [0] if request.exists() else [], features=folder,
     )  # fmt: skip
 
 
@@ -177,7 +201,7 @@ def _merge(experiment: Experiment, name: str, after: tuple[str, ...]) -> Step:
 
     return Step(
         f"merge-{name}", "merge", after, 1,
-        lambda task: [Command(experiment.merge_job(name))], missing, folder,
+        lambda task: [Command(experiment.merge_job(name))], missing, features=folder,
     )  # fmt: skip
 
 

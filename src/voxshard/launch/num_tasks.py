@@ -1,0 +1,114 @@
+"""How many tasks an extraction gets: those of the site's file, or fewer, so that starting them costs little.
+
+Every task starts once: interpreter, imports, an image, the model. What is chosen is kept with the submission, so that
+every process of the experiment counts the same tasks; a number in the experiment's config is obeyed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from voxshard.launch.estimate import Work, work_left
+from voxshard.launch.slurm import Cluster
+from voxshard.launch.steps import Step, given_tasks
+from voxshard.progress import Progress
+
+START_SHARE = 0.02
+"""Of a task's time, at most, for starting."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tasks of one extraction whose work is known."""
+
+    step: str
+    asked: int
+    """By the config or the site's file."""
+    best: int
+    """Most that start in `START_SHARE` of their time; at least one, and as many as end within their time limit."""
+    num_tasks: int
+    """That are submitted."""
+    is_fewer: bool
+    """Than the site's file asks for."""
+    work_s: float
+    """Of all tasks together, without their starts."""
+    start_s: float
+    """Of one task."""
+
+    def start_share(self, num_tasks: int) -> float:
+        """Of a task's time, for starting, with so many tasks."""
+        return self.start_s / (self.start_s + self.work_s / num_tasks)
+
+    @property
+    def is_notable(self) -> bool:
+        """Whether a person should know of it."""
+        return self.is_fewer or self.start_share(self.num_tasks) > START_SHARE
+
+    def line(self) -> str:
+        """What, why, and how to have it otherwise."""
+        num, option = self.num_tasks, f"--set jobs.{self.step}.tasks="
+        minutes = (self.start_s + self.work_s / num) / 60
+        head = f"{self.step}: {num:,} task{'s' if num > 1 else ''} of about {minutes:,.1f} min"
+        costs = f"starting one takes {self.start_s:,.0f} s, {self.start_share(num):.1%} of its time"
+        if self.is_fewer:
+            all_of_them = f"{self.start_share(self.asked):.1%} with {self.asked:,}"
+            return f"{head}, not the site's {self.asked:,}: {costs} ({all_of_them}); for more {option}N"
+        if num > self.best:
+            return f"{head}: {costs}; {self.start_share(self.best):.1%} with {option}{self.best}"
+        return f"{head}: {costs}; {'with fewer they would meet their time limit' if num > 1 else 'it is all the work'}"
+
+
+def known_work(cluster: Cluster, progress: Progress, *, of_all: bool) -> dict[str, Work]:
+    """Step -> what is left, of the extractions that miss something; see `work_left`.
+
+    Parameters
+    ----------
+    of_all : also of those whose number of tasks is not open to choice.
+    """
+    return {
+        step.name: work_left(cluster, step, progress)
+        for step in _with_tasks(cluster, {}).steps.values()
+        if step.stage == "extract"
+        and (num_missing := len(step.missing()))
+        and (of_all or (num_missing > 1 and _given(cluster, step) is None))
+    }
+
+
+def fitted(cluster: Cluster, works: Mapping[str, Work]) -> tuple[Cluster, list[Choice]]:
+    """The same experiment with the numbers of tasks that suit its work, and why; what is not known stays as it was."""
+    known = {name: (work.task_s, work.rate.start_s) for name, work in works.items() if work.task_s and work.rate}
+    tasks = {name: count for name, count in cluster.submission.tasks.items() if f"extract-{name}" not in known}
+    asked = _with_tasks(cluster, tasks)
+    choices = []
+    for name, (work_s, start_s) in known.items():
+        step = asked.steps[name]
+        num = len(step.missing())
+        best = _best(cluster, step, work_s, start_s, num)
+        is_fewer = best < num and _given(cluster, step) is None
+        if is_fewer:
+            tasks[name.removeprefix("extract-")] = best
+        choices.append(Choice(name, step.num_tasks, best, num, is_fewer, work_s, start_s))
+    found = _with_tasks(cluster, tasks)
+    return found, [replace(choice, num_tasks=len(found.steps[choice.step].missing())) for choice in choices]
+
+
+def _best(cluster: Cluster, step: Step, work_s: float, start_s: float, most: int) -> int:
+    """See `Choice.best`. By the share alone a task takes at most a hundred times its start, so nobody waits long for
+    what is saved; one that met its time limit would start again, and nothing were saved."""
+    options = cluster.options(step)
+    limit_s = 60 * min(cluster.minutes(options, cluster.site.partitions[name]) for name in options.partitions or ())
+    within_s = limit_s - cluster.site.signal_delay_s - start_s
+    if start_s <= 0 or within_s <= 0:
+        return most
+    by_share = math.floor(work_s / start_s * START_SHARE / (1 - START_SHARE))
+    return min(most, max(1, by_share, math.ceil(work_s / within_s)))
+
+
+def _given(cluster: Cluster, step: Step) -> int | None:
+    return given_tasks(cluster.experiment, step.name.removeprefix("extract-"))
+
+
+def _with_tasks(cluster: Cluster, tasks: Mapping[str, int]) -> Cluster:
+    return Cluster(cluster.experiment, cluster.site, replace(cluster.submission, tasks=dict(tasks)))
