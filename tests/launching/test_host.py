@@ -104,3 +104,11 @@ def test_what_failed_for_good_stops_the_chain_only_while_it_is_missing(
         run("merge-one", 0)
     folder.shard(2, 3).touch()
     assert run("merge-one", 0) == "started"
+
+
+def test_shards_that_were_merged_and_deleted_are_not_missing(run: RunElement, folder: FeatureDir) -> None:
+    assert run("extract-one", 0) == "started"
+    files.publish_json(
+        folder.summary, {"format_version": 1, "merge_id": "m", "stale": False, "shards": {"deleted": True}}
+    )
+    assert run("extract-one", 0) == "was done already"

@@ -30,7 +30,7 @@ FACTS = {"stages": {"extract": {"partitions": "gpu_a100", "minutes": 600, "tasks
 
 def fitted(own: Cluster, audio_s: float) -> tuple[Cluster, Choice]:
     prepared(own.experiment, [audio_s / 100] * 100)
-    found, (choice,) = num_tasks.fitted(own, num_tasks.known_work(own, Silent(), of_all=True))
+    found, (choice,) = num_tasks.fitted(own, num_tasks.known_work(own, Silent()))
     return found, choice
 
 
@@ -86,7 +86,7 @@ def test_tasks_are_not_made_longer_than_their_time_limit(tmp_path: Path) -> None
 def test_without_a_manifest_or_an_earlier_run_the_sites_number_is_used(tmp_path: Path) -> None:
     own = cluster(tmp_path, "now", "ecapa", facts=FACTS)
     for _ in range(2):
-        found, choices = num_tasks.fitted(own, num_tasks.known_work(own, Silent(), of_all=False))
+        found, choices = num_tasks.fitted(own, num_tasks.known_work(own, Silent()))
         assert (found.steps["extract-one"].num_tasks, choices) == (8, [])
         prepared(own.experiment, [HALF_HOUR])
 
@@ -175,17 +175,19 @@ def test_a_second_submit_weighs_what_is_left_and_leaves_what_is_done(cli: Cli, t
     assert cli.num_tasks() == 2
 
 
-def test_a_cpu_encoder_that_never_ran_is_tried_before_its_tasks_are_counted(
+def test_a_cpu_encoder_that_never_ran_is_tried_by_the_dry_run_which_gives_advice_and_submit_does_as_it_said(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def probed(*_: Any) -> Rate:
         asked.append(True)
-        return Rate(50.0, 20.0, "a probe")
+        return Rate(50.0, 20.0, "a probe", is_probe=True)
 
     asked: list[bool] = []
     monkeypatch.setattr("voxshard.launch.estimate._probed", probed)
     prepared(cluster(tmp_path, "now", "mfcc").experiment, [3 * HALF_HOUR])
-    cli.submit("--set", "jobs.extract.tasks=8")
-    assert asked == [], "there is nothing to choose"
-    assert "extract-one: this encoder was never run here; trying it for up to 30 s" in cli.submit()
-    assert (asked, cli.num_tasks()) == ([True], 5)
+    told = cli.submit("--dry-run")
+    assert "extract-one: this encoder was never run here; trying it for up to 30 s" in told
+    assert "extract-one: 8 tasks of about " in told
+    assert "1.8% with --set jobs.extract-one.tasks=5" in told
+    cli.submit()
+    assert (cli.num_tasks(), len(asked)) == (8, 1), "nobody waits for a trial to submit"

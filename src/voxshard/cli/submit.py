@@ -46,9 +46,7 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
         return
     doctor.require(doctor.check_runtimes(cluster.experiment), EnvironmentProblemError)
     doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
-    with drawing() as progress:
-        works = num_tasks.known_work(cluster, progress, of_all=False)
-    cluster, choices = num_tasks.fitted(cluster, works)
+    cluster, choices = num_tasks.fitted(cluster, num_tasks.known_work(cluster))
     for choice in choices:
         if choice.is_fewer:
             say(choice.line())
@@ -65,7 +63,7 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
 def _show(cluster: slurm.Cluster) -> None:
     """Scripts to stdout, costs to stderr."""
     with drawing() as progress:
-        works = num_tasks.known_work(cluster, progress, of_all=True)
+        works = num_tasks.known_work(cluster, progress)
     cluster, choices = num_tasks.fitted(cluster, works)
     drafts = cluster.draft(cluster.todo())
     for arrays in drafts.values():

@@ -48,6 +48,8 @@ class Rate:
     """What a task takes besides: Python, imports, loading the model."""
     source: str
     """How it is known, and from how much work: the less, the rougher."""
+    is_probe: bool = False
+    """Of a trial here, not of a task."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | 
         return None
     rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or min(share.cpus for share in shares))
     start_s = max(0.0, took_s - work_s) * len(jobs)  # a task starts once for every split
-    return Rate(rate, start_s, f"{work_s:.1f} s of work, tried here")
+    return Rate(rate, start_s, f"{work_s:.1f} s of work, tried here", is_probe=True)
 
 
 def _probe_words(command: Sequence[str], out: Path) -> list[str]:

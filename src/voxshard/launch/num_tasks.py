@@ -60,36 +60,32 @@ class Choice:
         return f"{head}: {costs}; {'with fewer they would meet their time limit' if num > 1 else 'it is all the work'}"
 
 
-def known_work(cluster: Cluster, progress: Progress, *, of_all: bool) -> dict[str, Work]:
-    """Step -> what is left, of the extractions that miss something; see `work_left`.
-
-    Parameters
-    ----------
-    of_all : also of those whose number of tasks is not open to choice.
-    """
+def known_work(cluster: Cluster, progress: Progress | None = None) -> dict[str, Work]:
+    """Step -> what is left, of the extractions that miss something; see `work_left`."""
     return {
         step.name: work_left(cluster, step, progress)
         for step in _with_tasks(cluster, {}).steps.values()
-        if step.stage == "extract"
-        and (num_missing := len(step.missing()))
-        and (of_all or (num_missing > 1 and _given(cluster, step) is None))
+        if step.stage == "extract" and step.missing()
     }
 
 
 def fitted(cluster: Cluster, works: Mapping[str, Work]) -> tuple[Cluster, list[Choice]]:
-    """The same experiment with the numbers of tasks that suit its work, and why; what is not known stays as it was."""
-    known = {name: (work.task_s, work.rate.start_s) for name, work in works.items() if work.task_s and work.rate}
+    """The same experiment with the numbers of tasks that suit its work, and why.
+
+    What is not known, or from a trial alone, stays as it was: a submit does not wait for one, and does as its dry run.
+    """
+    known = {name: (work.task_s, work.rate) for name, work in works.items() if work.task_s and work.rate}
     tasks = {name: count for name, count in cluster.submission.tasks.items() if f"extract-{name}" not in known}
     asked = _with_tasks(cluster, tasks)
     choices = []
-    for name, (work_s, start_s) in known.items():
+    for name, (work_s, rate) in known.items():
         step = asked.steps[name]
         num = len(step.missing())
-        best = _best(cluster, step, work_s, start_s, num)
-        is_fewer = best < num and _given(cluster, step) is None
+        best = _best(cluster, step, work_s, rate.start_s, num)
+        is_fewer = best < num and not rate.is_probe and _given(cluster, step) is None
         if is_fewer:
             tasks[name.removeprefix("extract-")] = best
-        choices.append(Choice(name, step.num_tasks, best, num, is_fewer, work_s, start_s))
+        choices.append(Choice(name, step.num_tasks, best, num, is_fewer, work_s, rate.start_s))
     found = _with_tasks(cluster, tasks)
     return found, [replace(choice, num_tasks=len(found.steps[choice.step].missing())) for choice in choices]
 

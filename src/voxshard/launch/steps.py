@@ -15,6 +15,7 @@ from voxshard.launch.experiment import Experiment, Training
 from voxshard.launch.local import Job
 from voxshard.launch.site import Site
 from voxshard.learning.settings import TrainConfig
+from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.layout import FeatureDir, Identity, Plan
 from voxshard.store.merged import read_summary
 
@@ -167,7 +168,9 @@ def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]
 
 
 def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[int]:
-    """Of these shards, those that nobody has published."""
+    """Of these shards, those that nobody has published; none once they were merged and deleted."""
+    if deleted_after_merge(folder):
+        return []
     there = {path.name for path in folder.shards.glob("*.h5")} if folder.shards.exists() else set()
     total = Identity.read(folder.identity).num_shards
     return [shard for group in groups for shard in group if folder.shard(shard, total).name not in there]
