@@ -90,7 +90,7 @@ def test_tasks_are_split_over_several_partitions(experiment: MakeExperiment) -> 
 
 
 def test_a_dry_run_knows_the_cost_from_an_earlier_run_and_the_accounting_agrees(experiment: MakeExperiment) -> None:
-    run = experiment({"SLOW_MFCC_S": "1.2"})  # sleep, so that the machine's load matters little
+    run = experiment({"SLOW_MFCC_S": "1.8"})  # sleep, so that the machine's load matters little
     first = {
         **SLOW,
         "prepare": {**SLOW["prepare"], "limit": 60},
