@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxshard import manifest as manifests
 from voxshard.errors import DuplicateIdError, FormatVersionError, ManifestError
-from voxshard.manifest import COLUMNS, Manifest, Utterance
+from voxshard.manifest import COLUMNS, Manifest, ManifestFile, Utterance
 
 ODD = ["a/b c.wav", "quo\"te's.wav", "new\nline.wav", "größe 語.wav", "tab\t.wav", "😀.wav", r"caf\xe9.wav"]
 
@@ -177,3 +178,22 @@ def test_writing_replaces_the_file_whole(tmp_path: Path) -> None:
 def test_an_id_that_hdf5_cannot_hold_is_refused() -> None:
     with pytest.raises(ManifestError, match="an utterance_id holds a NUL character"):
         Manifest.from_rows([{"utterance_id": "a\0b", "path": "a"}], root="corpus", corpus="folder")
+
+
+def test_rows_are_read_from_the_file_across_its_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "ROW_GROUP", 4)
+    manifest = made(*({"utterance_id": f"u{n}", "path": f"{n}.wav", "duration_s": n / 2} for n in range(10)))
+    manifest.write(tmp_path / "m.parquet")
+    assert pq.ParquetFile(tmp_path / "m.parquet").num_row_groups == 3
+    file = ManifestFile(tmp_path / "m.parquet")
+    everything = list(manifest.utterances())
+    for start in range(11):
+        for stop in range(start, 11):
+            assert list(file.utterances(start, stop)) == everything[start:stop]
+
+
+def test_rows_stay_those_of_the_file_that_was_opened(tmp_path: Path) -> None:
+    made({"utterance_id": "a", "path": "old.wav"}).write(tmp_path / "m.parquet")
+    file = ManifestFile(tmp_path / "m.parquet")
+    made({"utterance_id": "a", "path": "new.wav"}).write(tmp_path / "m.parquet")
+    assert [utterance.path for utterance in file.utterances(0, 1)] == ["old.wav"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -38,6 +40,10 @@ COLUMNS: dict[str, pa.DataType] = {
 
 
 _REQUIRED = ("utterance_id", "path")
+_OF_UTTERANCE = ("utterance_id", "path", "start_s", "end_s", "duration_s", "num_bytes", "problem")
+
+ROW_GROUP = 32_768
+"""Rows of the file that are read together by who wants a few of them."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,8 @@ class Manifest:
         about = {"format_version": FORMAT_VERSION, "root": self.root, "corpus": self.corpus}
         text = json.dumps(about).encode()  # ASCII: a root that is not UTF-8 travels as escaped surrogates
         with files.publish(path) as stream:
-            pq.write_table(self.table.replace_schema_metadata({b"voxshard": text}), stream, compression="zstd")
+            table = self.table.replace_schema_metadata({b"voxshard": text})
+            pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -158,7 +165,8 @@ class Manifest:
         FormatVersionError : written by a newer voxshard.
         """
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:
+                table = file.read(use_threads=False)  # threads keep the memory they read with
         except FileNotFoundError as exc:
             raise ManifestError(
                 f"{path}: no such manifest; make it with `voxshard prepare FORMAT ROOT --out {path}`"
@@ -206,11 +214,7 @@ class Manifest:
 
     def utterances(self, start: int = 0, stop: int | None = None) -> Iterator[Utterance]:
         """Rows `start` to `stop`, as what decoding needs."""
-        part = self.table.slice(start, None if stop is None else stop - start)
-        columns = ("utterance_id", "path", "start_s", "end_s", "duration_s", "num_bytes", "problem")
-        for batch in part.select(columns).to_batches(max_chunksize=4096):
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield Utterance(*values)
+        return _utterances(self.table.slice(start, None if stop is None else stop - start))
 
     def content_digest(self) -> str:
         """SHA-256 of what decides which audio is read: id, path, start and end of every row, in order.
@@ -223,6 +227,31 @@ class Manifest:
                 path = os.fsdecode(path) if isinstance(path, bytes) else path
                 digest.update(json.dumps([name, path, start_s, end_s]).encode())
         return digest.hexdigest()
+
+
+class ManifestFile:
+    """The rows of a manifest, read from its file when they are asked for, so that a large corpus takes no memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Keeps the file open: a manifest that is made anew meanwhile is another file."""
+        self._file = pq.ParquetFile(path)
+        about = self._file.metadata
+        sizes = (about.row_group(number).num_rows for number in range(about.num_row_groups))
+        self._starts = list(itertools.accumulate(sizes, initial=0))
+
+    def utterances(self, start: int, stop: int) -> Iterator[Utterance]:
+        """Rows `start` to `stop`, as what decoding needs."""
+        if start >= stop:
+            return
+        first, last = (np.searchsorted(self._starts, [start, stop - 1], "right") - 1).tolist()
+        groups = self._file.read_row_groups(range(first, last + 1), columns=_OF_UTTERANCE, use_threads=False)
+        yield from _utterances(groups.slice(start - self._starts[first], stop - start))
+
+
+def _utterances(table: pa.Table) -> Iterator[Utterance]:
+    for batch in table.select(_OF_UTTERANCE).to_batches(max_chunksize=4096):
+        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield Utterance(*values)
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:

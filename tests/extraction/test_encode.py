@@ -55,6 +55,22 @@ def test_the_self_check_measures_what_padding_does() -> None:
     assert deviation > 1
 
 
+def test_the_self_check_goes_where_batches_go_so_that_no_other_thread_needs_their_buffers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = ToyEncoder("toy", ToySettings(), {})
+    started: list[int] = []
+
+    def start(features: np.ndarray, lengths: np.ndarray) -> Callable[[], list[Output]]:
+        started.append(len(lengths))
+        return ToyEncoder.start(encoder, features, lengths)
+
+    monkeypatch.setattr(encoder, "start", start)
+    shard = encode(encoder, noise(400, 1600, 3000, 3200), 0.4)
+    shard.check()
+    assert started == encoder.batch_sizes == [2, 2, 1, 1]
+
+
 def test_running_out_of_memory_halves_the_budget_says_so_and_loses_nothing() -> None:
     encoder = ToyEncoder("toy", ToySettings(max_batch_samples=5 * 1600), {})
     notes: list[str] = []

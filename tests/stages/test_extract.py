@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import toy_encoder
@@ -20,7 +23,7 @@ from voxshard.manifest import Manifest
 from voxshard.progress import Silent
 from voxshard.stages import extract, retry
 from voxshard.stages.base import Task
-from voxshard.stages.extract import ExtractConfig, ExtractResult
+from voxshard.stages.extract import ExtractConfig, Extraction, ExtractResult
 from voxshard.store.layout import Plan
 from voxshard.store.shard import read_shard, verify_shard
 
@@ -264,3 +267,26 @@ def test_what_a_process_in_another_pid_namespace_writes_is_left_alone(tmp_path: 
         pytest.skip("needs the right to make a pid namespace")
     assert files.sweep_temporaries(tmp_path) == []
     assert len(files.sweep_temporaries(tmp_path, everything=True)) == 1
+
+
+def test_a_task_keeps_nothing_per_utterance_of_manifest_and_plan(tmp_path: Path) -> None:
+    def kept(count: int) -> tuple[int, int]:
+        """Bytes of Python and of Arrow that an open extraction of so many utterances in four shards holds."""
+        rows = [{"utterance_id": f"utterance-{n:06d}", "path": f"{n}.wav", "duration_s": 1.0} for n in range(count)]
+        Manifest.from_rows(rows, root=tmp_path, corpus="folder").write(tmp_path / f"{count}.parquet")
+        config = config_of(tmp_path / f"{count}.parquet", tmp_path / str(count))
+        del rows
+        Extraction.open(config, Task())
+        gc.collect()
+        before = pa.total_allocated_bytes()
+        tracemalloc.start()
+        extraction = Extraction.open(config, Task())
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0], pa.total_allocated_bytes() - before
+        tracemalloc.stop()
+        assert [len(extraction.utterances_of(shard)) for shard in extraction.shards_of(None)] == [count // 4] * 4
+        return held
+
+    few, many = kept(400), kept(4000)
+    assert many[0] - few[0] < 3600  # not a byte for each utterance
+    assert many[1] - few[1] < 3600

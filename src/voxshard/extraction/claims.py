@@ -10,7 +10,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from voxshard import files
@@ -31,15 +31,15 @@ class Claims:
         *,
         index: int,
         count: int,
-        audio_s: Mapping[int, float] | None = None,
+        audio_s: Sequence[float] | None = None,
     ) -> None:
         """
         Parameters
         ----------
         shards : those that should exist in the end.
         index, count : this is task `index` of `count`.
-        audio_s : seconds of audio of each; much longer ones are done first, so that no task starts one at the end
-            that the others then wait for. Shards of about the same length keep their order.
+        audio_s : seconds of audio of each shard of the plan; much longer ones are done first, so that no task starts
+            one at the end that the others then wait for. Shards of about the same length keep their order.
         """
         self._folder = folder
         self._num_shards = num_shards

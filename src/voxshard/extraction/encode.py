@@ -108,12 +108,11 @@ class ShardEncoder:
         The largest deviation from what their batches gave, in units of the output's rms; None where every batch
         holds one utterance anyway.
         """
-        deviations = []
-        for check in self._checks:
-            with self._timers.measure("encode_s"):
-                alone = self._encoder.encode(*collate([check.features], self._encoder.info.batch_policy))[0]
-            deviations.append(deviation_rms(check.output, alone))
-        return max(deviations, default=None)
+        policy = self._encoder.info.batch_policy
+        with self._timers.measure("encode_s"):
+            waiting = [self._encoder.start(*collate([check.features], policy)) for check in self._checks]
+            alone = [wait()[0] for wait in waiting]
+        return max(map(deviation_rms, [check.output for check in self._checks], alone), default=None)
 
     def _encode_pending(self, *, keep_rest: bool) -> None:
         batches = self._batches(self._pending)

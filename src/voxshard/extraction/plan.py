@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.encoders.base import EncoderInfo
 from voxshard.manifest import Manifest
-from voxshard.store.layout import Plan
+from voxshard.store.layout import Plan, Texts
 
 CPU_SHARD_S = 20 * 60.0
 GPU_SHARD_S = 4 * 3600.0
@@ -46,7 +49,44 @@ def make_plan(manifest: Manifest, info: EncoderInfo, *, num_shards: int | None =
         for first, last in _cut(weights[start:stop], size[start:stop], target):
             shard[start + first : start + last] = count
             count += 1
-    return Plan(manifest.ids, shard)
+    return Plan(Texts(manifest.table["utterance_id"].combine_chunks()), shard)
+
+
+@dataclass(frozen=True)
+class ShardTable:
+    """What a task keeps of plan and manifest while it works: a few facts per shard, nothing per utterance."""
+
+    starts: Sequence[int]
+    """First manifest row of each shard, and the end."""
+    splits: Sequence[str | None]
+    """Of each shard."""
+    audio_s: Sequence[float] | None
+    """Seconds of audio of each shard; None where nothing was probed."""
+
+    @classmethod
+    def of(cls, plan: Plan, manifest: Manifest) -> ShardTable:
+        """Gather the facts."""
+        starts = plan.starts
+        splits = manifest.table["split"].take(pa.array(starts[:-1])).to_pylist()
+        audio_s = None
+        if manifest.table["duration_s"].null_count < len(manifest):
+            audio_s = np.add.reduceat(np.nan_to_num(_column(manifest, "duration_s")), starts[:-1]).tolist()
+        return cls(starts.tolist(), splits, audio_s)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def rows(self, shard: int) -> tuple[int, int]:
+        """First manifest row of a shard, and the one after its last."""
+        return self.starts[shard], self.starts[shard + 1]
+
+    def num_utterances(self, shards: Sequence[int]) -> int:
+        """Of all these shards."""
+        return sum(self.starts[shard + 1] - self.starts[shard] for shard in shards)
+
+    def total_audio_s(self, shards: Sequence[int]) -> float | None:
+        """Seconds of audio of all these shards; None where nothing was probed."""
+        return None if self.audio_s is None else sum(self.audio_s[shard] for shard in shards)
 
 
 def _column(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:

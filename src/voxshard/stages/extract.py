@@ -13,8 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 from pydantic import Field
 
 from voxshard import files
@@ -29,11 +28,12 @@ from voxshard.extraction.freeze import freeze, known_hashes
 from voxshard.extraction.gpu import GpuRecorder, open_reader
 from voxshard.extraction.heartbeat import Heartbeat, TaskState, progress_file
 from voxshard.extraction.pipeline import Pipeline, ShardResult, ShardWork
+from voxshard.extraction.plan import ShardTable
 from voxshard.extraction.pool import DecodePool
 from voxshard.extraction.telemetry import Timers, advice
-from voxshard.manifest import Manifest
+from voxshard.manifest import Manifest, ManifestFile, Utterance
 from voxshard.stages.base import Task
-from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.merged import read_summary
 from voxshard.store.shard import ShardHeader, write_shard
 
@@ -113,10 +113,10 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
     claims = Claims(
         extraction.folder,
         chosen,
-        extraction.plan.num_shards,
+        len(extraction.shards),
         index=task.index,
         count=task.count,
-        audio_s=extraction.audio_by_shard(chosen),
+        audio_s=extraction.shards.audio_s,
     )
     todo = claims.missing()
     if todo and not plan_only:
@@ -124,8 +124,9 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
             extraction.encode(
                 extraction.whole_shards(claims),
                 extraction.publish,
-                rows=[extraction.plan.rows(shard) for shard in todo],
                 num_shards=len(chosen),
+                num_utterances=extraction.shards.num_utterances(todo),
+                audio_s=extraction.shards.total_audio_s(todo),
                 on_beat=claims.touch,
                 on_published=claims.release,
             )
@@ -155,14 +156,16 @@ class Extraction:
         config: ExtractConfig,
         task: Task,
         folder: FeatureDir,
-        manifest: Manifest,
+        root: str,
         encoder: Encoder,
         settings: EncoderSettings,
         identity: Identity,
-        plan: Plan,
+        shards: ShardTable,
     ) -> None:
-        self.config, self.task, self.folder, self.manifest = config, task, folder, manifest
-        self.encoder, self.settings, self.identity, self.plan = encoder, settings, identity, plan
+        """`root` is where the manifest's relative paths start from."""
+        self.config, self.task, self.folder, self.root = config, task, folder, root
+        self.encoder, self.settings, self.identity, self.shards = encoder, settings, identity, shards
+        self._rows = ManifestFile(config.manifest)
         self.timers = Timers()
         self.failures: Counter[str] = Counter()
         self.num_ok = 0
@@ -187,37 +190,32 @@ class Extraction:
             files.publish_bytes(folder.config, dump_yaml(config.model_dump(mode="json")).encode())
         for path in (folder.path, folder.shards, folder.progress):
             files.sweep_temporaries(path)
-        return cls(config, task, folder, manifest, encoder, settings, identity, plan)
+        shards = ShardTable.of(plan, manifest)
+        extraction = cls(config, task, folder, manifest.root, encoder, settings, identity, shards)
+        del manifest, plan
+        pa.default_memory_pool().release_unused()
+        return extraction
 
     def shards_of(self, splits: Collection[str | None] | None) -> list[int]:
         """Shards whose utterances are of these splits; None: all."""
-        if splits is None:
-            return list(range(self.plan.num_shards))
-        names = self.manifest.table["split"].to_pylist()
-        return [shard for shard, start in enumerate(self.plan.starts[:-1].tolist()) if names[start] in splits]
+        return [shard for shard, name in enumerate(self.shards.splits) if splits is None or name in splits]
 
-    def audio_by_shard(self, shards: Sequence[int]) -> dict[int, float] | None:
-        """Seconds of audio of each shard; None where nothing was probed."""
-        durations = self.manifest.table["duration_s"]
-        if durations.null_count == len(durations):
-            return None
-        seconds = np.nan_to_num(durations.to_numpy().astype(np.float64))
-        starts = self.plan.starts
-        return {shard: float(seconds[starts[shard] : starts[shard + 1]].sum()) for shard in shards}
+    def utterances_of(self, shard: int) -> list[Utterance]:
+        """The utterances of one shard, in manifest order, read from the manifest."""
+        return list(self._rows.utterances(*self.shards.rows(shard)))
 
     def whole_shards(self, shards: Iterator[int] | Claims) -> Iterator[ShardWork]:
         """Every utterance of these shards."""
-        for shard in shards:
-            start, stop = self.plan.rows(shard)
-            yield ShardWork(shard, list(self.manifest.utterances(start, stop)))
+        return (ShardWork(shard, self.utterances_of(shard)) for shard in shards)
 
     def encode(
         self,
         works: Iterator[ShardWork],
         publish: Callable[[ShardResult], None],
         *,
-        rows: Sequence[tuple[int, int]],
         num_shards: int,
+        num_utterances: int,
+        audio_s: float | None,
         on_beat: Callable[[], None] = lambda: None,
         on_published: Callable[[int], None] = lambda shard: None,
     ) -> None:
@@ -226,8 +224,8 @@ class Extraction:
         Parameters
         ----------
         publish : puts one shard on disk; runs in the writer's thread.
-        rows : manifest rows that are to be done, for the progress bar.
         num_shards : how many there should be in the end, over all tasks.
+        num_utterances, audio_s : of what is to be done, for the progress bar; seconds are None where they are unknown.
         """
         info, task = self.encoder.info, self.task
         self.device, why = self.encoder.choose_device(self.config.device)
@@ -260,9 +258,7 @@ class Extraction:
                 state.current_shard = work.index
                 yield work
 
-        decoder = Decoder.of(
-            self.manifest.root, info, self.settings, self.encoder.preparer, self.config.io_retry_delays_s
-        )
+        decoder = Decoder.of(self.root, info, self.settings, self.encoder.preparer, self.config.io_retry_delays_s)
         path = progress_file(self.folder.progress, task.index, task.count, self.config.split)
         gpu = self.gpu = GpuRecorder(open_reader(self.device), task.progress.note)
         with Heartbeat(path, state, on_beat=beat) as heartbeat, gpu:
@@ -273,8 +269,7 @@ class Extraction:
                     gpu.say("after loading")
                     state.state = "running"
                     heartbeat.write()
-                    num_rows = sum(stop - start for start, stop in rows)
-                    task.progress.begin(f"extract {info.name}", items=num_rows, audio_s=self._audio_s(rows))
+                    task.progress.begin(f"extract {info.name}", items=num_utterances, audio_s=audio_s)
                     Pipeline(
                         self.encoder,
                         pool,
@@ -295,7 +290,7 @@ class Extraction:
 
     def publish(self, result: ShardResult) -> None:
         """Publish one whole shard; the first one wins."""
-        path = self.folder.shard(result.index, self.plan.num_shards)
+        path = self.folder.shard(result.index, len(self.shards))
         header = self.header(result)
         write_shard(path, header, result.outputs, result.failures, store_dtype=self.settings.store_dtype)
 
@@ -310,7 +305,7 @@ class Extraction:
             granularity=info.granularity,
             plan_hash=self.identity.plan_hash,
             shard_index=result.index,
-            num_shards=self.plan.num_shards,
+            num_shards=len(self.shards),
             sample_rate=info.sample_rate,
             dim=info.dim,
             num_layers=info.num_layers,
@@ -339,13 +334,6 @@ class Extraction:
         if not self.num_ok and not self.failures:
             return None
         return advice(self.timers.as_dict(), num_workers=self.num_workers, device=self.device)
-
-    def _audio_s(self, rows: Sequence[tuple[int, int]]) -> float | None:
-        """Seconds of audio in these rows; None where nothing was probed."""
-        durations = self.manifest.table["duration_s"]
-        if durations.null_count == len(durations):
-            return None
-        return float(sum(pc.sum(durations.slice(start, stop - start)).as_py() or 0.0 for start, stop in rows))
 
     def _give_up_if_hopeless(self) -> None:
         failed = self.failures.total()

@@ -64,7 +64,7 @@ def failed(config: ExtractConfig, task: Task) -> Repaired:
     extraction = Extraction.open(config, task)
     with_failures: dict[int, Shard] = {}
     for index in extraction.shards_of(None):
-        path = extraction.folder.shard(index, extraction.plan.num_shards)
+        path = extraction.folder.shard(index, len(extraction.shards))
         if path.exists() and (shard := read_shard(path)).failures:
             with_failures[index] = shard
     num_tried = sum(len(shard.failures) for shard in with_failures.values())
@@ -73,8 +73,9 @@ def failed(config: ExtractConfig, task: Task) -> Repaired:
     extraction.encode(
         _failed_works(extraction, with_failures),
         lambda result: _put_back(extraction, with_failures[result.index], result),
-        rows=[(0, num_tried)],
         num_shards=len(with_failures),
+        num_utterances=num_tried,
+        audio_s=None,
     )
     return Repaired(num_tried, extraction.num_ok)
 
@@ -82,7 +83,7 @@ def failed(config: ExtractConfig, task: Task) -> Repaired:
 def _failed_works(extraction: Extraction, shards: dict[int, Shard]) -> Iterator[ShardWork]:
     for index, shard in shards.items():
         names = {failure.utterance_id for failure in shard.failures}
-        utterances = extraction.manifest.utterances(*extraction.plan.rows(index))
+        utterances = extraction.utterances_of(index)
         # What prepare found may have been mended since: judge the recording as it is now.
         yield ShardWork(index, [replace(item, problem=None) for item in utterances if item.utterance_id in names])
 
@@ -92,7 +93,7 @@ def _put_back(extraction: Extraction, shard: Shard, result: ShardResult) -> None
         return
     mark_stale(extraction.folder)
     found = dict(shard.outputs()) | dict(result.outputs)
-    order = extraction.plan.ids(result.index)
+    order = [utterance.utterance_id for utterance in extraction.utterances_of(result.index)]
     header = extraction.header(result)
     before = shard.header
     header = replace(

@@ -248,7 +248,10 @@ class Plan:
     def read(cls, path: Path) -> Plan:
         """Read `DIR/plan.parquet`."""
         try:
-            table = pq.read_table(path, columns=["utterance_id", "shard"])
+            with pq.ParquetFile(path) as file:
+                table = file.read(
+                    ["utterance_id", "shard"], use_threads=False
+                )  # threads keep the memory they read with
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{path}: no plan; run `voxshard extract MANIFEST --out {path.parent} --plan-only`"
