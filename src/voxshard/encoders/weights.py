@@ -26,7 +26,10 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
         candidates.append(Path(given).expanduser())
     if store:
         candidates.append(Path(store, encoder, given) if given else Path(store, encoder))
-    found = next((path for path in candidates if path.exists()), None)
+    try:
+        found = next((path for path in candidates if path.exists()), None)
+    except PermissionError as exc:
+        raise MissingWeightsError(f"weights of {encoder}: {exc.filename} cannot be read: {exc.strerror}") from exc
     if found is None:
         looked = ", ".join(map(_with_target, candidates)) or f"nowhere: ${WEIGHTS_VARIABLE} is not set"
         raise MissingWeightsError(
