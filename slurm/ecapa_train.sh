@@ -18,7 +18,7 @@ if (($# < 3)); then
   echo "usage: sbatch $0 MANIFEST LABEL RUN [options of voxshard train]" >&2
   exit 2
 fi
-manifest=$1 label=$2 run=$3
+MANIFEST=$1 LABEL=$2 OUT=$3
 shift 3
 
 # sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
@@ -26,4 +26,4 @@ job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command
 for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
 # shellcheck source=/dev/null
 source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
-run_voxshard train "$manifest" --network ecapa --label "$label" --out "$run" "$@"
+run_voxshard train "$MANIFEST" --network ecapa --label "$LABEL" --out "$OUT" "$@"

@@ -5,7 +5,8 @@
 #
 # Settings, from the environment:
 #   IMAGE         Apptainer or SingularityCE image: a file, or an unpacked folder
-#   BINDS         folders the image must see beside the current one and VOXSHARD_WEIGHTS, a,b,c; the audio's above all
+#   BINDS         folders the image must see beside the current one, VOXSHARD_WEIGHTS, MANIFEST and OUT: a,b,c; the
+#                 audio's above all
 #   VENV          virtual environment instead of an image
 #   MAX_REQUEUES  how often a job that was told to stop goes back into the queue         (20)
 #
@@ -29,7 +30,7 @@ run_voxshard() {
   fi
   # SLURM 22.05 to 23.02 do not hand it on to the step.
   [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-  # SLURM tells the step to stop (USR2 before the time limit, TERM at preemption); it publishes what is whole, exits 75.
+  # SLURM tells the step to stop (--signal before the time limit, TERM at preemption); it keeps what is whole, exits 75.
   trap '' TERM USR1 USR2
   srun --unbuffered "${python[@]}" -m voxshard "$@" || code=$?
   # Back into the queue, unless it was cancelled: then SLURM does not call it running any more.
@@ -58,6 +59,10 @@ start_in_image() { # sets python: the image's, and what it is started with
 
   IFS=, read -ra folders <<<"$PWD,${VOXSHARD_WEIGHTS:+$VOXSHARD_WEIGHTS,}${BINDS:-}"
   for name in "${folders[@]}"; do [ -e "$name" ] || fail "$name: not there on $(hostname), so no image can see it"; done
+  for name in "${MANIFEST:-.}" "${OUT:-.}"; do
+    until [ -e "$name" ]; do name=$(dirname "$name"); done
+    [ "$name" = / ] || folders+=("$name")
+  done
   mapfile -t names < <(for name in "${folders[@]}"; do names_of "$(realpath -ms "$name")"; done | LC_ALL=C sort -u)
   # Real folders before the links to them, an outer folder before what lies in it.
   for name in "${names[@]}"; do [ "$name" != "$(realpath "$name")" ] || show "$name"; done

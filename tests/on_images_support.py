@@ -48,7 +48,7 @@ class Images:
         """A command with apptainer on PATH; its exit code is checked."""
         done = subprocess.run(
             [str(word) for word in words], cwd=cwd, env={**self.environment, **environment}, capture_output=True,
-            text=True, timeout=280, stdin=subprocess.DEVNULL,
+            text=True, timeout=500, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == check, f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done

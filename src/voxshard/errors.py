@@ -22,6 +22,7 @@ VoxshardError                       1   our own fault: please report it
 │   ├── TransientFaultError             I/O errors, time-outs, dead workers, after every retry
 │   ├── InexactBatchError               the self-check found numbers that depend on the batch
 │   ├── StorageFullError                disk or quota is full
+│   ├── ReadOnlyError                   a folder that may not be written to, or that an image is not shown
 │   └── SchedulerError                  SLURM is not there, does not answer, or refuses a job
 ├── StoppedError                   75   asked to stop (signal); what is whole was published; run again to go on
 └── UtteranceError                      a verdict on one recording's content: becomes a row of `failures`, never an exit
@@ -125,6 +126,10 @@ class InexactBatchError(EnvironmentProblemError):
 
 
 class StorageFullError(EnvironmentProblemError, OSError):
+    pass
+
+
+class ReadOnlyError(EnvironmentProblemError, OSError):
     pass
 
 

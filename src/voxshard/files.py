@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from voxshard.errors import StorageFullError
+from voxshard.errors import ReadOnlyError, StorageFullError
 
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{12}\.tmp$")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
 
@@ -62,7 +63,7 @@ def temporary_beside(target: Path) -> Path:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota into an error that says which path and what to do."""
+    """Turn a full disk or quota, or a folder we may not write to, into an error that says where and what to do."""
     try:
         yield
     except OSError as exc:
@@ -70,6 +71,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageFullError(
                 f"{path}: no space left (disk or quota, bytes or files); free some and run the same command again, "
                 "what is finished is kept"
+            ) from exc
+        if exc.errno in _READ_ONLY:
+            raise ReadOnlyError(
+                f"{path}: cannot be written: {exc.strerror}; name a folder of yours, for an image one that it is shown "
+                "(BINDS, container.binds)"
             ) from exc
         raise
 

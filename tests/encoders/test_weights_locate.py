@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -48,6 +49,15 @@ def test_a_link_to_weights_that_are_not_there_says_where_it_leads(
     (tmp_path / "ecapa").symlink_to("/gpfs/not-shown/ecapa")
     with pytest.raises(MissingWeightsError, match=r"\(looked in \S+/ecapa -> /gpfs/not-shown/ecapa\)"):
         locate("ecapa", None)
+
+
+def test_weights_of_somebody_else_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # root, as CI is, would read on
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(MissingWeightsError, match=r"weights of ecapa: /theirs/ecapa cannot be read: Permission denied"):
+        locate("ecapa", "/theirs/ecapa")
 
 
 def test_half_a_download_is_named(tmp_path: Path) -> None:

@@ -296,6 +296,19 @@ def test_linked_folders_are_shown_to_prepare_too(tmp_path: Path) -> None:
     assert binds.corpus("s3://bucket/corpus", "prepare.root") == []
 
 
+def test_protocols_that_are_links_are_shown_to_prepare(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "train.tsv").touch()
+    for name in ("train.tsv", "gone.tsv"):
+        (tmp_path / "corpus" / name).symlink_to(tmp_path / "store" / name)
+    found = binds.folders(binds.corpus(str(tmp_path / "corpus"), "prepare.root"))
+    assert found == [tmp_path / "corpus", tmp_path / "store" / "train.tsv"]
+    for number in range(100):
+        (tmp_path / "corpus" / f"{number}.wav").symlink_to(tmp_path / "store" / "train.tsv")
+    assert binds.folders(binds.corpus(str(tmp_path / "corpus"), "prepare.root")) == [tmp_path / "corpus"]
+
+
 def test_recordings_that_nothing_shows_are_named_before_anything_starts(tmp_path: Path) -> None:
     manifest = corpus_behind_links(tmp_path, "files")
     with pytest.raises(EnvironmentProblemError) as caught:

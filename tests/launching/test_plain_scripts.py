@@ -174,9 +174,13 @@ def test_in_an_image_a_step_sees_folders_by_every_name_on_the_way_and_the_variab
     (tmp_path / "data").symlink_to(tmp_path / "projects" / "." / "corpus")
     write_image(job.folder / "voxshard-pytorch.sif")
     given = [tmp_path / "data" / "flac", tmp_path / "projects", job.folder / ".venv"]
-    job.run(SCRIPTS / "merge.sh", BINDS=",".join(map(str, given)), APPTAINERENV_MINE="1", PYTHONPATH="/mine")
+    (tmp_path / "scratch").mkdir()
+    job.run(SCRIPTS / "merge.sh", BINDS=",".join(map(str, given)), OUT=str(tmp_path / "scratch" / "new" / "set"),
+            APPTAINERENV_MINE="1", PYTHONPATH="/mine")  # fmt: skip
     words, environment = job.step["words"], job.step["environment"]
-    wanted = binds.folders(need for path in [job.folder, *given] for need in binds.needed(path, "given"))
+    wanted = binds.folders(
+        need for path in [job.folder, tmp_path / "scratch", *given] for need in binds.needed(path, "given")
+    )
     assert sorted(shown(words)) == sorted(map(str, wanted))
     assert str(tmp_path / "data" / "flac") in shown(words), "by the name that is used"
     assert str(tmp_path / "projects") in shown(words), "on the way"

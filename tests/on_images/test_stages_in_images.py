@@ -18,14 +18,14 @@ import h5py
 import numpy as np
 import pytest
 
-from on_images_support import ROOT, Images, unavailable
-from on_slurm_support import Experiment, Slurm, command_lines
-from voxshard import open_features
+from on_images_support import ROOT, SHARED, Images, unavailable
+from on_slurm_support import MINI, Experiment, Slurm, command_lines
+from voxshard import __version__, open_features
 from voxshard.launch import images as known
 from voxshard.manifest import Manifest
 from voxshard.store.layout import Plan
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 ENCODERS: dict[str, Any] = {
     "trillsson3": "trillsson3",
     "metis8d": "metis8d",
@@ -63,68 +63,101 @@ def on_cluster(cluster: Slurm, images: Images, folder: Path, plugin: Path, **env
     return made
 
 
+@pytest.fixture(scope="session")
+def outside(
+    images: Images,
+    environments: dict[str, Path],
+    whole_corpus: Path,
+    weights: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The whole experiment in virtual environments."""
+    folder = tmp_path_factory.mktemp("outside")
+    config = whole(whole_corpus, *(f"venv:{environments[name]}" for name in (".venv-tf", ".venv-torch")), "here")
+    (folder / "config.yaml").write_text(json.dumps({"out": "exp", **config}))
+    images.voxshard("run", "config.yaml", cwd=folder, VOXSHARD_WEIGHTS=str(weights))
+    return folder / "exp"
+
+
+def refuse_difference(found: Path, wanted: Path, images: Images) -> None:
+    """An experiment made in the images has the numbers of one made outside, and says where it was made."""
+    for name in ENCODERS:
+        inside = open_features(found / "features" / name)
+        image = images.tensorflow if name == "trillsson3" else images.pytorch
+        assert inside.summary["image_digests"] == [known.digest(image)]
+        assert inside.summary["software"]["image"] == [f"voxshard-{image.stem.partition('-')[2]} {__version__}"]
+        ids, numbers = arrays(found / "features" / name)
+        wanted_ids, wanted_numbers = arrays(wanted / "features" / name)
+        assert (len(ids), ids) == (420, wanted_ids)
+        deviation = float(np.abs(numbers - wanted_numbers).max() / np.sqrt(np.mean(wanted_numbers**2)))
+        print(f"\n{name}: largest deviation of the image from the environment, in units of rms: {deviation:.1e}")
+        assert deviation < 1e-4
+    runs = [path.parent.name for path in (wanted / "runs").glob("*/metrics.json")]
+    assert len(runs) == 2
+    for run in runs:
+        assert metrics(found / "runs" / run) == pytest.approx(metrics(wanted / "runs" / run), abs=1e-3, nan_ok=True)
+
+
+def metrics(run: Path) -> dict[tuple[str, str], float]:
+    """(split, name) -> value."""
+    found = json.loads((run / "metrics.json").read_text())["metrics"]
+    return {(split, name): item["value"] for split, names in found.items() for name, item in names.items()}
+
+
 def test_an_experiment_in_both_images_has_the_numbers_of_the_environments(
-    images: Images, environments: dict[str, Path], cluster: Slurm, corpus: Path, weights: Path, tmp_path: Path
+    images: Images, cluster: Slurm, whole_corpus: Path, weights: Path, outside: Path, tmp_path: Path
 ) -> None:
+    """On a cluster, each step in the image of its framework."""
     pytorch = f"image:{images.pytorch}"
     run = on_cluster(cluster, images, tmp_path, tmp_path, VOXSHARD_WEIGHTS=str(weights))
-    run.submit(whole(corpus, f"image:{images.tensorflow}", pytorch, pytorch))
-    outside = whole(corpus, *(f"venv:{environments[name]}" for name in (".venv-tf", ".venv-torch")), "here")
-    (tmp_path / "outside.yaml").write_text(json.dumps({"out": str(tmp_path / "outside"), **outside}))
-    images.voxshard("run", tmp_path / "outside.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
+    run.submit(whole(whole_corpus, f"image:{images.tensorflow}", pytorch, pytorch))
     cluster.wait_until_empty()
     assert (run.path / "report.html").exists(), [run.logs(step) for step in run.statuses()]
     assert not any(Manifest.read(run.path / "manifest.parquet").table["problem"].to_pylist())
-    for name in ENCODERS:
-        inside = open_features(run.path / "features" / name)
-        image = images.tensorflow if name == "trillsson3" else images.pytorch
-        assert inside.summary["image_digests"] == [known.digest(image)]
-        assert inside.summary["software"]["image"] == [f"voxshard-{image.stem.partition('-')[2]} 0.1.0"]
-        found_ids, found = arrays(run.path / "features" / name)
-        wanted_ids, wanted = arrays(tmp_path / "outside" / "features" / name)
-        assert found_ids == wanted_ids
-        deviation = float(np.abs(found - wanted).max() / np.sqrt(np.mean(wanted**2)))
-        print(f"\n{name}: largest deviation of the image from the environment, in units of rms: {deviation:.1e}")
-        assert deviation < 1e-4
-    for path in (tmp_path / "outside" / "runs").glob("*/metrics.json"):
-        metrics = json.loads((run.path / "runs" / path.parent.name / "metrics.json").read_text())["metrics"]
-        values = {(split, name): item["value"] for split, names in metrics.items() for name, item in names.items()}
-        others = json.loads(path.read_text())["metrics"]
-        wanted_values = {
-            (split, name): item["value"] for split, names in others.items() for name, item in names.items()
-        }
-        assert values == pytest.approx(wanted_values, abs=1e-3, nan_ok=True)
+    refuse_difference(run.path, outside, images)
 
 
-def test_read_only_and_contained_as_an_ordinary_user(
-    images: Images, corpus: Path, weights: Path, open_folder: Path
+def test_read_only_and_contained_as_an_ordinary_user_it_has_the_same_numbers(
+    images: Images, whole_corpus: Path, weights: Path, outside: Path, open_folder: Path
 ) -> None:
     if os.getuid() != 0:
         unavailable("needs root, to become somebody else")
-    for name in ("corpus", "weights"):
-        shutil.copytree({"corpus": corpus, "weights": weights}[name], open_folder / name, symlinks=True)
-    config = {
-        "out": "exp", "runtime": f"image:{images.pytorch}",
-        "prepare": {"format": "asvspoof5", "root": "corpus"},
-        "extract": {name: {"encoder": ENCODERS[name], "device": "cpu"} for name in ("wav2vec2", "metis8d")},
-        "train": {"label": "label", "features": ["wav2vec2"], "replicates": 20},
-    }  # fmt: skip
-    (open_folder / "config.yaml").write_text(json.dumps(config))
+    shutil.copytree(whole_corpus, open_folder / "corpus", symlinks=True)
+    shutil.copytree(weights, open_folder / "weights", symlinks=True)
+    pytorch = f"image:{images.pytorch}"
+    config = whole(Path("corpus"), f"image:{images.tensorflow}", pytorch, pytorch)
+    (open_folder / "config.yaml").write_text(json.dumps({"out": "exp", **config}))
     become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    command = [
-        *become,
-        sys.executable,
-        "-m",
-        "voxshard",
-        "run",
-        "config.yaml",
-        "--set",
-        "site.container.options=[--containall]",
-    ]
+    contained = ["--set", "site.container.options=[--containall]"]
     environment = {"HOME": "/nonexistent", "VOXSHARD_WEIGHTS": str(open_folder / "weights"), "APPTAINER_NO_PRIVS": ""}
+    command = [*become, sys.executable, "-m", "voxshard", "run", "config.yaml", *contained]
     images.run(*command, cwd=open_folder, **environment)
     assert (open_folder / "exp" / "report.html").stat().st_uid == 65534
-    assert len(open_features(open_folder / "exp" / "features" / "metis8d")) >= 60
+    refuse_difference(open_folder / "exp", outside, images)
+
+
+def test_the_plain_scripts_run_in_an_image_submitted_from_any_folder(
+    images: Images, cluster: Slurm, weights: Path, tmp_path: Path
+) -> None:
+    """The corpus lies behind a link to a link, and the job's folder shows neither."""
+    if not MINI.exists():
+        unavailable(f"no test audio: {MINI} is not there")
+    (tmp_path / "projects").symlink_to(MINI)
+    (tmp_path / "data").symlink_to(tmp_path / "projects")
+    (tmp_path / "mine").mkdir()
+    run = on_cluster(cluster, images, tmp_path / "mine", tmp_path)
+    run.voxshard("prepare", "asvspoof5", tmp_path / "data", "--out", "manifest.parquet", "--limit", "12")
+    variables = {
+        "IMAGE": str(images.tensorflow), "BINDS": f"{tmp_path / 'data'},{SHARED / 'reference'}", "DEVICE": "cpu",
+        "TASKS": "1", "VOXSHARD_WEIGHTS": str(weights), "SBATCH_MEM_PER_NODE": "3000",
+    }  # fmt: skip
+    images.run("bash", ROOT / "slurm" / "pipeline.sh", "trillsson", cwd=run.folder, **run.environment, **variables)
+    cluster.wait_until_empty()
+    logs = "\n".join(path.read_text() for path in run.folder.glob("*.out"))
+    assert "12 utterances, 0 failures" in logs
+    found = open_features(run.folder / "features" / "trillsson")
+    assert found.embeddings.shape == (12, 1024)
+    assert found.summary["image_digests"] == [known.digest(images.tensorflow)]
 
 
 SLOW: dict[str, Any] = {

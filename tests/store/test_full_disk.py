@@ -1,7 +1,9 @@
-"""A disk that is really full: a file system of a few hundred kilobytes."""
+"""A disk that is really full, a file system of a few hundred kilobytes, and one that may not be written to."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 
 from voxshard import open_features
-from voxshard.errors import StorageFullError
+from voxshard.errors import ReadOnlyError, StorageFullError
+from voxshard.files import storage_errors
 from voxshard.progress import Silent
 from voxshard.store.export import ExportConfig, export
 
@@ -58,3 +61,12 @@ def test_a_shard_that_does_not_fit_is_not_published(make_set: Any, small_disk: P
     with pytest.raises(StorageFullError, match="no space left"):
         made.write()
     assert not list(made.folder.shards.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_may_not_be_written_to_is_one_line(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(ReadOnlyError, match=r"/set: cannot be written: .*; name a folder of yours"),
+        storage_errors(tmp_path / "set"),
+    ):
+        raise OSError(number, os.strerror(number))

@@ -25,6 +25,8 @@ _MAX_WEIGHT_FILES = 10_000
 _LINK_DEPTH = 3
 _MAX_ENTRIES = 1_000_000
 """A corpus without a manifest is looked at for linked folders so deep, and so far."""
+_MAX_LINKED_FILES = 64
+"""Protocols and tables; where there are more, they are recordings."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,15 @@ def is_shown(path: Path, bound: Sequence[Path]) -> bool:
 
 
 def corpus(root: str, what: str) -> list[Need]:
-    """A corpus that has no manifest yet, and folders in it that are links to elsewhere."""
+    """A corpus that has no manifest yet, and what in it is a link to elsewhere: folders, and its protocols."""
     found = needed(root, what)
     if not found or not found[0].path.is_dir():
         return found
+    linked_files = [entry.path for entry in os.scandir(found[0].path) if entry.is_symlink() and not entry.is_dir()]
+    if len(linked_files) <= _MAX_LINKED_FILES:
+        found += [
+            need for path in linked_files if Path(path).exists() for need in needed(path, f"{what}: a link in it")
+        ]
     folders_here, num_seen = [found[0].path], 0
     for _ in range(_LINK_DEPTH):
         below = []
