@@ -38,6 +38,8 @@ def problems_of(**changes: Any) -> str:
         ({"labels_file": "l.txt"}, "give label, or labels_file, and not both"),
         ({"label": ["a", "b"], "loss": "aam"}, "n_shot, episodes and aam take one label"),
         ({"devices": 3}, "training.batch_size is not a multiple of devices (3)"),
+        ({"devices": 8}, "training.batch_size: ecapa normalises over the batch, give at least 16"),
+        ({"augment": {"gain": "loud"}}, "augment.gain: an augmentation is a strength, or {strength: ..., probability"),
         ({"training": {"early_stopping": {}}}, "training.early_stopping needs validate_on: the split to judge by"),
         ({"network": "wav2vec2", "augment": {"time_mask": 0.1}}, "augment.time_mask: wav2vec2 is given waveforms"),
         ({"augment": {"cut_out": 1.5}}, "strength 1.5 is a part of the whole: below 1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -26,6 +26,8 @@ class HeadSettings(Settings):
 class NetworkSettings(Settings):
     """What every network takes."""
 
+    min_batch: ClassVar[int] = 1
+    """Recordings that a step of training needs."""
     sample_rate: int = Field(16000, ge=1000)
     """Hz; recordings at another rate are resampled."""
     heads: HeadSettings = HeadSettings.model_validate({})
@@ -74,6 +76,8 @@ class MelSettings(NetworkSettings):
 class EcapaNetworkSettings(MelSettings):
     """ECAPA-TDNN from scratch (SpeechBrain's class), in front of the heads."""
 
+    min_batch: ClassVar[int] = 2
+    """Its pooled vectors are normalised over the batch."""
     features: Literal["mfcc", "fbank"] = "mfcc"
     """`mfcc`: torchaudio's MFCC; `fbank`: SpeechBrain's filter bank, mean taken off per recording."""
     num_mfcc: int = Field(80, ge=1)
@@ -174,6 +178,8 @@ class NetworkSpec(Settings):
     groups: tuple[LabelGroup, ...] = Field(min_length=1)
     """One head each; their outputs are stacked in this order."""
     loss: Loss
+    scale: float = 30.0
+    """That cosines are multiplied by before a softmax, of aam."""
     prototypes: bool = False
     """Classify by the distance to a point per class instead of with heads."""
 

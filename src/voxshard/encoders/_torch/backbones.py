@@ -324,12 +324,11 @@ class SpeechBackbone(Backbone):
             return []
         if choice == "none":
             return list(model.parameters())
+        bottom = getattr(model, "feature_extractor", None)  # w2v-BERT has no convolutions at its bottom
+        if bottom is not None:
+            bottom._freeze_parameters()  # else it asks for gradients down to the waveform
         if choice == "transformer":
-            bottom = getattr(model, "feature_extractor", None)  # w2v-BERT has no convolutions at its bottom
-            if bottom is None:
-                return []
-            bottom._freeze_parameters()  # else its gradients are computed all the same
-            return list(bottom.parameters())
+            return [] if bottom is None else list(bottom.parameters())
         assert isinstance(choice, int)
         if not 1 <= choice <= depth:
             raise ConfigError(f"fine_tune={choice}: the model has {depth} layers; give 1 to {depth}")

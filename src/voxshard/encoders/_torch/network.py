@@ -33,7 +33,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
     def __init__(self, spec: NetworkSpec, assets: Path | None) -> None:
         super().__init__()
         settings = spec.network_settings()
-        self.spec = spec
+        self.spec, self.min_batch = spec, settings.min_batch
         self.backbone = build_backbone(spec.family, settings, assets)
         dim = self.backbone.dim
         self.shared: nn.Module | None = None
@@ -54,6 +54,10 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         """What the heads are given: (B, D), or for patches (P, D)."""
         x_RD = self.backbone(features, lengths_B)
         return x_RD if self.shared is None else torch.relu(self.shared(x_RD))
+
+    def joined_rows(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
+        """(B, D): as `rows`, those of a recording's patches averaged; what prototypes are compared in."""
+        return self.joined(self.rows(features, lengths_B), lengths_B)
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
         """Outputs (B, C): logits, cosines or negative distances; those of a recording's patches are averaged."""
