@@ -48,6 +48,8 @@ def problems_of(**changes: Any) -> str:
         ({"settings": {"width": 30}}, "width is a multiple of 8"),
         ({"settings": {"widht": 64}}, "widht: unknown key; valid keys: attention_channels, embedding_size, features"),
         ({"network": "wav2vec2", "settings": {"fine_tune": "half"}}, "fine_tune is none, all, transformer"),
+        ({"network": "wav2vec2", "settings": {"fine_tune": 0}}, "fine_tune is none, all, transformer"),
+        ({"network": "wav2vec2", "settings": {"layer": -1}}, "a layer is 0 (input of the first layer), 1, 2, ... or"),
         ({"features": "f"}, "give manifest, or features, and not both"),
         ({**STORED, "network": "ecapa"}, "network ecapa is trained from audio; sbcnn, timbre, vgg take stored logmel"),
         ({**STORED, "network": "vggish"}, "network vggish is trained from audio; sbcnn, timbre, vgg take stored"),

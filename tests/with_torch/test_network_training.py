@@ -315,6 +315,28 @@ class Refusing(Silent):
         raise AssertionError(what)
 
 
+def test_accumulated_batches_train_as_one_of_their_size(make_model: Any, tmp_path: Path) -> None:
+    """Without batch normalisation and dropout, for which the size of the batch matters."""
+    manifest = tone_corpus(tmp_path / "tones", per_class=9)  # 18 to train on: whole batches either way
+    quiet = {f"{name}_dropout": 0.0 for name in ("hidden", "attention", "activation", "feat_proj")}
+    settings = {"weights": str(make_model("wav2vec2-group", **quiet)), "heads": {"dropout": 0.0}}
+    weights = []
+    for accumulate in (1, 2):
+        training = {
+            "epochs": 2,
+            "batch_size": 6 // accumulate,
+            "accumulate": accumulate,
+            "optimizer": "sgd",
+            "lr": 0.01,
+        }
+        config = network_config(
+            manifest, tmp_path / f"run-{accumulate}", network="wav2vec2", settings=settings, training=training
+        )
+        weights.append(Checkpoint.read(trained(config).path).load().state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
 def test_learning_rates_and_loss_are_kept_all_along(make_model: Any, tones: Path, tmp_path: Path) -> None:
     config = network_config(
         tones, tmp_path / "run", network="wav2vec2", settings={"weights": str(make_model("wav2vec2-group"))},

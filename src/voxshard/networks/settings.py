@@ -36,8 +36,15 @@ class NetworkSettings(Settings):
 
 
 def _fine_tuned(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("none", "all", "transformer"):
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if not is_number and value not in ("none", "all", "transformer"):
         raise ValueError("fine_tune is none, all, transformer (all but the convolutions) or a number of top layers")
+    return value
+
+
+def _one_layer(value: Any) -> Any:
+    if value != "last" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError("a layer is 0 (input of the first layer), 1, 2, ... or `last`")
     return value
 
 
@@ -49,7 +56,7 @@ class Wav2Vec2Settings(NetworkSettings):
     fine_tune: Annotated[int | str, BeforeValidator(_fine_tuned)] = "transformer"
     """What is trained beside the heads: `none`; `all`; `transformer`: all but the convolutions at the bottom, which is
     usual; a number: so many of the highest layers."""
-    layer: int | Literal["last"] = "last"
+    layer: Annotated[int | str, BeforeValidator(_one_layer)] = "last"
     """Hidden layer whose frames are pooled, numbered as in the encoder `hf`."""
     weighted: bool = False
     """Pool a learned weighting (a softmax over 0 ... n) of all layers instead."""

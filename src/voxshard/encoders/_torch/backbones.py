@@ -239,7 +239,7 @@ class SpeechBackbone(Backbone):
     def __init__(self, settings: Wav2Vec2Settings, assets: Path | None) -> None:
         super().__init__()
         self.settings = settings
-        folder = assets or _speech_folder(settings)
+        folder = assets or hf.folder_of(settings.weights, wanted_by="network wav2vec2")
         self.texts = {name: (folder / name).read_text() for name in (hf.CONFIG, hf.PREPROCESSOR)}
         config = read_config(folder)
         # Layers dropped at random would leave gaps in the weighting; masks longer than a short clip are an error.
@@ -334,12 +334,6 @@ class SpeechBackbone(Backbone):
             raise ConfigError(f"fine_tune={choice}: the model has {depth} layers; give 1 to {depth}")
         kept = {id(parameter) for layer in model.encoder.layers[-choice:] for parameter in layer.parameters()}
         return [parameter for parameter in model.parameters() if id(parameter) not in kept]
-
-
-def _speech_folder(settings: Wav2Vec2Settings) -> Path:
-    if settings.weights is None:
-        raise ConfigError("network wav2vec2 needs a model to start from: `--set weights=FOLDER` or `weights=org/name`")
-    return locate("hf", settings.weights, required=(hf.CONFIG, hf.PREPROCESSOR), fetch_name=f"hf/{settings.weights}")
 
 
 def build_backbone(family: str, settings: NetworkSettings, assets: Path | None) -> Backbone:

@@ -140,6 +140,10 @@ class NetworkTrainer:
         torch.manual_seed(seed)
         spec = self.spec
         network = Network(spec, None)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ConfigError(
+                "nothing is left to be trained: a prototypical network has no heads; fine-tune it, or give shared_dim"
+            )
         examples = self._examples(network, utterances, seed)
         order = self._order(examples, utterances, seed)
         is_part = bool(self.config.n_shot or self.config.folds)
