@@ -68,6 +68,10 @@ def test_a_number_alone_is_the_strength_of_an_augmentation() -> None:
     assert (config.augment.gain.strength, config.augment.gain.probability) == (6, 1)
 
 
+def test_a_positive_class_may_look_like_a_number() -> None:
+    assert validated(NetworkConfig, {**BASE, "positive": 0}, where="train").positive == "0"
+
+
 def test_labels_become_float_targets_with_gaps(tmp_path: Path) -> None:
     table = Manifest.read(tone_corpus(tmp_path)).table
     chosen = [split == "train" for split in table["split"].to_pylist()]

@@ -115,6 +115,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(tones: Path
     assert any(not torch.equal(first[name], third[name]) for name in first)
 
 
+def test_the_number_of_workers_changes_nothing(tones: Path, tmp_path: Path) -> None:
+    augment = {"speed": 0.1, "noise": {"strength": 0.3, "probability": 0.5}, "mixup": 0.4, "time_mask": 0.2}
+    first, second = (
+        Checkpoint.read(trained(network_config(tones, tmp_path / str(workers), workers=workers, augment=augment)).path)
+        for workers in (0, 2)
+    )
+    assert first.about.fingerprint == second.about.fingerprint
+
+
 def test_columns_of_classes_become_a_head_each_and_missing_labels_are_not_learned(tones: Path, tmp_path: Path) -> None:
     run = trained(network_config(tones, tmp_path / "run", label=["pitch", "speaker"]))
     spec = Checkpoint.read(run.path).about.network
@@ -306,6 +315,7 @@ def test_a_metric_that_is_not_measured_is_refused_before_the_training(tones: Pat
     )
     with pytest.raises(ConfigError, match=message):
         train.run(config, Task(progress=Refusing()))
+    assert not list(tmp_path.iterdir())
 
 
 class Refusing(Silent):

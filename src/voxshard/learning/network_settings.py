@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from voxshard.config import Settings, validated
-from voxshard.learning.settings import Shots, as_list, as_names
+from voxshard.learning.settings import Shots, as_class, as_list, as_names
 from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
@@ -191,7 +191,7 @@ class NetworkOptions(Settings):
     """Draws of examples for each number in `n_shot`."""
     episodes: EpisodeSettings | None = None
     """Train a prototypical network; null: supervised, with heads."""
-    positive: str | None = None
+    positive: Annotated[str | None, BeforeValidator(as_class)] = None
     """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""

@@ -77,6 +77,8 @@ class MelSettings(NetworkSettings):
     def _check(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("give mean and std both, or neither")
+        if self.mean is not None and not self.normalize:
+            raise ValueError("normalize=false leaves features as they are, and mean and std out")
         return self
 
 

@@ -78,7 +78,7 @@ def load_system(run: Run, name: str) -> System:
         seed=config.get("seed"),
         splits=splits,
         few_shot=_few_shot(found.get("n-shot")),
-        training=_training(found.get("training-curve"), found.get("training")),
+        training=training_curves(found.get("training-curve"), found.get("training")),
         config=dump_yaml(dict(config)),
         facts=_facts(config, content, target),
         notes=content.get("notes", []),
@@ -140,7 +140,7 @@ def _known(trials: pa.Table, split: str, target: Target) -> pa.Table:
     return trials.filter(pc.is_in(trials["label"].cast(pa.string()), pa.array(target.classes, pa.string())))
 
 
-def _training(*tables: pa.Table | None) -> list[TrainingCurve]:
+def training_curves(*tables: pa.Table | None) -> list[TrainingCurve]:
     """From a network's tables: `epoch`, then one quantity per column, empty where it was not measured. What several
     tables have is taken from the first."""
     curves: dict[str, TrainingCurve] = {}

@@ -8,17 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from voxshard.encoders._torch.backbone import Lengths
 from voxshard.encoders._torch.backbones import build_backbone
 from voxshard.errors import ConfigError
 from voxshard.networks.heads import Heads, Prototypes
 from voxshard.networks.settings import NetworkSpec
 
-Lengths = npt.NDArray[np.int64]
 Embedding: TypeAlias = Literal["pt", "wt", "st", "ft"]
 
 

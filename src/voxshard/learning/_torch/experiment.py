@@ -113,9 +113,7 @@ def _prepare(
         )
     labels = number_groups(manifest.table, target, learned)
     trainer = NetworkTrainer(config, manifest, labels, learned, progress, stop, check, stored)
-    chosen = labelled_rows(trainer, in_split)
-    trainer.open_folder()
-    return trainer, chosen, split
+    return trainer, labelled_rows(trainer, in_split), split
 
 
 def _publish(

@@ -137,6 +137,7 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
 
     def _judge(self, trainer: pl.Trainer, pl_module: TrainedNetwork, early: EarlyStopping) -> None:
         value = pl_module.history[-1].get(f"validation_{early.metric}", math.nan)
+        value = trainer.strategy.broadcast(value)  # statistics of batches, and so metrics, may differ between processes
         sign = -1.0 if early.metric in _LOWER_IS_BETTER else 1.0
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
             self.best, self.epochs_without = value, 0

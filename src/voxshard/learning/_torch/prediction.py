@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from voxshard.encoders._torch.backbone import Lengths
 from voxshard.encoders._torch.device import memory_errors
-from voxshard.encoders._torch.network import Lengths, Network
+from voxshard.encoders._torch.network import Network
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
 from voxshard.learning import results

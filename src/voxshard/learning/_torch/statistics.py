@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from voxshard.encoders._torch.backbones import Backbone, Standardize
+from voxshard.encoders._torch.backbone import Backbone
+from voxshard.encoders._torch.backbones import Standardize
 from voxshard.learning._torch.data import EVALUATION, Examples, Ints, Item
 
 _AT_MOST = 500

@@ -113,20 +113,6 @@ class NetworkTrainer:
         """Where the state of a training is kept until its run is published."""
         return self.config.out.with_name(f"{self.config.out.name}.training")
 
-    def open_folder(self) -> None:
-        """Go on in the folder of an earlier attempt at the same training; of another one nothing is kept."""
-        content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
-        content["content"] = self.manifest.content_digest()
-        content["groups"] = [group.model_dump(mode="json") for group in self.groups]
-        if self.stored is not None:
-            content["fingerprint"] = self.stored.features.fingerprint
-        text, path = dump_yaml(content), self.folder / "config.yaml"
-        if path.exists() and path.read_text() != text:
-            self.progress.note(f"{self.folder} is of another config or manifest: starting anew")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.publish_bytes(path, text.encode())
-
     def fit(self, utterances: Ints, seed: int, what: str) -> Fitted:
         """Train a network on some utterances.
 
@@ -135,8 +121,6 @@ class NetworkTrainer:
         StoppedError : asked to stop; the state is kept, the same command goes on.
         """
         self.check()
-        folder = self.folder / "".join(char if char.isalnum() else "-" for char in what)
-        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         spec = self.spec
         network = Network(spec, None)
@@ -146,19 +130,17 @@ class NetworkTrainer:
             )
         examples = self._examples(network, utterances, seed)
         order = self._order(examples, utterances, seed)
+        loss = self._loss(spec, utterances)
+        validation = self._validation(spec, loss, examples, utterances)
+        self._open_folder()  # not before: what is refused leaves nothing behind
+        folder = self.folder / "".join(char if char.isalnum() else "-" for char in what)
+        folder.mkdir(exist_ok=True)
         is_part = bool(self.config.n_shot or self.config.folds)
         progress = NotesOnly(self.progress) if is_part else self.progress
         keeper = Keeper(folder, order, self.config, self.stop, progress)
-        training = self.config.training
-        sizes = [len(group.labels) for group in spec.groups]
-        weights = None
-        if training.class_weights == "balanced":
-            weights = balanced_weights(self.targets_UC[utterances], spec.loss, sizes)
-        loss = NetworkLoss(spec.loss, sizes, weights, training.margin, spec.scale)
-        validation = self._validation(spec, loss, examples, utterances)
         if not keeper.state.exists():
             standardize(network.backbone, examples, utterances, seed)
-        module = TrainedNetwork(network, loss, training, self.config.episodes, validation)
+        module = TrainedNetwork(network, loss, self.config.training, self.config.episodes, validation)
         network.train()
         batches = loader(examples, order, network.backbone.batch_policy, self.workers)
         trainer = fit(module, batches, keeper, self.config, what=what)
@@ -184,6 +166,20 @@ class NetworkTrainer:
             if message not in self.notes:
                 self.notes.append(message)
                 self.progress.note(message)
+
+    def _open_folder(self) -> None:
+        """Go on in the folder of an earlier attempt at the same training; of another one nothing is kept."""
+        content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
+        content["content"] = self.manifest.content_digest()
+        content["groups"] = [group.model_dump(mode="json") for group in self.groups]
+        if self.stored is not None:
+            content["fingerprint"] = self.stored.features.fingerprint
+        text, path = dump_yaml(content), self.folder / "config.yaml"
+        if path.exists() and path.read_text() != text:
+            self.progress.note(f"{self.folder} is of another config or manifest: starting anew")
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.publish_bytes(path, text.encode())
 
     def _examples(self, network: Network, utterances: Ints, seed: int) -> Examples:
         settings: dict[str, Any] = {
@@ -216,6 +212,14 @@ class NetworkTrainer:
             )
         ways = min(episodes.ways or 20, len(counts))
         return EpisodeOrder(utterances, numbers, ways, size, episodes.per_epoch, seed)
+
+    def _loss(self, spec: NetworkSpec, utterances: Ints) -> NetworkLoss:
+        training = self.config.training
+        sizes = [len(group.labels) for group in spec.groups]
+        weights = None
+        if training.class_weights == "balanced":
+            weights = balanced_weights(self.targets_UC[utterances], spec.loss, sizes)
+        return NetworkLoss(spec.loss, sizes, weights, training.margin, spec.scale)
 
     def _predictor(self, examples: Examples, check: Callable[[], None]) -> Predictor:
         return Predictor(examples, self.config.precision, self.workers, check)
