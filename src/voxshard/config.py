@@ -145,14 +145,17 @@ def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str)
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         owner = _model_at(model, problem["loc"][:-1])
         valid = f"; valid keys: {', '.join(sorted(owner.model_fields))}" if owner else ""
         return f"{path}: unknown key{valid}"
     if problem["type"] == "missing":
         return f"{path}: required"
-    return f"{path}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], Mapping):  # about several keys, which the message names
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message} (got {problem['input']!r})"
 
 
 def _model_at(model: type[BaseModel], location: Iterable[Any]) -> type[BaseModel] | None:

@@ -66,5 +66,5 @@ def test_an_experiment_trains_networks_beside_classifiers_and_reports_them_toget
 def test_a_mistake_in_a_network_is_told_before_anything_is_prepared(digits: Path, tmp_path: Path) -> None:
     done = run(digits, tmp_path, "--set", "networks.stored.augment.gain=6")
     assert done.returncode == 2
-    assert "networks.stored (vgg): 1 problem\n  (whole): augment.gain changes waveforms" in done.stderr
+    assert "networks.stored (vgg): 1 problem\n  augment.gain changes waveforms" in done.stderr
     assert not (tmp_path / "digits").exists()

@@ -31,6 +31,8 @@ def problems_of(**changes: Any) -> str:
         ({"labels_file": "l.txt"}, "give label, or labels_file, and not both"),
         ({"label": ["a", "b"], "loss": "aam"}, "n_shot, episodes and aam take one label"),
         ({"devices": 3}, "training.batch_size is not a multiple of devices (3)"),
+        ({"devices": 8}, "training.batch_size: ecapa normalises over the batch, give at least 16"),
+        ({"augment": {"gain": "loud"}}, "augment.gain: an augmentation is a strength, or {strength: ..., probability"),
         ({"training": {"early_stopping": {}}}, "training.early_stopping needs validate_on: the split to judge by"),
         ({"network": "wav2vec2", "augment": {"time_mask": 0.1}}, "augment.time_mask: wav2vec2 is given waveforms"),
         ({"augment": {"cut_out": 1.5}}, "strength 1.5 is a part of the whole: below 1"),
@@ -39,6 +41,8 @@ def problems_of(**changes: Any) -> str:
         ({"settings": {"width": 30}}, "width is a multiple of 8"),
         ({"settings": {"widht": 64}}, "widht: unknown key; valid keys: attention_channels, embedding_size, features"),
         ({"network": "wav2vec2", "settings": {"fine_tune": "half"}}, "fine_tune is none, all, transformer"),
+        ({"network": "wav2vec2", "settings": {"fine_tune": 0}}, "fine_tune is none, all, transformer"),
+        ({"network": "wav2vec2", "settings": {"layer": -1}}, "a layer is 0 (input of the first layer), 1, 2, ... or"),
         ({"features": "f"}, "give manifest, or features, and not both"),
         ({**STORED, "network": "ecapa"}, "network ecapa is trained from audio; sbcnn, timbre, vgg take stored logmel"),
         ({**STORED, "network": "vggish"}, "network vggish is trained from audio; sbcnn, timbre, vgg take stored"),
@@ -55,6 +59,10 @@ def test_a_config_that_cannot_work_is_refused_before_anything_starts(changes: di
 def test_a_number_alone_is_the_strength_of_an_augmentation() -> None:
     config = validated(NetworkConfig, {**BASE, "augment": {"gain": 6}}, where="train")
     assert (config.augment.gain.strength, config.augment.gain.probability) == (6, 1)
+
+
+def test_a_positive_class_may_look_like_a_number() -> None:
+    assert validated(NetworkConfig, {**BASE, "positive": 0}, where="train").positive == "0"
 
 
 def test_labels_become_float_targets_with_gaps(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from voxshard.reporting.data import EmbeddingMap, Estimate, ReportData, SplitResult, System
+from voxshard.reporting import trial_sections
+from voxshard.reporting.data import EmbeddingMap, Estimate, ReportData, SplitResult, System, TrainingCurve
 from voxshard.reporting.html import render
+from voxshard.reporting.page import Plots
 from voxshard.reporting.ranking import rank, split_order
+from voxshard.reporting.runs import training_curves
 from voxshard.reporting.vector import short
 
 Make = Callable[..., ReportData]
@@ -208,3 +212,22 @@ def test_splits_to_judge_by_come_first_and_training_last() -> None:
     splits = {name: SplitResult(metrics=metrics) for name in ("train", "folds", "dev", "eval")}
     system = System(name="a", kind="classification", label="key", features="mfcc", classifier="knn", splits=splits)
     assert split_order([system]) == ["eval", "dev", "folds", "train"]
+
+
+def test_losses_learning_rates_and_metrics_of_a_training_have_axes_of_their_own() -> None:
+    epochs, names = np.arange(1.0, 4.0), ("train_loss", "validation_loss", "learning_rate", "validation_uar")
+    curves = [TrainingCurve(name=name, epochs=epochs, values=epochs) for name in names]
+    system = System(name="a", kind="classification", label="key", features="", classifier="vgg", training=curves)
+    section = trial_sections.training([system])
+    assert section is not None
+    (block,) = section.blocks
+    assert isinstance(block, Plots)
+    assert [plot.key for plot in block.plots] == ["training-0-loss", "training-0-rate", "training-0-metric"]
+
+
+def test_what_was_kept_all_along_is_drawn_in_place_of_what_was_kept_per_epoch() -> None:
+    curve = pa.table({"epoch": [0.5, 1.0], "train_loss": [2.0, 1.0], "learning_rate": [0.1, 0.05]})
+    epochs = pa.table({"epoch": [1.0], "train_loss": [1.5], "learning_rate": [0.05], "validation_loss": [1.2]})
+    drawn = {found.name: found.values.tolist() for found in training_curves(curve, epochs)}
+    assert drawn == {"train_loss": [2.0, 1.0], "learning_rate": [0.1, 0.05], "validation_loss": [1.2]}
+    assert training_curves(None, None) == []

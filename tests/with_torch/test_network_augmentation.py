@@ -119,6 +119,18 @@ def test_a_background_folder_without_recordings_is_an_error(tmp_path: Path) -> N
         augmented(tone(440.0), background={"folder": tmp_path, "strength": 0.5})
 
 
+def test_a_background_file_that_cannot_be_read_is_named_and_no_recording_blamed(tmp_path: Path) -> None:
+    (tmp_path / "noise.wav").write_bytes(b"not audio")
+    with pytest.raises(ConfigError, match=r"^augment.background.folder: /.*/noise.wav: .*; take it out of the folder$"):
+        augmented(tone(440.0), background={"strength": 0.3, "folder": tmp_path})
+
+
+@pytest.mark.parametrize("effect", ["pitch", "stretch"])
+def test_recordings_shorter_than_a_window_are_changed_without_a_warning(effect: str) -> None:
+    wave = tone(440.0, seconds=0.05)
+    assert not np.array_equal(augmented(wave, **{effect: 0.5})[: len(wave)], wave)
+
+
 def test_cut_out_silences_one_stretch_of_at_most_this_part() -> None:
     for seed in SEEDS:
         silent = np.flatnonzero(augmented(np.full(RATE, 0.5, np.float32), seed, cut_out=0.3) == 0.0)

@@ -136,6 +136,21 @@ def test_vggish_starts_from_its_weights_and_learns_if_it_may(vggish: Path, tmp_p
     assert all(same) != fine_tune
 
 
+def test_a_frozen_model_is_compared_by_prototypes_only_over_a_layer_that_learns(vggish: Path, tmp_path: Path) -> None:
+    changes = {
+        "network": "vggish", "clip": {"max_seconds": 1.0, "pad": "repeat"},
+        "episodes": {"support": 1, "query": 1, "per_epoch": 2}, "training": {"epochs": 1},
+    }  # fmt: skip
+    manifest, settings = tone_corpus(tmp_path / "tones"), {"weights": str(vggish), "fine_tune": False}
+    with pytest.raises(ConfigError, match=r"^nothing is left to be trained: a prototypical network has no heads;"):
+        train.run(network_config(manifest, tmp_path / "run", settings=settings, **changes), Task())
+    run = train.run(
+        network_config(manifest, tmp_path / "run", settings={**settings, "shared_dim": 4}, **changes), Task()
+    )
+    assert run is not None
+    assert Checkpoint.read(run.path).about.network.prototypes
+
+
 @pytest.mark.parametrize("heads", ["mean", "sum"])
 def test_embeddings_are_those_of_a_forward_by_hand(
     make_model: MakeModel, tmp_path: Path, clips: list[np.ndarray], embedding: str, heads: str

@@ -22,6 +22,7 @@ from voxshard.config import dump_yaml  # noqa: E402
 from voxshard.encoders._torch.network_files import Checkpoint  # noqa: E402
 from voxshard.errors import CorruptFileError, StoppedError  # noqa: E402
 from voxshard.learning._torch.states import SafetensorsIO  # noqa: E402
+from voxshard.learning._torch.trainer import NetworkTrainer  # noqa: E402
 from voxshard.learning.network_settings import NetworkConfig  # noqa: E402
 from voxshard.stages import train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
@@ -123,6 +124,40 @@ def test_another_config_starts_anew(tones: Path, tmp_path: Path, uninterrupted: 
     refuse_difference(run, uninterrupted)
 
 
+def test_other_labels_in_the_labels_file_start_anew(tones: Path, tmp_path: Path) -> None:
+    groups = tmp_path / "labels.txt"
+    groups.write_text("pitch\n")
+    config = config_of(tones, tmp_path / "run", label=(), labels_file=groups)
+    stop = threading.Event()
+    with pytest.raises(StoppedError):
+        train.run(config, Task(stop=stop, progress=StopAfter(stop, 2)))
+    groups.write_text("speaker\npitch\n")
+    run = train.run(config, Task())
+    assert run is not None
+    assert len(Checkpoint.read(run.path).about.network.groups) == 2
+
+
+def test_a_training_that_stopped_early_is_not_taken_up_again(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its last epoch and before its run is there."""
+    training = {**TRAINING, "epochs": 20, "lr": 0.01, "schedule": "constant",
+                "early_stopping": {"metric": "accuracy", "patience": 1}}  # fmt: skip
+    config = config_of(tones, tmp_path / "run", validate_on="test", training=training)
+
+    def killed(*_arguments: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NetworkTrainer, "trials", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train.run(config, Task())
+    rows = (tmp_path / "run.training/training/training.csv").read_text().count("\n") - 1
+    run = train.run(config, Task())
+    assert run is not None
+    assert run.tables()["training"].num_rows == rows < 20
+
+
 def command(config: NetworkConfig, folder: Path) -> list[str]:
     path = folder / "config.yaml"
     path.write_text(dump_yaml(config.model_dump(mode="json")))
@@ -165,7 +200,7 @@ def test_two_processes_train_as_one_does(make_model: Any, tones: Path, tmp_path:
     """Without batch normalisation and dropout, whose draws differ, and with the batch shared between them."""
     settings = {
         "weights": str(make_model("wav2vec2-group", hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
-                                  feat_proj_dropout=0.0)),
+                                  feat_proj_dropout=0.0, mask_time_prob=0.05)),  # published models have such a mask
         "heads": {"hidden": 8, "dropout": 0.0},
     }  # fmt: skip
     training = {"epochs": 2, "batch_size": 6, "lr": 0.003, "optimizer": "sgd"}

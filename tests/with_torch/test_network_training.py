@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -19,7 +20,14 @@ from wandb_stand_in import FakeWandb
 torch = pytest.importorskip("torch")
 
 from voxshard.encoders._torch.network_files import Checkpoint  # noqa: E402
-from voxshard.errors import ConfigError, CorruptFileError, DataError, IncompleteError  # noqa: E402
+from voxshard.errors import (  # noqa: E402
+    ConfigError,
+    CorruptFileError,
+    DataError,
+    IncompleteError,
+    TransientFaultError,
+)
+from voxshard.learning._torch.data import Recordings  # noqa: E402
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights  # noqa: E402
 from voxshard.learning.settings import EvaluateConfig  # noqa: E402
 from voxshard.manifest import Manifest  # noqa: E402
@@ -63,7 +71,8 @@ def test_a_run_holds_what_every_run_holds_and_no_pickle(ecapa_run: Run) -> None:
     names = {str(path.relative_to(ecapa_run.path)) for path in ecapa_run.path.rglob("*") if path.is_file()}
     assert names == {
         "config.yaml", "metrics.json", "scores.tsv", "trials.parquet", "tables/training.csv",
-        "tables/confusion-test.csv", "model/model.json", "model/model.safetensors", "model/network.yaml",
+        "tables/training-curve.csv", "tables/confusion-test.csv", "model/model.json",
+        "model/model.safetensors", "model/network.yaml",
     }  # fmt: skip
     target = json.loads((ecapa_run.model / "model.json").read_text())["target"]
     assert (target["kind"], target["classes"]) == ("classification", ["high", "low", "middle"])
@@ -104,6 +113,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(tones: Path
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+def test_the_number_of_workers_changes_nothing(tones: Path, tmp_path: Path) -> None:
+    augment = {"speed": 0.1, "noise": {"strength": 0.3, "probability": 0.5}, "mixup": 0.4, "time_mask": 0.2}
+    first, second = (
+        Checkpoint.read(trained(network_config(tones, tmp_path / str(workers), workers=workers, augment=augment)).path)
+        for workers in (0, 2)
+    )
+    assert first.about.fingerprint == second.about.fingerprint
 
 
 def test_columns_of_classes_become_a_head_each_and_missing_labels_are_not_learned(tones: Path, tmp_path: Path) -> None:
@@ -169,6 +187,24 @@ def test_balanced_weights_make_rare_classes_count_as_much() -> None:
     np.testing.assert_allclose(balanced_weights(targets, "bce", [2]), [1 / 3, 3.0])
 
 
+def test_a_group_of_which_no_label_applies_leaves_the_loss_finite() -> None:
+    outputs = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    value = NetworkLoss("cross_entropy", [3], None, 0.2, 30.0)(outputs, torch.zeros(2, 3))
+    (gradient,) = torch.autograd.grad(value, outputs)
+    assert value == 0.0
+    assert torch.equal(gradient, torch.zeros(2, 3))
+
+
+def test_cross_entropy_over_a_single_label_is_refused(tones: Path, tmp_path: Path) -> None:
+    config = network_config(tones, tmp_path / "run", label=["high"], loss="cross_entropy", labels_file=None)
+    trained(config)  # two classes
+    groups = tmp_path / "labels.txt"
+    groups.write_text("high\npitch\n")
+    config = network_config(tones, tmp_path / "run", label=(), labels_file=groups, loss="cross_entropy")
+    with pytest.raises(ConfigError, match=r"^loss=cross_entropy: label high is alone in its group"):
+        train.run(config, Task())
+
+
 def test_a_recording_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
     manifest = tone_corpus(tmp_path / "corpus")
     (tmp_path / "corpus/audio/low-0.wav").write_bytes(b"not audio")
@@ -178,6 +214,70 @@ def test_a_recording_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -
     assert failures == {"low-0.wav": "UnreadableAudioError", "low-7.wav": "UnreadableAudioError"}
     assert "low-7.wav" not in run.scores()["utterance_id"].to_pylist()
     assert run.scores().num_rows == pc.sum(pc.equal(Manifest.read(manifest).table["split"], "test")).as_py() - 1
+
+
+def test_recordings_none_of_which_can_be_used_end_the_training(tones: Path, tmp_path: Path) -> None:
+    config = network_config(tones, tmp_path / "run", clip={"max_seconds": 0.01})
+    message = r"^not one of the training recordings can be used; the first: TooShortError: 80 samples at 8000 Hz; this"
+    with pytest.raises(DataError, match=message):
+        train.run(config, Task())
+
+
+def test_a_batch_of_which_one_recording_is_left_is_passed_over(tmp_path: Path) -> None:
+    """ECAPA normalises over the batch, and a batch of one has no variance."""
+    manifest = tone_corpus(tmp_path / "corpus")
+    for path in (tmp_path / "corpus/audio").glob("*-[01].wav"):
+        path.write_bytes(b"not audio")
+    training = {"epochs": 4, "batch_size": 2, "lr": 0.01}
+    run = trained(network_config(manifest, tmp_path / "run", training=training))
+    assert all(np.isfinite(run.tables()["training"]["train_loss"].to_numpy()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_storage_that_fails_is_one_line_and_leaves_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr("voxshard.audio.patience.time.sleep", lambda _seconds: None)
+    manifest = tone_corpus(tmp_path / "corpus")
+    gone = tmp_path / "corpus/audio"
+    gone.rename(tmp_path / "elsewhere")
+    settings = {**network_config(manifest, tmp_path).settings, "normalize": False}
+    config = network_config(manifest, tmp_path / "run", workers=workers, settings=settings)
+    with pytest.raises(TransientFaultError) as caught:
+        train.run(config, Task())
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.endswith("; when it can be read again, run the same command: it goes on from what is saved")
+    assert "No such file or directory" in message
+    (tmp_path / "elsewhere").rename(gone)
+    assert trained(config).metrics["counts"]["test"]["scored"] == 9
+
+
+def test_a_file_that_is_gone_beside_others_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxshard.audio.patience.time.sleep", lambda _seconds: None)
+    manifest = tone_corpus(tmp_path / "corpus")
+    (tmp_path / "corpus/audio/low-0.wav").unlink()
+    run = trained(network_config(manifest, tmp_path / "run"))
+    assert run.tables()["failures"].to_pylist() == [
+        {
+            "utterance_id": "low-0.wav",
+            "error": "MissingRecordingError",
+            "message": "the file is gone, its folder is there",
+        }
+    ]
+
+
+def test_a_worker_that_dies_is_one_line(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recordings, "features", lambda *_: os._exit(9))
+    settings = {**network_config(tones, tmp_path).settings, "normalize": False}
+    with pytest.raises(TransientFaultError, match=r"^DataLoader worker .* lack of memory is the usual reason"):
+        train.run(network_config(tones, tmp_path / "run", workers=1, settings=settings), Task())
+
+
+def test_a_training_that_diverges_is_told_so(tones: Path, tmp_path: Path) -> None:
+    training = {"epochs": 2, "batch_size": 5, "lr": 1e30}
+    with pytest.raises(ConfigError, match=r"^the training diverges: its loss is nan after epoch 1; give a smaller"):
+        train.run(network_config(tones, tmp_path / "run", training=training), Task())
 
 
 def test_early_stopping_keeps_the_best_weights(tones: Path, tmp_path: Path) -> None:
@@ -190,6 +290,73 @@ def test_early_stopping_keeps_the_best_weights(tones: Path, tmp_path: Path) -> N
     losses = run.tables()["training"]["validation_loss"].to_pylist()
     assert len(losses) < 60
     assert losses.index(min(losses)) == len(losses) - 3
+
+
+@pytest.mark.parametrize(("metric", "best"), [("auc.low", max), ("uar", max), ("eer_tie_aware", min)])
+def test_early_stopping_judges_by_any_metric(tones: Path, tmp_path: Path, metric: str, best: Any) -> None:
+    early = {"metric": metric, "patience": 1}
+    label = "high" if "eer" in metric else "pitch"
+    training = {"epochs": 12, "batch_size": 5, "lr": 0.01, "early_stopping": early}
+    config = network_config(tones, tmp_path / "run", label=label, validate_on="test", training=training)
+    run = trained(config)
+    values = run.tables()["training"][f"validation_{metric}"].to_pylist()
+    assert len(values) < 12
+    assert values.index(best(values)) == len(values) - 2
+    name = metric if "eer" not in metric else "eer_tie_aware"
+    assert run.metrics["metrics"]["test"][name]["value"] == pytest.approx(best(values), abs=1e-6)
+
+
+def test_a_metric_that_is_not_measured_is_refused_before_the_training(tones: Path, tmp_path: Path) -> None:
+    training = {"early_stopping": {"metric": "acuracy"}}
+    config = network_config(tones, tmp_path / "run", validate_on="test", training=training)
+    message = (
+        r"^training.early_stopping.metric=acuracy: not measured on split test; choose loss, accuracy, uar, macro_f1, "
+        r"auc.high, auc.low, auc.middle, mean_auc$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        train.run(config, Task(progress=Refusing()))
+    assert not list(tmp_path.iterdir())
+
+
+class Refusing(Silent):
+    """Fails when a work begins."""
+
+    def begin(self, what: str, *, items: int | None = None, audio_s: float | None = None) -> None:
+        raise AssertionError(what)
+
+
+def test_accumulated_batches_train_as_one_of_their_size(make_model: Any, tmp_path: Path) -> None:
+    """Without batch normalisation and dropout, for which the size of the batch matters."""
+    manifest = tone_corpus(tmp_path / "tones", per_class=9)  # 18 to train on: whole batches either way
+    quiet = {f"{name}_dropout": 0.0 for name in ("hidden", "attention", "activation", "feat_proj")}
+    settings = {"weights": str(make_model("wav2vec2-group", **quiet)), "heads": {"dropout": 0.0}}
+    weights = []
+    for accumulate in (1, 2):
+        training = {
+            "epochs": 2,
+            "batch_size": 6 // accumulate,
+            "accumulate": accumulate,
+            "optimizer": "sgd",
+            "lr": 0.01,
+        }
+        config = network_config(
+            manifest, tmp_path / f"run-{accumulate}", network="wav2vec2", settings=settings, training=training
+        )
+        weights.append(Checkpoint.read(trained(config).path).load().state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_learning_rates_and_loss_are_kept_all_along(make_model: Any, tones: Path, tmp_path: Path) -> None:
+    config = network_config(
+        tones, tmp_path / "run", network="wav2vec2", settings={"weights": str(make_model("wav2vec2-group"))},
+        training={"epochs": 2, "batch_size": 5, "lr": 1e-3, "backbone_lr": 1e-4, "schedule": "cosine", "warmup": 0.5},
+    )  # fmt: skip
+    curve = trained(config).tables()["training-curve"].to_pylist()
+    np.testing.assert_allclose([row["epoch"] for row in curve], np.arange(1, 7) / 3)
+    rates = [row["learning_rate"] for row in curve]
+    np.testing.assert_allclose(rates, [1e-3 * part for part in (1 / 3, 2 / 3, 1, 1, 0.75, 0.25)], rtol=1e-6)
+    np.testing.assert_allclose([row["backbone_learning_rate"] for row in curve], 0.1 * np.array(rates))
 
 
 class Counted(Silent):

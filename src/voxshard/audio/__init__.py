@@ -6,7 +6,11 @@ with the storage is an `OSError`, never mistaken for a bad recording.
 """
 
 from voxshard.audio.clip import ClipPolicy, first_of_crop, fit
+from voxshard.audio.patience import RETRY_DELAYS_S, read_patiently
 from voxshard.audio.reading import AudioHeader, probe, read, read_clip
 from voxshard.audio.sources import is_url, resolve
 
-__all__ = ["AudioHeader", "ClipPolicy", "first_of_crop", "fit", "is_url", "probe", "read", "read_clip", "resolve"]
+__all__ = [
+    "RETRY_DELAYS_S", "AudioHeader", "ClipPolicy", "first_of_crop", "fit", "is_url", "probe", "read", "read_clip",
+    "read_patiently", "resolve",
+]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BeforeValidator, Field
 from voxshard.encoders.base import EncoderSettings, Features, Waveform
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures
 from voxshard.encoders.pooling import Pooling
+from voxshard.encoders.weights import locate
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert")
@@ -195,6 +197,28 @@ def chunk_samples(frames: Frames, seconds: float, sample_rate: int) -> int:
     """
     num_frames = max(1, round(seconds * sample_rate / frames.hop_samples))
     return (num_frames - 1) * frames.hop_samples + frames.min_samples
+
+
+def folder_of(weights: str | None, *, wanted_by: str) -> Path:
+    """The folder of a model.
+
+    Parameters
+    ----------
+    weights : the setting: a folder, or `org/name`.
+    wanted_by : who asks, for errors.
+
+    Raises
+    ------
+    ConfigError : no setting.
+    MissingWeightsError : no such folder, or one that lacks something.
+    """
+    if weights is None:
+        raise ConfigError(
+            f"{wanted_by} needs a model: `--set weights=FOLDER`, or `--set weights=org/name` for one that"
+            " `voxshard weights fetch hf/org/name` has brought"
+        )
+    fetch_name = f"hf/{weights}" if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else "hf/ORG/NAME"
+    return locate("hf", weights, required=(CONFIG, PREPROCESSOR), fetch_name=fetch_name)
 
 
 def resolve_layers(layer: Layer | Sequence[Layer], num_layers: int, *, where: str) -> tuple[int, ...]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from voxshard import audio
 from voxshard.encoders.base import ClipSettings, EncoderInfo, Features, Waveform
-from voxshard.errors import MissingRecordingError, TooShortError, UnreadableAudioError, UtteranceError
+from voxshard.errors import TooShortError, UtteranceError
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
-
-_TRIES_IF_GONE = 2  # a file missing beside others is looked for again only so often: caches of network storage
 
 
 @dataclass(frozen=True)
@@ -82,27 +77,16 @@ class Decoder:
         return Decoded(pieces, len(waveform) / self.sample_rate)
 
     def _read(self, utterance: Utterance) -> Waveform:
-        source = audio.resolve(self.root, utterance.path)
-        for attempt in itertools.count():
-            try:
-                return audio.read_clip(
-                    source,
-                    sample_rate=self.sample_rate,
-                    start_s=utterance.start_s,
-                    end_s=utterance.end_s,
-                    clip=self.clip,
-                    utterance_id=utterance.utterance_id,
-                )
-            except OSError as exc:
-                if utterance.problem is not None:  # known to be unreadable since prepare, and it still is
-                    raise UnreadableAudioError(f"{exc.strerror or exc}; prepare found: {utterance.problem}") from exc
-                gone = isinstance(exc, FileNotFoundError) and _folder_is_there(source)
-                if gone and attempt >= min(_TRIES_IF_GONE, len(self.retry_delays_s)):
-                    raise MissingRecordingError("the file is gone, its folder is there") from exc
-                if attempt >= len(self.retry_delays_s):
-                    raise
-                time.sleep(self.retry_delays_s[attempt])
-        raise AssertionError("unreachable")
+        return audio.read_patiently(
+            audio.resolve(self.root, utterance.path),
+            sample_rate=self.sample_rate,
+            clip=self.clip,
+            utterance_id=utterance.utterance_id,
+            start_s=utterance.start_s,
+            end_s=utterance.end_s,
+            problem=utterance.problem,
+            retry_delays_s=self.retry_delays_s,
+        )
 
     def _pieces(self, waveform: Waveform) -> list[Waveform]:
         """Chunks of `chunk_samples`; a rest too short to stand alone joins the one before it."""
@@ -115,12 +99,3 @@ class Decoder:
 
     def _prepare(self, waveform: Waveform) -> Features:
         return waveform if self.preparer is None else np.ascontiguousarray(self.preparer(waveform))
-
-
-def _folder_is_there(source: str | bytes | Path) -> bool:
-    """Whether a file's real folder exists and holds something: then the storage works and the file alone is missing."""
-    path = Path(source.decode(errors="surrogateescape") if isinstance(source, bytes) else source)
-    try:
-        return any(path.resolve().parent.iterdir())
-    except OSError:
-        return False

@@ -46,6 +46,10 @@ class Labels:
         given = [[text is not None for text in column] for column in self.texts]
         return np.asarray(np.array(given, bool).any(axis=0))
 
+    def of(self, rows: Ints) -> Labels:
+        """Those of some utterances."""
+        return Labels(self.target, [[column[row] for row in rows] for column in self.texts], self.numbers[rows])
+
 
 def label_texts(table: pa.Table, columns: Sequence[str]) -> list[list[str | None]]:
     """The values of label columns as text: whole numbers without a point, false and true, None where missing.

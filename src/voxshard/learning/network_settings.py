@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from voxshard.config import Settings, validated
-from voxshard.learning.settings import Shots, as_list, as_names
-from voxshard.networks.settings import NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
+from voxshard.learning.settings import Shots, as_class, as_list, as_names
+from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
 class Effect(Settings):
@@ -37,7 +37,11 @@ class BackgroundEffect(Effect):
 
 
 def _as_effect(value: Any) -> Any:
-    return {"strength": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"strength": value}
+    if isinstance(value, str | bool):
+        raise ValueError("an augmentation is a strength, or {strength: ..., probability: ...}")
+    return value
 
 
 OneEffect = Annotated[Effect, BeforeValidator(_as_effect)]
@@ -187,7 +191,7 @@ class NetworkOptions(Settings):
     """Draws of examples for each number in `n_shot`."""
     episodes: EpisodeSettings | None = None
     """Train a prototypical network; null: supervised, with heads."""
-    positive: str | None = None
+    positive: Annotated[str | None, BeforeValidator(as_class)] = None
     """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""
@@ -236,6 +240,9 @@ class NetworkConfig(NetworkOptions):
             raise ValueError("folds and n_shot train many networks; train each on one device")
         if self.training.batch_size % self.devices:
             raise ValueError(f"training.batch_size is not a multiple of devices ({self.devices})")
+        least = FAMILIES[self.network].min_batch * self.devices
+        if self.training.batch_size < least:
+            raise ValueError(f"training.batch_size: {self.network} normalises over the batch, give at least {least}")
         if self.training.early_stopping and self.validate_on is None:
             raise ValueError("training.early_stopping needs validate_on: the split to judge by")
         if self.episodes and (self.augment.mixup.is_on or self.loss):

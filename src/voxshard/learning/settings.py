@@ -30,6 +30,11 @@ Name = Literal[
 ClassWeight = Literal["balanced"] | None
 
 
+def as_class(value: Any) -> Any:
+    """A class as its label's text: YAML reads 0 and true as something else."""
+    return str(value).lower() if isinstance(value, int) else value
+
+
 class TrainingSettings(Settings):
     """What every classifier takes (`--set key=value`); nothing is done to the features unless asked for."""
 
@@ -47,7 +52,7 @@ class TrainingSettings(Settings):
     """How the decisions on a recording's frames or windows become one: majority vote (ties to the lowest class) or
     the mean of the probabilities (of log-likelihoods for gmm, of margins for the support vector machines). Null: mean
     for detection and for gmm, whose metrics need graded scores, otherwise vote."""
-    positive: str | None = None
+    positive: Annotated[str | None, BeforeValidator(as_class)] = None
     """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
     calibrate: str | None = None
     """Split on whose scores a calibration is fitted that makes them log-likelihood ratios; for detection."""

@@ -140,7 +140,4 @@ class Trainer:
 
 def trials_of(data: Dataset, labels: Labels, utterances: Ints, split: str, scores: Floats, predicted: Ints) -> pa.Table:
     """Rows for trials.parquet of some utterances, given their scores."""
-    part = Labels(
-        labels.target, [[column[row] for row in utterances] for column in labels.texts], labels.numbers[utterances]
-    )
-    return results.trials_table(data.table.take(utterances), part, split, scores, predicted)
+    return results.trials_table(data.table.take(utterances), labels.of(utterances), split, scores, predicted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -26,6 +26,8 @@ class HeadSettings(Settings):
 class NetworkSettings(Settings):
     """What every network takes."""
 
+    min_batch: ClassVar[int] = 1
+    """Recordings that a step of training needs."""
     sample_rate: int = Field(16000, ge=1000)
     """Hz; recordings at another rate are resampled."""
     heads: HeadSettings = HeadSettings.model_validate({})
@@ -34,8 +36,15 @@ class NetworkSettings(Settings):
 
 
 def _fine_tuned(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("none", "all", "transformer"):
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if not is_number and value not in ("none", "all", "transformer"):
         raise ValueError("fine_tune is none, all, transformer (all but the convolutions) or a number of top layers")
+    return value
+
+
+def _one_layer(value: Any) -> Any:
+    if value != "last" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError("a layer is 0 (input of the first layer), 1, 2, ... or `last`")
     return value
 
 
@@ -47,7 +56,7 @@ class Wav2Vec2Settings(NetworkSettings):
     fine_tune: Annotated[int | str, BeforeValidator(_fine_tuned)] = "transformer"
     """What is trained beside the heads: `none`; `all`; `transformer`: all but the convolutions at the bottom, which is
     usual; a number: so many of the highest layers."""
-    layer: int | Literal["last"] = "last"
+    layer: Annotated[int | str, BeforeValidator(_one_layer)] = "last"
     """Hidden layer whose frames are pooled, numbered as in the encoder `hf`."""
     weighted: bool = False
     """Pool a learned weighting (a softmax over 0 ... n) of all layers instead."""
@@ -68,12 +77,16 @@ class MelSettings(NetworkSettings):
     def _check(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("give mean and std both, or neither")
+        if self.mean is not None and not self.normalize:
+            raise ValueError("normalize=false leaves features as they are, and mean and std out")
         return self
 
 
 class EcapaNetworkSettings(MelSettings):
     """ECAPA-TDNN from scratch (SpeechBrain's class), in front of the heads."""
 
+    min_batch: ClassVar[int] = 2
+    """Its pooled vectors are normalised over the batch."""
     features: Literal["mfcc", "fbank"] = "mfcc"
     """`mfcc`: torchaudio's MFCC; `fbank`: SpeechBrain's filter bank, mean taken off per recording."""
     num_mfcc: int = Field(80, ge=1)
@@ -174,6 +187,8 @@ class NetworkSpec(Settings):
     groups: tuple[LabelGroup, ...] = Field(min_length=1)
     """One head each; their outputs are stacked in this order."""
     loss: Loss
+    scale: float = 30.0
+    """That cosines are multiplied by before a softmax, of aam."""
     prototypes: bool = False
     """Classify by the distance to a point per class instead of with heads."""
 

@@ -17,6 +17,8 @@ from voxshard.reporting.data import Breakdown, Confusion, ErrorCurve, Estimate, 
 from voxshard.reporting.tables import Cell, Table, metric_cell, table
 from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, drawing, short, to_svg
 
+_MOST_MARKERS = 40
+"""On a line; more hide it."""
 MAX_LINES = len(PALETTE)
 """Curves that can be told apart in one plot."""
 MAX_MATRIX = 40
@@ -374,18 +376,17 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def training(curves: Sequence[TrainingCurve], *, key: str, system: str) -> Plot:
-    """Quantities over epochs that share an axis (losses, or rates)."""
+    """Quantities over epochs that share an axis (losses, learning rates, or metrics)."""
     with drawing(4.8, 3.4) as figure:
         axes = figure.add_subplot()
         for index, curve in enumerate(curves[:MAX_LINES]):
-            axes.plot(
-                curve.epochs, curve.values, label=short(curve.name), marker=MARKERS[index], markersize=3, **style(index)
-            )
+            marker = MARKERS[index] if len(curve.epochs) <= _MOST_MARKERS else None
+            axes.plot(curve.epochs, curve.values, label=short(curve.name), marker=marker, markersize=3, **style(index))
         axes.set_xlabel("epoch")
         axes.set_ylabel(curves[0].name.replace("_", " ") if len(curves) == 1 else "value")
         legend_below(figure)
         title = f"Training of {system}"
-        caption = f"{', '.join(curve.name for curve in curves)} after each epoch."
+        caption = f"{', '.join(curve.name for curve in curves)} in the course of the training."
         svg = to_svg(figure, key=key, title=title, description=caption)
     every = sorted({float(epoch) for curve in curves for epoch in curve.epochs})
     values = [dict(zip(curve.epochs.tolist(), curve.values.tolist(), strict=True)) for curve in curves]

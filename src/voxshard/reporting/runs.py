@@ -78,7 +78,7 @@ def load_system(run: Run, name: str) -> System:
         seed=config.get("seed"),
         splits=splits,
         few_shot=_few_shot(found.get("n-shot")),
-        training=_training(found.get("training")),
+        training=training_curves(found.get("training-curve"), found.get("training")),
         config=dump_yaml(dict(config)),
         facts=_facts(config, content, target),
         notes=content.get("notes", []),
@@ -140,19 +140,22 @@ def _known(trials: pa.Table, split: str, target: Target) -> pa.Table:
     return trials.filter(pc.is_in(trials["label"].cast(pa.string()), pa.array(target.classes, pa.string())))
 
 
-def _training(rows: pa.Table | None) -> list[TrainingCurve]:
-    """The table `training` of a network: epoch, then one quantity per column, empty where it was not measured."""
-    if rows is None:
-        return []
-    epochs = rows["epoch"].to_numpy().astype(np.float64)
-    curves = []
-    for name in rows.column_names:
-        if name != "epoch" and pa.types.is_floating(rows.schema.field(name).type):
+def training_curves(*tables: pa.Table | None) -> list[TrainingCurve]:
+    """From a network's tables: `epoch`, then one quantity per column, empty where it was not measured. What several
+    tables have is taken from the first."""
+    curves: dict[str, TrainingCurve] = {}
+    for rows in tables:
+        if rows is None:
+            continue
+        epochs = rows["epoch"].to_numpy().astype(np.float64)
+        for name in rows.column_names:
+            if name in curves or name == "epoch" or not pa.types.is_floating(rows.schema.field(name).type):
+                continue
             values = rows[name].to_numpy()
             there = np.isfinite(values)
             if there.any():
-                curves.append(TrainingCurve(name=name, epochs=epochs[there], values=values[there]))
-    return curves
+                curves[name] = TrainingCurve(name=name, epochs=epochs[there], values=values[there])
+    return list(curves.values())
 
 
 def _split_result(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from voxshard.reporting import measures, plots
-from voxshard.reporting.data import Breakdown, ErrorCurve, Estimate, System
+from voxshard.reporting.data import Breakdown, ErrorCurve, Estimate, System, TrainingCurve
 from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
 from voxshard.reporting.ranking import Topic, View
 from voxshard.reporting.tables import Cell, Table, metric_cell, table
@@ -172,14 +172,17 @@ def few_shot(topic: Topic) -> Section | None:
 
 
 def training(systems: Sequence[System]) -> Section | None:
-    """Loss and other quantities over the epochs."""
+    """Loss, learning rates and metrics over the epochs."""
     drawn = []
     for place, system in enumerate(system for system in systems if system.training):
-        losses = [curve for curve in system.training if "loss" in curve.name]
-        others = [curve for curve in system.training if "loss" not in curve.name]
+        axes: dict[str, list[TrainingCurve]] = {"loss": [], "rate": [], "metric": []}
+        for curve in system.training:
+            axes["loss" if "loss" in curve.name else "rate" if "learning_rate" in curve.name else "metric"].append(
+                curve
+            )
         drawn += [
             plots.training(curves, key=f"training-{place}-{what}", system=system.name)
-            for what, curves in (("loss", losses), ("rate", others))
+            for what, curves in axes.items()
             if curves
         ]
     return Section("training", "Training", [Plots(drawn)]) if drawn else None

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from voxshard import files
+from voxshard import audio, files
 from voxshard.config import Settings, dump_yaml
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
@@ -71,7 +71,7 @@ class ExtractConfig(Settings):
     """Only the first utterances of the manifest."""
     max_failure_fraction: float = Field(0.05, ge=0, le=1)
     """Share of failed utterances from which on the run is considered broken; judged from 20 failures on."""
-    io_retry_delays_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    io_retry_delays_s: tuple[float, ...] = audio.RETRY_DELAYS_S
     """Waits between attempts to read a recording whose storage fails."""
 
 

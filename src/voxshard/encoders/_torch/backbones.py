@@ -1,39 +1,27 @@
-"""The lower parts of trained networks: features in, one row per utterance (or per patch) out, exact in any batch.
+"""The lower parts of trained networks: ECAPA-TDNN, our convolutional networks, VGGish; and which one a family has.
 
-Suffixes: B utterances, L padded feature length, P patches, T frames, M features per frame, N layers, D size of a row.
+Suffixes: B utterances, L padded feature length, P patches, T frames, M features per frame, D size of a row.
 """
 
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import transformers
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import nn
 
 from voxshard.config import validated
-from voxshard.encoders import hf
-from voxshard.encoders._torch.attention import LEAN_TYPES, make_attention_lean
+from voxshard.encoders._torch.backbone import Backbone, Lengths
 from voxshard.encoders._torch.ecapa import ReflectAtEnd
-from voxshard.encoders._torch.pooling import pool
-from voxshard.encoders._torch.speech_model import FilterBankModel, WaveformModel
-from voxshard.encoders._torch.transformers_model import (
-    LayerTap,
-    attention_cost_frames,
-    load_model,
-    read_config,
-)
+from voxshard.encoders._torch.speech_backbone import SpeechBackbone
 from voxshard.encoders._torch.vggish import build_network
 from voxshard.encoders.acoustic.logmel import LogMelSettings
-from voxshard.encoders.base import BatchPolicy, Features, Waveform
-from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures, SpeechBrainFbank
+from voxshard.encoders.base import BatchPolicy
+from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
 from voxshard.encoders.network_inputs import LogMelPatches, MelPatches, TorchaudioMfcc
 from voxshard.encoders.vggish_frontend import PATCH_SAMPLES, SAMPLE_RATE, log_mel_patches
 from voxshard.encoders.vggish_weights import (
@@ -57,43 +45,6 @@ from voxshard.networks.settings import (
     Wav2Vec2Settings,
 )
 from voxshard.networks.spectrogram import ARCHITECTURES, LearnedLog
-
-Lengths = npt.NDArray[np.int64]
-
-
-class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """What lies below the heads.
-
-    Built either to be trained, `assets` None, with whatever pretrained weights its settings name; or from a checkpoint,
-    `assets` the folder with the small files that `describe_to` wrote there, its weights to be loaded afterwards.
-    """
-
-    preparer: Callable[[Waveform], Features] | None
-    """Waveform to features; runs in workers."""
-    batch_policy: ClassVar[BatchPolicy] = "padded"
-    sample_rate: int
-    min_samples: int
-    dim: int
-    has_layer_weights: bool = False
-
-    @abstractmethod
-    def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D), or (P, D) where the batch policy is `windows`; see `Encoder.encode` for what comes in."""
-
-    def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """As `forward`, before layers are weighted; the embedding `pt`."""
-        return self(features, lengths_B)
-
-    def describe_to(self, folder: Path) -> None:
-        """Write what building needs beside settings and weights."""
-
-    def untrained(self) -> list[nn.Parameter]:
-        """Parameters that keep their values."""
-        return []
-
-    def seconds(self, length: int) -> float:
-        """Seconds of audio that features of this length stand for, roughly."""
-        return length / self.sample_rate
 
 
 class Standardize(nn.Module):  # type: ignore[misc]
@@ -231,116 +182,6 @@ class VggishBackbone(Backbone):
 def _wanted(weights: Weights) -> Weights:
     names = [name(layer) for layer in (*CONVOLUTIONS, *DENSE) for name in (kernel_name, bias_name)]
     return {name: weights[name] for name in names}
-
-
-class SpeechBackbone(Backbone):
-    """Any model of the encoder `hf`: one hidden layer or a learned weighting of all, pooled over valid frames."""
-
-    def __init__(self, settings: Wav2Vec2Settings, assets: Path | None) -> None:
-        super().__init__()
-        self.settings = settings
-        folder = assets or _speech_folder(settings)
-        self.texts = {name: (folder / name).read_text() for name in (hf.CONFIG, hf.PREPROCESSOR)}
-        config = read_config(folder)
-        # Layers dropped at random would leave gaps in the weighting; masks longer than a short clip are an error.
-        config.layerdrop, config.apply_spec_augment = 0.0, False
-        preprocessor = hf.read_json(folder / hf.PREPROCESSOR)
-        self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
-        if settings.sample_rate != self.sample_rate:
-            raise ConfigError(f"sample_rate={settings.sample_rate}: {folder} takes {self.sample_rate} Hz")
-        depth = int(config.num_hidden_layers)
-        (layer,) = hf.resolve_layers(settings.layer, depth, where=str(folder))
-        self.has_layer_weights = settings.weighted
-        layers = [*range(depth + 1), layer] if settings.weighted else [layer]
-        self.preparer = hf.preparer_for(config.model_type, preprocessor, keep_incomplete=False, where=folder)
-        if assets is None:
-            self.model = load_model(folder, config, max(layers))
-        else:
-            config.num_hidden_layers = max(1, min(max(layers), depth))
-            attention = "eager" if config.model_type in LEAN_TYPES else "sdpa"
-            self.model = transformers.AutoModel.from_config(config, attn_implementation=attention)
-            make_attention_lean(self.model)
-        self.tap = LayerTap(self.model, layers, depth)
-        self.run_model: Callable[[torch.Tensor, Lengths], tuple[torch.Tensor, torch.Tensor]]
-        if isinstance(self.preparer, SeamlessFeatures):
-            stacked = FilterBankModel(self.model)
-            self.run_model = lambda features, lengths_B: stacked(features)
-            self.frames: hf.Frames = hf.StackedFrames(self.preparer)
-        else:
-            self.frames = hf.ConvolutionalFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
-            waveforms = WaveformModel(self.model, self.frames)
-            self.run_model = lambda features, lengths_B: waveforms(
-                features, lengths_B, torch.from_numpy(lengths_B).to(features.device)
-            )
-        self.min_samples = self.frames.min_samples
-        self.dim = int(config.hidden_size)
-        if settings.weighted:
-            self.layer_weights = nn.Parameter(torch.zeros(depth + 1))
-        self._frozen = settings.fine_tune == "none"
-        self._untrained = self._choose_untrained(depth)
-
-    def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D): of the weighted layers if they are weighted, else of the one layer."""
-        plain, weighted = self._pooled(features, lengths_B)
-        return plain if weighted is None else weighted
-
-    def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D) of the one layer, weighted or not."""
-        return self._pooled(features, lengths_B)[0]
-
-    def _pooled(self, features: torch.Tensor, lengths_B: Lengths) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
-            last_BTD, valid_BT = self.run_model(features, lengths_B)
-        layers = self.tap.take(last_BTD)
-        plain_BD = pool(layers[-1], valid_BT, self.settings.pooling)
-        if not self.has_layer_weights:
-            return plain_BD, None
-        shares_N = torch.softmax(self.layer_weights, dim=0)
-        mixed_BTD = sum(share * layer_BTD for share, layer_BTD in zip(shares_N, layers[:-1], strict=True))
-        return plain_BD, pool(mixed_BTD, valid_BT, self.settings.pooling)
-
-    def train(self, mode: bool = True) -> SpeechBackbone:
-        """A frozen model stays in evaluation mode: no dropout below the heads."""
-        super().train(mode)
-        if self._frozen:
-            self.model.eval()
-        return self
-
-    def seconds(self, length: int) -> float:
-        hop = self.frames.hop_samples if isinstance(self.frames, hf.StackedFrames) else 1
-        num_frames = self.frames.num_frames(length)
-        return length * hop / self.sample_rate * (1 + num_frames / attention_cost_frames(self.model.config))
-
-    def describe_to(self, folder: Path) -> None:
-        for name, text in self.texts.items():
-            (folder / name).write_text(text)
-
-    def untrained(self) -> list[nn.Parameter]:
-        return self._untrained
-
-    def _choose_untrained(self, depth: int) -> list[nn.Parameter]:
-        choice, model = self.settings.fine_tune, self.model
-        if choice == "all":
-            return []
-        if choice == "none":
-            return list(model.parameters())
-        if choice == "transformer":
-            bottom = getattr(model, "feature_extractor", None)  # w2v-BERT has no convolutions at its bottom
-            if bottom is None:
-                return []
-            bottom._freeze_parameters()  # else its gradients are computed all the same
-            return list(bottom.parameters())
-        assert isinstance(choice, int)
-        if not 1 <= choice <= depth:
-            raise ConfigError(f"fine_tune={choice}: the model has {depth} layers; give 1 to {depth}")
-        kept = {id(parameter) for layer in model.encoder.layers[-choice:] for parameter in layer.parameters()}
-        return [parameter for parameter in model.parameters() if id(parameter) not in kept]
-
-
-def _speech_folder(settings: Wav2Vec2Settings) -> Path:
-    if settings.weights is None:
-        raise ConfigError("network wav2vec2 needs a model to start from: `--set weights=FOLDER` or `weights=org/name`")
-    return locate("hf", settings.weights, required=(hf.CONFIG, hf.PREPROCESSOR), fetch_name=f"hf/{settings.weights}")
 
 
 def build_backbone(family: str, settings: NetworkSettings, assets: Path | None) -> Backbone:

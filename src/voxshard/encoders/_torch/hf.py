@@ -5,7 +5,6 @@ Suffixes: B utterances, L padded feature length, T padded frames, D hidden size,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from voxshard.encoders.base import KnownHashes, Output, describe
 from voxshard.encoders.filterbanks import SeamlessFeatures
 from voxshard.encoders.hf import HfSettings
 from voxshard.encoders.pooling import join_pooled, pooled_size
-from voxshard.encoders.weights import hash_files, locate
+from voxshard.encoders.weights import hash_files
 from voxshard.errors import ConfigError
 
 _NUMERICS = 1
@@ -36,7 +35,7 @@ class HfEncoder(TorchEncoder):
 
     def __init__(self, name: str, settings: HfSettings, known_hashes: KnownHashes) -> None:
         self.settings = settings
-        self.folder = _folder(name, settings)
+        self.folder = hf.folder_of(settings.weights, wanted_by=name)
         self.config = read_config(self.folder)
         preprocessor = hf.read_json(self.folder / hf.PREPROCESSOR)
         sample_rate = int(preprocessor.get("sampling_rate", 16000))
@@ -111,17 +110,6 @@ class HfEncoder(TorchEncoder):
         """Seconds of audio, and on top what attention adds, which grows with the square."""
         num_frames = self.num_frames(length)
         return num_frames / self.frame_rate_hz * (1 + num_frames / attention_cost_frames(self.config))
-
-
-def _folder(name: str, settings: HfSettings) -> Path:
-    given = settings.weights
-    if given is None:
-        raise ConfigError(
-            "hf needs a model: `--set weights=FOLDER`, or `--set weights=org/name` for one that"
-            " `voxshard weights fetch hf/org/name` has brought"
-        )
-    fetch_name = f"hf/{given}" if re.fullmatch(r"[\w.-]+/[\w.-]+", given) else "hf/ORG/NAME"
-    return locate(name, given, required=(hf.CONFIG, hf.PREPROCESSOR), fetch_name=fetch_name)
 
 
 def _check_input_size(folder: Path, preparer: SeamlessFeatures, wanted: int) -> None:

@@ -8,17 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from voxshard.encoders._torch.backbone import Lengths
 from voxshard.encoders._torch.backbones import build_backbone
 from voxshard.errors import ConfigError
 from voxshard.networks.heads import Heads, Prototypes
 from voxshard.networks.settings import NetworkSpec
 
-Lengths = npt.NDArray[np.int64]
 Embedding: TypeAlias = Literal["pt", "wt", "st", "ft"]
 
 
@@ -33,7 +31,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
     def __init__(self, spec: NetworkSpec, assets: Path | None) -> None:
         super().__init__()
         settings = spec.network_settings()
-        self.spec = spec
+        self.spec, self.min_batch = spec, settings.min_batch
         self.backbone = build_backbone(spec.family, settings, assets)
         dim = self.backbone.dim
         self.shared: nn.Module | None = None
@@ -54,6 +52,10 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         """What the heads are given: (B, D), or for patches (P, D)."""
         x_RD = self.backbone(features, lengths_B)
         return x_RD if self.shared is None else torch.relu(self.shared(x_RD))
+
+    def joined_rows(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
+        """(B, D): as `rows`, those of a recording's patches averaged; what prototypes are compared in."""
+        return self.joined(self.rows(features, lengths_B), lengths_B)
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
         """Outputs (B, C): logits, cosines or negative distances; those of a recording's patches are averaged."""

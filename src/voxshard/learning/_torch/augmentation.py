@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import soxr
 from voxshard import audio
 from voxshard.corpora.base import AUDIO_EXTENSIONS, extension_of
 from voxshard.encoders.base import Waveform
-from voxshard.errors import ConfigError
+from voxshard.errors import ConfigError, UtteranceError
 from voxshard.learning.network_settings import AugmentSettings, Effect
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -93,7 +94,11 @@ class Augmenter:
         """Add a random piece of a random recording of the folder, of a random rms up to the strength."""
         assert self.settings.background.folder is not None
         paths = recordings_in(self.settings.background.folder)
-        noise = audio.read(paths[int(generator.integers(len(paths)))], sample_rate=self.sample_rate)
+        path = paths[int(generator.integers(len(paths)))]
+        try:
+            noise = audio.read(path, sample_rate=self.sample_rate)
+        except UtteranceError as exc:
+            raise ConfigError(f"augment.background.folder: {path}: {exc}; take it out of the folder") from exc
         first = int(generator.integers(max(1, len(noise) - len(waveform) + 1)))
         piece = np.resize(noise[first : first + len(waveform)], len(waveform))
         level = np.sqrt(np.mean(np.square(piece))) + np.float32(1e-12)
@@ -164,7 +169,9 @@ def seeded(seed: int) -> Iterator[None]:
     random.seed(seed)
     np.random.seed(seed)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "n_fft=", UserWarning)  # of short recordings: librosa fills them up
+            yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])

@@ -168,13 +168,14 @@ class Recordings(Examples):
 
     def _read(self, epoch: int, row: int, *, pad: bool) -> Waveform:
         utterance = self.utterances[row]
-        return audio.read_clip(
+        return audio.read_patiently(
             audio.resolve(self.root, utterance.path),
             sample_rate=self.sample_rate,
-            start_s=utterance.start_s,
-            end_s=utterance.end_s,
             clip=self.clip_of(epoch, pad=pad),
             utterance_id=utterance.utterance_id,
+            start_s=utterance.start_s,
+            end_s=utterance.end_s,
+            problem=utterance.problem,
         )
 
 

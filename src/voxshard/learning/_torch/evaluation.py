@@ -12,7 +12,9 @@ from voxshard.encoders._torch.device import resolve_device
 from voxshard.encoders._torch.network_files import Checkpoint
 from voxshard.errors import ConfigError, IncompleteError
 from voxshard.learning._torch.data import default_workers
-from voxshard.learning._torch.trainer import examples_of, score
+from voxshard.learning._torch.faults import reading_faults
+from voxshard.learning._torch.prediction import Predictor, failures_of, trials_of
+from voxshard.learning._torch.trainer import examples_of
 from voxshard.learning.data import ManifestColumns
 from voxshard.learning.evaluation import Evaluation, record, splits_to_score
 from voxshard.learning.label_groups import float_targets, number_groups
@@ -27,6 +29,7 @@ from voxshard.progress import Progress
 from voxshard.store.runs import Run
 
 
+@reading_faults()
 def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evaluation:
     """Score, measure, and put the results into the run; all it takes lies in the run's folder, but the recordings
     or features.
@@ -36,6 +39,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     ConfigError : a split or column that is not there, or features for a network that takes none.
     FeatureMismatchError : features extracted otherwise than the network wants its input.
     IncompleteError : what the network was trained on is gone, and nothing else was given.
+    TransientFaultError : the storage fails, or a process that reads recordings dies.
     """
     run = Run.read(config.run)
     checkpoint = Checkpoint.read(run.model)
@@ -53,9 +57,9 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     if not any(column in manifest.table.column_names for column in target.labels):
         progress.note(f"{path} has no column {', '.join(target.labels)}: scored, not measured")
     network = checkpoint.load().to(torch.device(resolve_device("auto")[0]))
-    clip = dict(about.clip)
-    scale = float(clip.pop("scale"))
-    examples = examples_of(manifest, stored, float_targets(labels), network, clip=ClipPolicy(**clip), seed=0)
+    clip = ClipPolicy(**about.clip)
+    examples = examples_of(manifest, stored, float_targets(labels), network, clip=clip, seed=0)
+    predictor = Predictor(examples, run.config["precision"], default_workers(), check)
     data = ManifestColumns(manifest.table)
     scored: list[Any] = []
     failures: dict[str, tuple[str, str]] = {}
@@ -64,13 +68,9 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     for split, title in splits.items():
         check()
         rows = np.flatnonzero(data.in_split(split))
-        scored.append(
-            score(
-                network, examples, manifest, labels, rows, title,
-                scale=scale, precision=run.config["precision"], workers=default_workers(),
-                failures=failures, check=check,
-            )
-        )  # fmt: skip
+        found = predictor.outputs(network, rows)
+        failures |= failures_of(found, manifest)
+        scored.append(trials_of(found, about.network, manifest, labels, title))
         progress.advance()
     for utterance, (error, message) in sorted(failures.items())[:10]:
         progress.note(f"{utterance}: {error}: {message}")

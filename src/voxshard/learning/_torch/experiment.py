@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from voxshard import __version__
 from voxshard.encoders._torch.network_files import write_checkpoint
+from voxshard.errors import ConfigError
 from voxshard.learning import results
 from voxshard.learning._torch.data import Ints
+from voxshard.learning._torch.faults import reading_faults
 from voxshard.learning._torch.trainer import Fitted, NetworkTrainer
 from voxshard.learning.data import ManifestColumns, source_of
 from voxshard.learning.experiment import (
@@ -37,6 +39,7 @@ from voxshard.progress import Progress
 from voxshard.store.runs import publish_run, refuse_unless_run
 
 
+@reading_faults()
 def train(config: NetworkConfig, progress: Progress, check: Check, stop: threading.Event) -> bool:
     """Train and test as `config` says, and publish the run.
 
@@ -48,6 +51,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     ------
     ConfigError, DataError : what is wrong with the config or the manifest; nothing is published.
     StoppedError : asked to stop; the same command goes on from there.
+    TransientFaultError : the storage fails, or a process that reads recordings dies; the same.
     """
     refuse_unless_run(config.out)
     trainer, chosen, split = _prepare(config, progress, check, stop)
@@ -71,6 +75,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     if not trials:
         trainer.note("no other split has labels: the network is kept, nothing was measured")
         trials = [trainer.trials(fitted, np.empty(0, np.int64), "")]
+    tables["training-curve"] = table_of(fitted.curve)
     tables["training"] = table_of([dict(row) for row in fitted.history])
     if trainer.failures:
         trainer.note(f"{len(trainer.failures):,} recordings cannot be used and are left out: see tables/failures.csv")
@@ -101,11 +106,14 @@ def _prepare(
     data = ManifestColumns(manifest.table)
     split, in_split = split_to_train_on(config, data)
     target, learned = learn_groups(manifest.table, columns, groups, in_split, config.positive)
+    alone = [group.labels[0] for group in learned if len(group.labels) == 1]
+    if alone and config.loss == "cross_entropy":
+        raise ConfigError(
+            f"loss=cross_entropy: label {alone[0]} is alone in its group, nothing to choose from; give bce"
+        )
     labels = number_groups(manifest.table, target, learned)
     trainer = NetworkTrainer(config, manifest, labels, learned, progress, stop, check, stored)
-    chosen = labelled_rows(trainer, in_split)
-    trainer.open_folder()
-    return trainer, chosen, split
+    return trainer, labelled_rows(trainer, in_split), split
 
 
 def _publish(
@@ -120,7 +128,7 @@ def _publish(
     config, target = trainer.config, trainer.labels.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
     with publish_run(config.out) as run:
-        clip = {**config.clip.model_dump(mode="json"), "scale": config.training.scale}
+        clip = config.clip.model_dump(mode="json")
         about = write_checkpoint(run.model, fitted.network, target=asdict(target), clip=clip)
         run.write_trials(trials)
         run.write_scores(results.scores_table(trials, target))

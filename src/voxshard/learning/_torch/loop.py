@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import os
 import signal
 import threading
@@ -29,8 +30,9 @@ from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 
 from voxshard import files
-from voxshard.encoders._torch.device import resolve_device
+from voxshard.encoders._torch.device import memory_errors, resolve_device
 from voxshard.encoders._torch.network_files import contiguous
+from voxshard.errors import DeviceMemoryError
 from voxshard.learning._torch.data import EpisodeOrder, TrainingOrder
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.states import SafetensorsIO
@@ -38,7 +40,7 @@ from voxshard.learning.network_settings import EarlyStopping, NetworkConfig
 from voxshard.progress import Progress
 
 _PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_LOWER_IS_BETTER = ("loss", "eer", "min_dcf", "act_dcf", "cllr")
+_LOWER_IS_BETTER = ("loss", "eer", "eer_tie_aware", "min_dcf", "act_dcf", "cllr")
 _STOPPING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
@@ -92,6 +94,7 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
         looked at between steps. And count what an earlier attempt did."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        trainer.should_stop = self._has_waited_enough()  # and was killed before the run was published
         self.progress.advance(self.done[0] * trainer.num_training_batches + self.done[1])
 
     def _position(self, epoch: int) -> tuple[int, int]:
@@ -133,16 +136,20 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
             self.stopped = trainer.should_stop = True
 
     def _judge(self, trainer: pl.Trainer, pl_module: TrainedNetwork, early: EarlyStopping) -> None:
-        value = pl_module.history[-1][f"validation_{early.metric}"]
+        value = pl_module.history[-1].get(f"validation_{early.metric}", math.nan)
+        value = trainer.strategy.broadcast(value)  # statistics of batches, and so metrics, may differ between processes
         sign = -1.0 if early.metric in _LOWER_IS_BETTER else 1.0
-        if self.best is None or sign * value > sign * self.best:
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
             self.best, self.epochs_without = value, 0
             if trainer.is_global_zero:
                 weights = save(contiguous(pl_module.network.state_dict()))
                 files.publish_bytes(self.folder / "best.safetensors", weights)
         else:
             self.epochs_without += 1
-        trainer.should_stop = trainer.should_stop or self.epochs_without >= early.patience
+        trainer.should_stop = trainer.should_stop or self._has_waited_enough()
+
+    def _has_waited_enough(self) -> bool:
+        return self.early is not None and self.epochs_without >= self.early.patience
 
     def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.state)
@@ -174,7 +181,7 @@ def fit(
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" and config.devices == 1 else config.devices,
-            strategy="ddp" if config.devices > 1 else "auto",
+            strategy=_strategy(config),
             precision=_PRECISIONS[config.precision],
             max_epochs=training.epochs,
             accumulate_grad_batches=training.accumulate,
@@ -191,13 +198,26 @@ def fit(
         if resumed:
             keeper.progress.note(f"going on with the training in {keeper.folder}")
         try:
-            trainer.fit(module, batches, ckpt_path=keeper.state if resumed else None)
+            with memory_errors(device):
+                trainer.fit(module, batches, ckpt_path=keeper.state if resumed else None)
+        except DeviceMemoryError as exc:
+            raise DeviceMemoryError(
+                f"{exc}; give a smaller training.batch_size, with training.accumulate to make up for it, or a smaller "
+                "clip.max_seconds"
+            ) from exc
         except SIGTERMException:  # TERM came in the moment before our handlers were back; they have seen it too
             keeper.stopped = True
     best = keeper.folder / "best.safetensors"
     if keeper.early is not None and not keeper.stopped and best.exists():
         module.network.load_state_dict(load_file(best), strict=True)
     return trainer
+
+
+def _strategy(config: NetworkConfig) -> str:
+    if config.devices == 1:
+        return "auto"
+    # A model of transformers has parameters that what is pooled does not depend on: its mask, a norm above the layer.
+    return "ddp_find_unused_parameters_true" if config.network == "wav2vec2" else "ddp"
 
 
 def _environment() -> list[Any]:

@@ -65,7 +65,8 @@ class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
         if self.loss == "aam":
             outputs = self.angular(outputs, targets)
         shares = targets * weights
-        return -(shares * torch.log_softmax(outputs, dim=1)).sum() / shares.sum()
+        whole = shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)  # 0 where no label of the group applies
+        return -(shares * torch.log_softmax(outputs, dim=1)).sum() / whole
 
 
 def balanced_weights(targets_UC: npt.NDArray[np.float32], loss: Loss, sizes: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -11,11 +11,14 @@ import torch
 from torch import nn
 
 from voxshard.encoders._torch.network import Network
+from voxshard.errors import ConfigError, DataError
 from voxshard.learning._torch.data import Batch
 from voxshard.learning._torch.losses import NetworkLoss
 from voxshard.learning.network_settings import EpisodeSettings, TrainingSettings
 from voxshard.networks.heads import squared_distances
 
+_CURVE_ROWS = 200
+"""About as many as can be told apart in a plot."""
 Validate = Callable[[Network], dict[str, float]]
 """Loss and metrics of the validation split, by name."""
 
@@ -24,7 +27,8 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
     """A network, and how it learns.
 
     After every epoch `history` has a row more: `epoch`, `train_loss`, `learning_rate`, and for a validation
-    split `validation_<name>`.
+    split `validation_<name>`; `curve` has rows all along, about `_CURVE_ROWS`: `epoch` and its part that is done,
+    `train_loss` since the row before, `learning_rate`. What lies below the heads may have a `backbone_learning_rate`.
     """
 
     def __init__(
@@ -40,30 +44,50 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self._validate = validate
         self._generator: torch.Tensor | None = None
         self.history: list[dict[str, float]] = []
+        self.curve: list[dict[str, float]] = []
         self.epoch_loss: list[float] = []
         """Of the batches of this epoch so far."""
+        self.recent_loss: list[float] = []
+        """Of the batches since the last row of the curve."""
+        self.learning_rates: dict[str, float] = {}
+        """Of the last step."""
         self.interrupted = False
         """Stopped in the middle of an epoch."""
         self.unusable: dict[int, tuple[str, str]] = {}
         """Row of a recording that could not be read -> error and message."""
 
-    def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, number: int) -> torch.Tensor:
         """Loss of one batch."""
         for item in batch.unusable:
             self.unusable[item.row] = (item.error, item.message)
-        if not len(batch.rows):
-            return sum(parameter.sum() for parameter in self.network.parameters() if parameter.requires_grad) * 0.0
-        if self.episodes is None:
-            loss = self.loss(self.network(batch.features, batch.lengths_B), batch.targets_BC)
+        if len(batch.rows) >= self.network.min_batch:
+            loss = self._loss_of(batch)
+            self.epoch_loss.append(float(loss.detach()))
+            self.recent_loss.append(self.epoch_loss[-1])
         else:
-            loss = self._episode_loss(batch, self.episodes)
-        self.epoch_loss.append(float(loss.detach()))
+            loss = sum(parameter.sum() for parameter in self.network.parameters() if parameter.requires_grad) * 0.0
+        self.learning_rates = self._learning_rates()
+        batches = self.trainer.num_training_batches
+        every = max(1, batches * self.settings.epochs // _CURVE_ROWS)
+        if (self.current_epoch * batches + number + 1) % every == 0:
+            epoch = self.current_epoch + (number + 1) / batches
+            self.curve.append({"epoch": epoch, "train_loss": self._mean(self.recent_loss), **self.learning_rates})
+            self.recent_loss = []
         return loss
+
+    def _loss_of(self, batch: Batch) -> torch.Tensor:
+        if self.episodes is not None:
+            return self._episode_loss(batch, self.episodes)
+        return self.loss(self.network(batch.features, batch.lengths_B), batch.targets_BC)
+
+    def _learning_rates(self) -> dict[str, float]:
+        *below, heads = (float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)
+        rates = {"learning_rate": heads}
+        return {**rates, "backbone_learning_rate": below[0]} if below and self.settings.backbone_lr else rates
 
     def _episode_loss(self, batch: Batch, episodes: EpisodeSettings) -> torch.Tensor:
         """Cross-entropy of the query recordings' distances to the means of the support recordings (Snell et al.)."""
-        network = self.network
-        x_BD = network.joined(network.rows(batch.features, batch.lengths_B), batch.lengths_B).float()
+        x_BD = self.network.joined_rows(batch.features, batch.lengths_B).float()
         classes_B = batch.targets_BC.argmax(dim=1)
         points, queries, answers = [], [], []
         for number in classes_B.unique():
@@ -85,33 +109,46 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         )
 
     def on_train_epoch_end(self) -> None:
-        """Add a row to the history, with the validation split's loss and metrics."""
+        """Add a row to the history, with the validation split's loss and metrics.
+
+        Raises
+        ------
+        DataError : no recording could be used.
+        ConfigError : the loss is not finite any more.
+        """
         if self.interrupted:
             return
-        losses = self.epoch_loss
-        mean_loss = self._over_devices(sum(losses) / len(losses)) if losses else math.nan
+        if self.unusable and not self.epoch_loss:
+            error, message = next(iter(self.unusable.values()))
+            raise DataError(f"not one of the training recordings can be used; the first: {error}: {message}")
+        if not all(map(math.isfinite, self.epoch_loss[-1:])):
+            raise ConfigError(
+                f"the training diverges: its loss is {self.epoch_loss[-1]:g} after epoch {self.current_epoch + 1}; give"
+                f" a smaller training.lr (now {self.settings.lr:g}), or training.clip_norm"
+            )
         row = {
             "epoch": float(self.current_epoch + 1),
-            "train_loss": mean_loss,
-            "learning_rate": float(self.trainer.optimizers[0].param_groups[-1]["lr"]),
+            "train_loss": self._mean(self.epoch_loss),
+            **self.learning_rates,
         }
         if self._validate is not None:
-            found = self._validate(self.network)
-            row |= {f"validation_{name}": value for name, value in found.items()}
-            for name, value in found.items():
-                self.log(f"validation_{name}", value)
+            row |= {f"validation_{name}": value for name, value in self._validate(self.network).items()}
         self.history.append(row)
         self.epoch_loss = []
 
-    def _over_devices(self, value: float) -> float:
-        reduced = self.trainer.strategy.reduce(torch.tensor(value, device=self.device), reduce_op="mean")
+    def _mean(self, losses: list[float]) -> float:
+        """Over batches and devices."""
+        mean = sum(losses) / len(losses) if losses else math.nan
+        reduced = self.trainer.strategy.reduce(torch.tensor(mean, device=self.device), reduce_op="mean")
         return float(reduced)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What a training needs to go on as if nothing had happened."""
         checkpoint["voxshard"] = {
             "history": self.history,
+            "curve": self.curve,
             "epoch_loss": self.epoch_loss,
+            "recent_loss": self.recent_loss,
             "unusable": self.unusable,
             "generator": torch.get_rng_state(),
         }
@@ -119,7 +156,8 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put it back."""
         state = checkpoint["voxshard"]
-        self.history, self.epoch_loss, self.unusable = state["history"], state["epoch_loss"], state["unusable"]
+        self.history, self.curve, self.unusable = state["history"], state["curve"], state["unusable"]
+        self.epoch_loss, self.recent_loss = state["epoch_loss"], state["recent_loss"]
         self._generator = state["generator"]
 
     def on_train_batch_start(self, _batch: Batch, _number: int) -> None:

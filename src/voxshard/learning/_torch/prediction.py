@@ -1,4 +1,4 @@
-"""Scores from a trained network. Suffixes: N recordings, B of one batch, C outputs, K score columns."""
+"""Scores from a trained network. Suffixes: N recordings, B of one batch, C outputs, D rows below heads, K scores."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
+from voxshard.encoders._torch.backbone import Lengths
 from voxshard.encoders._torch.device import memory_errors
 from voxshard.encoders._torch.network import Network
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
-from voxshard.learning._torch.data import Batch, Examples, Ints, Unusable, evaluation_batches, loader
+from voxshard.learning import results
+from voxshard.learning._torch.data import Examples, Ints, Unusable, evaluation_batches, loader
+from voxshard.learning.labels import Labels
 from voxshard.learning.model import Target
+from voxshard.manifest import Manifest
 from voxshard.networks.settings import NetworkSpec
 
 Floats = npt.NDArray[np.float64]
@@ -28,58 +33,69 @@ class Outputs:
 
     rows: Ints
     """(N,) rows of the manifest, rising; those that cannot be used are missing."""
-    outputs_NC: Floats
+    values: Floats
+    """(N, C), or (N, D) of what lies below the heads."""
     unusable: list[Unusable]
 
 
-def outputs_of(
-    network: Network, examples: Examples, rows: Ints, *, precision: Precision, workers: int,
-    on_batch: Callable[[Batch], None],
-) -> Outputs:  # fmt: skip
-    """Run a network over utterances, in evaluation mode; afterwards it is in the mode it was in.
+@dataclass(frozen=True)
+class Predictor:
+    """Runs networks over utterances, in evaluation mode; afterwards they are in the mode they were in."""
 
-    Parameters
-    ----------
-    on_batch : called after every batch; may raise to stop.
-    """
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    found: dict[int, npt.NDArray[np.float32]] = {}
-    unusable: list[Unusable] = []
-    batches = evaluation_batches(examples, rows, _BUDGET_S[device.type])
-    try:
-        with memory_errors(device), torch.no_grad(), arithmetic(precision, device):
-            for batch in loader(examples, batches, network.backbone.batch_policy, workers if len(batches) > 1 else 0):
-                unusable += batch.unusable
-                if len(batch.rows):
-                    outputs = network(batch.features.to(device), batch.lengths_B).float().cpu().numpy()
-                    found |= dict(zip(batch.rows.tolist(), outputs, strict=True))
-                on_batch(batch)
-    finally:
-        network.train(was_training)
-    usable = np.array(sorted(found), np.int64)
-    stacked = np.array([found[row] for row in usable.tolist()], np.float64)
-    return Outputs(usable, stacked.reshape(len(usable), network.spec.num_outputs), unusable)
+    examples: Examples
+    precision: Precision
+    workers: int
+    check: Callable[[], None]
+    """Called after every batch; may raise to stop."""
+
+    def outputs(self, network: Network, rows: Ints) -> Outputs:
+        """(N, C): what the heads say."""
+        return self._run(network, network, rows)
+
+    def place_prototypes(self, network: Network, rows: Ints) -> None:
+        """Put every class's point at the mean of some recordings of it."""
+        found = self._run(network, network.joined_rows, rows)
+        classes_N = self.examples.targets_UC[found.rows].argmax(axis=1)
+        points_CD = network.heads.points_CD
+        for number in np.unique(classes_N):
+            points_CD[number] = torch.from_numpy(found.values[classes_N == number].mean(axis=0))
+
+    def _run(self, network: Network, forward: Callable[[torch.Tensor, Lengths], torch.Tensor], rows: Ints) -> Outputs:
+        device = next(network.parameters()).device
+        was_training = network.training
+        network.eval()
+        found: dict[int, npt.NDArray[np.float32]] = {}
+        unusable: list[Unusable] = []
+        batches = evaluation_batches(self.examples, rows, _BUDGET_S[device.type])
+        fed = loader(self.examples, batches, network.backbone.batch_policy, self.workers if len(batches) > 1 else 0)
+        try:
+            with memory_errors(device), torch.no_grad(), arithmetic(self.precision, device):
+                for batch in fed:
+                    unusable += batch.unusable
+                    if len(batch.rows):
+                        values = forward(batch.features.to(device), batch.lengths_B).float().cpu().numpy()
+                        found |= dict(zip(batch.rows.tolist(), values, strict=True))
+                    self.check()
+        finally:
+            network.train(was_training)
+        usable = np.array(sorted(found), np.int64)
+        stacked = np.array([found[row] for row in usable.tolist()], np.float64)
+        return Outputs(usable, stacked.reshape(len(usable), -1 if found else network.spec.num_outputs), unusable)
 
 
-def decide(outputs_NC: Floats, target: Target, spec: NetworkSpec, scale: float) -> tuple[Floats, Ints]:
+def decide(outputs_NC: Floats, target: Target, spec: NetworkSpec) -> tuple[Floats, Ints]:
     """Scores and decisions.
 
     Classes that exclude each other are scored by their probability (cross-entropy, aam, prototypes: softmax; bce: each
     one's own; mse: the output), a detection by the difference of the positive and the negative output, and each of
     several labels by its probability, which decides from 0.5 on.
 
-    Parameters
-    ----------
-    scale : that cosines are multiplied by before a softmax (aam).
-
     Returns
     -------
     scores (N, K), one column per `target.score_names`; class numbers (N,), or (N, C) of 0 and 1.
     """
     if spec.loss == "aam":
-        outputs_NC = scale * outputs_NC
+        outputs_NC = spec.scale * outputs_NC
     if target.kind == "detection":
         assert target.positive is not None
         difference = outputs_NC[:, target.positive] - outputs_NC[:, 1 - target.positive]
@@ -100,3 +116,15 @@ def decide(outputs_NC: Floats, target: Target, spec: NetworkSpec, scale: float) 
 def _softmax(outputs: Floats) -> Floats:
     powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def trials_of(found: Outputs, spec: NetworkSpec, manifest: Manifest, labels: Labels, split: str) -> pa.Table:
+    """Rows for trials.parquet, from a network's outputs."""
+    scores, predicted = decide(found.values, labels.target, spec)
+    return results.trials_table(manifest.table.take(found.rows), labels.of(found.rows), split, scores, predicted)
+
+
+def failures_of(found: Outputs, manifest: Manifest) -> dict[str, tuple[str, str]]:
+    """utterance_id -> error and message, of recordings that cannot be used."""
+    names = manifest.table["utterance_id"]
+    return {names[item.row].as_py(): (item.error, item.message) for item in found.unusable}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -17,19 +16,14 @@ import torch
 
 from voxshard import files
 from voxshard.config import dump_yaml
-from voxshard.encoders._torch.backbones import Standardize
 from voxshard.encoders._torch.network import Network
 from voxshard.errors import ConfigError, DataError, StoppedError
-from voxshard.learning import results
 from voxshard.learning._torch.augmentation import Augmenter, recordings_in
 from voxshard.learning._torch.data import (
-    EVALUATION,
-    Batch,
     EpisodeOrder,
     Examples,
     Floats,
     Ints,
-    Item,
     Recordings,
     StoredPatches,
     TrainingOrder,
@@ -39,7 +33,9 @@ from voxshard.learning._torch.data import (
 from voxshard.learning._torch.loop import Keeper, fit
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights
 from voxshard.learning._torch.module import TrainedNetwork
-from voxshard.learning._torch.prediction import decide, outputs_of
+from voxshard.learning._torch.prediction import Predictor, failures_of, trials_of
+from voxshard.learning._torch.statistics import standardize
+from voxshard.learning._torch.validation import Validation
 from voxshard.learning.data import ManifestColumns
 from voxshard.learning.label_groups import float_targets
 from voxshard.learning.labels import Labels
@@ -50,8 +46,6 @@ from voxshard.networks.heads import Prototypes
 from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
 from voxshard.progress import NotesOnly, Progress
 
-_STATISTICS_FROM = 500
-"""Recordings that mean and standard deviation of the features are computed from; more change them little."""
 _NOT_IN_IDENTITY = {"out", "wandb", "workers", "device", "devices", "replicates"}
 """Of the config: what does not make another training of it."""
 
@@ -62,6 +56,9 @@ class Fitted:
 
     network: Network
     history: list[dict[str, float]]
+    """Epoch by epoch."""
+    curve: list[dict[str, float]]
+    """All along; see `TrainedNetwork`."""
     is_first: bool
     """Of the processes that trained it together, this one writes."""
 
@@ -107,6 +104,7 @@ class NetworkTrainer:
             settings=self.config.network_settings().model_dump(mode="json"),
             groups=tuple(self.groups),
             loss=self.config.loss or ("bce" if several else "cross_entropy"),
+            scale=self.config.training.scale,
             prototypes=self.config.episodes is not None,
         )
 
@@ -114,19 +112,6 @@ class NetworkTrainer:
     def folder(self) -> Path:
         """Where the state of a training is kept until its run is published."""
         return self.config.out.with_name(f"{self.config.out.name}.training")
-
-    def open_folder(self) -> None:
-        """Go on in the folder of an earlier attempt at the same training; of another one nothing is kept."""
-        content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
-        content["content"] = self.manifest.content_digest()
-        if self.stored is not None:
-            content["fingerprint"] = self.stored.features.fingerprint
-        text, path = dump_yaml(content), self.folder / "config.yaml"
-        if path.exists() and path.read_text() != text:
-            self.progress.note(f"{self.folder} is of another config or manifest: starting anew")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.publish_bytes(path, text.encode())
 
     def fit(self, utterances: Ints, seed: int, what: str) -> Fitted:
         """Train a network on some utterances.
@@ -136,25 +121,26 @@ class NetworkTrainer:
         StoppedError : asked to stop; the state is kept, the same command goes on.
         """
         self.check()
-        folder = self.folder / "".join(char if char.isalnum() else "-" for char in what)
-        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         spec = self.spec
         network = Network(spec, None)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ConfigError(
+                "nothing is left to be trained: a prototypical network has no heads; fine-tune it, or give shared_dim"
+            )
         examples = self._examples(network, utterances, seed)
         order = self._order(examples, utterances, seed)
+        loss = self._loss(spec, utterances)
+        validation = self._validation(spec, loss, examples, utterances)
+        self._open_folder()  # not before: what is refused leaves nothing behind
+        folder = self.folder / "".join(char if char.isalnum() else "-" for char in what)
+        folder.mkdir(exist_ok=True)
         is_part = bool(self.config.n_shot or self.config.folds)
         progress = NotesOnly(self.progress) if is_part else self.progress
         keeper = Keeper(folder, order, self.config, self.stop, progress)
         if not keeper.state.exists():
-            self._standardize(network, examples, utterances, seed)
-        training = self.config.training
-        sizes = [len(group.labels) for group in spec.groups]
-        weights = None
-        if training.class_weights == "balanced":
-            weights = balanced_weights(self.targets_UC[utterances], spec.loss, sizes)
-        loss = NetworkLoss(spec.loss, sizes, weights, training.margin, training.scale)
-        module = TrainedNetwork(network, loss, training, self.config.episodes, self._validation(examples, loss))
+            standardize(network.backbone, examples, utterances, seed)
+        module = TrainedNetwork(network, loss, self.config.training, self.config.episodes, validation)
         network.train()
         batches = loader(examples, order, network.backbone.batch_policy, self.workers)
         trainer = fit(module, batches, keeper, self.config, what=what)
@@ -163,18 +149,16 @@ class NetworkTrainer:
         self._take_note_of(module)
         network.eval()
         if isinstance(network.heads, Prototypes) and trainer.is_global_zero:
-            self._place_prototypes(network, examples, utterances)
-        return Fitted(network, module.history, trainer.is_global_zero and not keeper.stopped)
+            self._predictor(examples, self.check).place_prototypes(network, utterances)
+        return Fitted(network, module.history, module.curve, trainer.is_global_zero and not keeper.stopped)
 
     def trials(self, fitted: Fitted, utterances: Ints, split: str) -> pa.Table:
-        """Score utterances: rows for trials.parquet."""
+        """Score utterances: rows for trials.parquet. What cannot be read goes into `failures` instead."""
         self.check()
         examples = self._examples(fitted.network, utterances, self.config.seed)
-        return score(
-            fitted.network, examples, self.manifest, self.labels, utterances, split,
-            scale=self.config.training.scale, precision=self.config.precision, workers=self.workers,
-            failures=self.failures, check=self.check,
-        )  # fmt: skip
+        found = self._predictor(examples, self.check).outputs(fitted.network, utterances)
+        self.failures |= failures_of(found, self.manifest)
+        return trials_of(found, fitted.network.spec, self.manifest, self.labels, split)
 
     def note(self, *messages: str) -> None:
         """Tell whoever is watching, and keep it in the results."""
@@ -182,6 +166,20 @@ class NetworkTrainer:
             if message not in self.notes:
                 self.notes.append(message)
                 self.progress.note(message)
+
+    def _open_folder(self) -> None:
+        """Go on in the folder of an earlier attempt at the same training; of another one nothing is kept."""
+        content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
+        content["content"] = self.manifest.content_digest()
+        content["groups"] = [group.model_dump(mode="json") for group in self.groups]
+        if self.stored is not None:
+            content["fingerprint"] = self.stored.features.fingerprint
+        text, path = dump_yaml(content), self.folder / "config.yaml"
+        if path.exists() and path.read_text() != text:
+            self.progress.note(f"{self.folder} is of another config or manifest: starting anew")
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.publish_bytes(path, text.encode())
 
     def _examples(self, network: Network, utterances: Ints, seed: int) -> Examples:
         settings: dict[str, Any] = {
@@ -215,86 +213,31 @@ class NetworkTrainer:
         ways = min(episodes.ways or 20, len(counts))
         return EpisodeOrder(utterances, numbers, ways, size, episodes.per_epoch, seed)
 
-    def _standardize(self, network: Network, examples: Examples, utterances: Ints, seed: int) -> None:
-        """Measure the features of training recordings, where the network wants to know."""
-        standardize = getattr(network.backbone, "standardize", None)
-        if not isinstance(standardize, Standardize) or not standardize.wants_statistics:
-            return
-        chosen = np.random.default_rng([seed, 1]).permutation(utterances)[:_STATISTICS_FROM]
-        compress = getattr(network.backbone, "compress", torch.nn.Identity())
-        count, total, squares = 0, 0.0, 0.0
-        for row in chosen:
-            item = examples[EVALUATION, int(row)]
-            if not isinstance(item, Item):
-                continue
-            with torch.no_grad():
-                features = compress(torch.from_numpy(item.features)).double().numpy()
-            features = features.reshape(-1, features.shape[-1])
-            count += len(features)
-            total, squares = total + features.sum(axis=0), squares + np.square(features).sum(axis=0)
-        if not count:
-            raise DataError("not one of the training recordings can be used: see `voxshard prepare`'s problems")
-        mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 1e-10))
-        standardize.mean_M.copy_(torch.from_numpy(np.asarray(mean)))
-        standardize.std_M.copy_(torch.from_numpy(np.maximum(deviation, 1e-3)))
+    def _loss(self, spec: NetworkSpec, utterances: Ints) -> NetworkLoss:
+        training = self.config.training
+        sizes = [len(group.labels) for group in spec.groups]
+        weights = None
+        if training.class_weights == "balanced":
+            weights = balanced_weights(self.targets_UC[utterances], spec.loss, sizes)
+        return NetworkLoss(spec.loss, sizes, weights, training.margin, spec.scale)
 
-    def _validation(self, examples: Examples, loss: NetworkLoss) -> Callable[[Network], dict[str, float]] | None:
+    def _predictor(self, examples: Examples, check: Callable[[], None]) -> Predictor:
+        return Predictor(examples, self.config.precision, self.workers, check)
+
+    def _validation(
+        self, spec: NetworkSpec, loss: NetworkLoss, examples: Examples, utterances: Ints
+    ) -> Validation | None:
         split = self.config.validate_on
         if split is None:
             return None
-        rows = np.flatnonzero(np.equal(self.manifest.table["split"].to_pylist(), split) & self.labels.known)
+        rows = np.flatnonzero(self.data.in_split(split) & self.labels.known)
         if not len(rows):
             raise ConfigError(
-                f"validate_on={split}: no labelled utterance has that split; splits here: "
-                f"{', '.join(self.manifest.splits()) or 'none'}"
+                f"validate_on={split}: no labelled utterance has that split; splits here: {self.data.splits_text}"
             )
+        predictor = self._predictor(examples, lambda: None)  # a stop waits for the state of the epoch
         early = self.config.training.early_stopping
-
-        def validate(network: Network) -> dict[str, float]:
-            if isinstance(network.heads, Prototypes):
-                self._place_prototypes(network, examples, examples.partners)
-            found = outputs_of(
-                network, examples, rows, precision=self.config.precision, workers=0, on_batch=lambda _batch: None
-            )
-            outputs, targets = torch.from_numpy(found.outputs_NC).float(), torch.from_numpy(self.targets_UC[found.rows])
-            values = {"loss": float(loss.to("cpu")(outputs, targets))}
-            scores, predicted = decide(found.outputs_NC, self.labels.target, network.spec, self.config.training.scale)
-            part = part_of(self.labels, found.rows)
-            trials = results.trials_table(self.manifest.table.take(found.rows), part, split, scores, predicted)
-            measured = results.metrics(trials, self.labels.target, replicates=0, seed=0)
-            values |= {
-                name: item.value for name, item in measured.items() if "." not in name and item.value is not None
-            }
-            loss.to(next(network.parameters()).device)
-            if early is not None and early.metric not in values:
-                raise ConfigError(
-                    f"training.early_stopping.metric={early.metric}: not measured here; choose {', '.join(values)}"
-                )
-            return {name: value for name, value in values.items() if math.isfinite(value)}
-
-        return validate
-
-    def _place_prototypes(self, network: Network, examples: Examples, utterances: Ints) -> None:
-        """Put every class's point at the mean of its training recordings."""
-        was_training, device = network.training, next(network.parameters()).device
-        network.eval()
-        sums = torch.zeros_like(network.heads.points_CD, device="cpu")
-        counts = torch.zeros(len(sums))
-        keys = [
-            [(EVALUATION, int(row)) for row in utterances[start : start + 32]]
-            for start in range(0, len(utterances), 32)
-        ]
-        with torch.no_grad():
-            for batch in loader(examples, keys, network.backbone.batch_policy, 0):
-                if not len(batch.rows):
-                    continue
-                x_BD = network.joined(network.rows(batch.features.to(device), batch.lengths_B), batch.lengths_B)
-                classes_B = batch.targets_BC.argmax(dim=1)
-                sums.index_add_(0, classes_B, x_BD.float().cpu())
-                counts += torch.bincount(classes_B, minlength=len(sums))
-        network.heads.points_CD.copy_((sums / counts.clamp(min=1)[:, None]).to(device))
-        network.train(was_training)
+        return Validation(predictor, loss, spec, self.manifest, self.labels, split, rows, utterances, early)
 
     def _take_note_of(self, module: TrainedNetwork) -> None:
         for row, reason in module.unusable.items():
@@ -313,25 +256,3 @@ def examples_of(
         utterances=list(manifest.utterances()), targets_UC=targets_UC, stored=stored,
         patch_frames=patches.patch_frames, **settings,
     )  # fmt: skip
-
-
-def part_of(labels: Labels, rows: Ints) -> Labels:
-    """The labels of some rows."""
-    return Labels(labels.target, [[column[row] for row in rows] for column in labels.texts], labels.numbers[rows])
-
-
-def score(
-    network: Network, examples: Examples, manifest: Manifest, labels: Labels, utterances: Ints, split: str, *,
-    scale: float, precision: Any, workers: int, failures: dict[str, tuple[str, str]], check: Callable[[], None],
-) -> pa.Table:  # fmt: skip
-    """Score utterances: rows for trials.parquet. What cannot be read goes into `failures`, not into the scores."""
-
-    def on_batch(_batch: Batch) -> None:
-        check()
-
-    found = outputs_of(network, examples, utterances, precision=precision, workers=workers, on_batch=on_batch)
-    names = manifest.table["utterance_id"]
-    for item in found.unusable:
-        failures[names[item.row].as_py()] = (item.error, item.message)
-    scores, predicted = decide(found.outputs_NC, labels.target, network.spec, scale)
-    return results.trials_table(manifest.table.take(found.rows), part_of(labels, found.rows), split, scores, predicted)
