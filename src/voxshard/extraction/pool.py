@@ -160,7 +160,8 @@ class DecodePool:
         if isinstance(message, Fault):
             raise TransientFaultError(
                 f"reading {self._decoder.root} keeps failing: {message.message}; what is finished is kept, "
-                "run the same command again when the storage is back"
+                "run the same command again when the storage is back; if the corpus was moved, prepare it "
+                "where it is now and extract from that manifest into the same folder"
             )
         if message == READY:
             worker.is_ready = True
