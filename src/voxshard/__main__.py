@@ -1,6 +1,10 @@
 """`python -m voxshard`: the same as the `voxshard` command, for runtimes that name an interpreter."""
 
-from voxshard.cli import main
+import sys
 
 if __name__ == "__main__":
+    try:
+        from voxshard.cli import main
+    except KeyboardInterrupt:  # Ctrl-C reaches the stages of `voxshard run` too, however young
+        sys.exit(130)
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import re
@@ -144,12 +145,19 @@ def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str)
         raise ConfigError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from exc
 
 
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`; did you mean X?` for what is nearly one of the choices, else nothing."""
+    close = difflib.get_close_matches(name, list(choices), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _explain(model: type[BaseModel], problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         owner = _model_at(model, problem["loc"][:-1])
         valid = f"; valid keys: {', '.join(sorted(owner.model_fields))}" if owner else ""
-        return f"{path}: unknown key{valid}"
+        meant = did_you_mean(str(problem["loc"][-1]), owner.model_fields) if owner else ""
+        return f"{path}: unknown key{valid}{meant}"
     if problem["type"] == "missing":
         return f"{path}: required"
     message = problem["msg"].removeprefix("Value error, ")

@@ -61,6 +61,11 @@ def temporary_beside(target: Path) -> Path:
     return target.with_name(f"{target.name}.{host_name()}.{boot_id()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
 
 
+def without_temporary(name: str) -> str:
+    """The name that a temporary file or folder was to get; any other name as it is."""
+    return _TEMPORARY.sub("", name)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or quota, or a folder we may not write to, into an error that says where and what to do."""

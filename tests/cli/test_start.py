@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from voxshard import files
 from voxshard.cli import COMMANDS, main
 
 HEAVY = r"\| +(torch|tensorflow|librosa|sklearn|matplotlib|transformers)$"
@@ -36,6 +40,8 @@ def test_no_commands_help_imports_a_framework(name: str) -> None:
         (["extract", "nowhere.parquet", "--encoder", "mfcc", "--out", "x"], 2, "'nowhere.parquet' does not exist"),
         (["prepare", "folders", "here", "--out", "m"], 2, "format: no such corpus format; there are folder"),
         (["nonsense"], 2, "No such command 'nonsense'"),
+        (["extrac"], 2, "No such command 'extrac'; did you mean extract?"),
+        (["encoders", "mfc"], 2, "openl3, musicnn; did you mean mfcc?"),
     ],
 )
 def test_what_is_wrong_ends_with_one_message_and_the_code_of_its_kind(
@@ -47,3 +53,22 @@ def test_what_is_wrong_ends_with_one_message_and_the_code_of_its_kind(
     shown = capsys.readouterr()
     assert message in shown.err.replace("\n", " ")
     assert "Traceback" not in shown.err
+
+
+def test_what_the_system_refuses_is_one_line_about_the_file_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16000)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", "folder", str(tmp_path), "--out", str(tmp_path / "file" / "m.parquet")])
+    assert caught.value.code == 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"voxshard: {tmp_path / 'file'}")
+    assert last.endswith("; see to it (permissions, disk, the path itself) and run the same command again")
+
+
+def test_a_temporary_file_goes_by_the_name_it_was_to_get(tmp_path: Path) -> None:
+    target = tmp_path / "m.parquet"
+    assert files.without_temporary(str(files.temporary_beside(target))) == str(target)
+    assert files.without_temporary("other.tmp") == "other.tmp"

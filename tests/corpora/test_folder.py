@@ -243,3 +243,9 @@ def test_fsdd_gets_its_labels_and_its_official_split_from_names(tmp_path: Path) 
     assert len(manifest.select_split("test")) == 300
     assert len(manifest.select_split("train")) == 2700
     assert manifest.table["problem"].null_count == 3000
+
+
+def test_a_file_in_place_of_a_folder_is_told_what_reads_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "list.csv", "path")
+    with pytest.raises(EmptyCorpusError, match=r"list.csv: a file; this format reads a folder"):
+        prepare("folder", tmp_path / "list.csv", tmp_path / "m.parquet")

@@ -222,3 +222,21 @@ def test_the_train_command_names_every_missing_option() -> None:
         str(result.exception)
         == "train: 4 problems\n  features: required\n  label: required\n  classifier: required\n  out: required"
     )
+
+
+def test_an_experiment_that_was_moved_is_evaluated_where_it_is_now(tmp_path: Path) -> None:
+    features = _set(tmp_path / "old" / "features" / "mfcc", 0)
+    config = {"features": features, "label": "digit", "classifier": "knn", "out": tmp_path / "old" / "runs" / "a"}
+    train.run(validated(TrainConfig, {**config, "replicates": 0}, where="test"), Task())
+    before = Run.read(tmp_path / "old" / "runs" / "a").metrics
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = Run.read(tmp_path / "new" / "runs" / "a")
+    _evaluate(moved, replicates=0)
+    assert moved.metrics == before
+
+
+def test_a_classifier_is_not_trained_on_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.parquet").touch()
+    arguments = [str(tmp_path / "m.parquet"), "--label", "a", "--classifier", "knn", "--out", str(tmp_path / "run")]
+    with pytest.raises(ConfigError, match=r"m\.parquet: a file; classifiers are trained on a folder of features"):
+        train_command.main(arguments, standalone_mode=False)

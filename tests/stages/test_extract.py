@@ -16,7 +16,7 @@ import pytest
 import toy_encoder
 from conftest import MakeCorpus
 from voxshard import files
-from voxshard.errors import IdentityError, ManifestError, StoppedError, TooManyFailuresError
+from voxshard.errors import ConfigError, IdentityError, ManifestError, StoppedError, TooManyFailuresError
 from voxshard.extraction import claims as claiming
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest
@@ -290,3 +290,28 @@ def test_a_task_keeps_nothing_per_utterance_of_manifest_and_plan(tmp_path: Path)
     few, many = kept(400), kept(4000)
     assert many[0] - few[0] < 3600  # not a byte for each utterance
     assert many[1] - few[1] < 3600
+
+
+def test_an_extraction_touches_no_folder_that_is_something_else(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "config.yaml").write_text("format_version: 1\n")
+    with pytest.raises(
+        ConfigError, match=r"run: a folder with other things in it \(config.yaml, model\), not a feature"
+    ):
+        extract.run(config_of(make_corpus([0.2] * 4), run))
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model"]
+    assert (run / "config.yaml").read_text() == "format_version: 1\n"
+    with pytest.raises(ConfigError, match=r"corpus\.parquet: a file; a feature set is a folder"):
+        extract.run(config_of(tmp_path / "corpus.parquet", tmp_path / "corpus.parquet"))
+
+
+def test_a_folder_whose_beginning_was_killed_is_begun_again_with_the_same_manifest_only(
+    make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    manifest, other = make_corpus([0.2] * 4), make_corpus([0.2] * 5, name="other")
+    (tmp_path / "set" / "shards").mkdir(parents=True)
+    Manifest.read(manifest).write(tmp_path / "set" / "manifest.parquet")
+    with pytest.raises(IdentityError, match="was begun with another manifest"):
+        extract.run(config_of(other, tmp_path / "set"))
+    assert extract.run(config_of(manifest, tmp_path / "set")).missing == []

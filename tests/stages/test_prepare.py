@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -192,3 +194,16 @@ def test_the_file_is_plain_parquet_that_others_can_read(corpus: Path, tmp_path: 
         "fold", "speaker", "problem", "format",
     ]  # fmt: skip
     assert column(Manifest.read(tmp_path / "m.parquet"), "duration_s") == [0.5] * 6
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet", "folder"])
+def test_a_manifest_replaces_nothing_but_a_manifest(name: str, corpus: Path, tmp_path: Path) -> None:
+    table = pa.table({"path": ["corpus/ann/0.wav"]})
+    pq.write_table(table, tmp_path / "table.parquet")
+    pa_csv.write_csv(table, tmp_path / "table.csv")
+    (tmp_path / "folder").mkdir()
+    source = tmp_path / "table.csv" if name == "folder" else tmp_path / name
+    before = source.read_bytes()
+    with pytest.raises(ConfigError, match=r": there already, and no manifest|: a folder; give the name"):
+        prepare("table", source, tmp_path / name)
+    assert source.read_bytes() == before

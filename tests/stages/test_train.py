@@ -470,3 +470,25 @@ def test_a_classifier_that_stops_early_is_noted_not_shouted(digits: Path, tmp_pa
     (note,) = run.metrics["notes"]
     assert note.startswith("training: Stochastic Optimizer: Maximum iterations (2) reached")
     assert json.loads((run.model / "model.json").read_text())["classifier"] == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("classifier", "settings", "message"),
+    [
+        ("logistic", {"pca": 9}, r": pca=9, but 108 training rows of 8 values have 8 .* give --set pca=8"),
+        ("knn", {"n_neighbors": 109}, ": n_neighbors=109, but there are 108 training rows"),
+        ("mlp", {"early_stopping": True}, ": mlp cannot be fitted to 3 training rows: "),
+    ],
+)
+def test_settings_that_ask_for_more_rows_than_there_are_name_what_would_do(
+    classifier: str, settings: dict[str, Any], message: str, digits: Path, tmp_path: Path
+) -> None:
+    few = {"n_shot": [1], "runs": 1} if classifier == "mlp" else {}
+    with pytest.raises(DataError, match=message):
+        _train(digits, "digit", classifier, tmp_path / "run", settings=settings, **few)
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_of_no_units_are_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hidden_layer_sizes\.0: Input should be greater than or equal to 1"):
+        _train(digits, "digit", "mlp", tmp_path / "run", settings={"hidden_layer_sizes": [0]})

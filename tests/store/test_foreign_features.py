@@ -260,3 +260,11 @@ def test_the_commands_end_to_end(made: Any, tmp_path: Path, capsys: Any) -> None
     assert open_features(tmp_path / "set").table["label"].to_pylist() == ["train", "train", "test"]
     main(["merge", str(made.path), "--mode", "index"])
     assert capsys.readouterr().err.endswith(f"{made.path}: 3 utterances, 0 failures; 0.01 h of audio, index\n")
+
+
+def test_an_ingestion_overwrites_no_manifest_in_a_folder_of_other_things(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X=np.ones((2, 3), np.float32), ids=np.array(["a", "b"]))
+    (tmp_path / "manifest.parquet").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="a folder with other things in it"):
+        ingest(IngestConfig(inputs=(str(tmp_path / "a.npz"),), out=tmp_path), Silent(), lambda: None)
+    assert (tmp_path / "manifest.parquet").read_bytes() == b"mine"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
 from voxshard import __version__
-from voxshard.errors import VoxshardError
+from voxshard.config import did_you_mean
+from voxshard.errors import EnvironmentProblemError, VoxshardError
+from voxshard.files import without_temporary
 
 # Command -> (module in this package that defines `command`, one line for the overview), in the order of the workflow.
 COMMANDS = {
@@ -47,6 +50,14 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"voxshard.cli.{COMMANDS[name][0]}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            raise click.UsageError(exc.message.rstrip(".") + did_you_mean(args[0], COMMANDS), ctx) from exc
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
@@ -76,3 +87,15 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as exc:
+        if exc.errno is None:
+            raise
+        click.echo(f"voxshard: {_of_the_system(exc)}", err=True)
+        sys.exit(EnvironmentProblemError.exit_code)
+
+
+def _of_the_system(exc: OSError) -> str:
+    """What the operating system refused, and of which file; temporary files go by the name they were to get."""
+    path = exc.filename2 or exc.filename
+    what = f"{without_temporary(os.fsdecode(path))}: {exc.strerror}" if isinstance(path, str | bytes) else str(exc)
+    return f"{what}; see to it (permissions, disk, the path itself) and run the same command again"

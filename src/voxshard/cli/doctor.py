@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import PATH, set_option
-from voxshard.config import load_yaml, merged, parse_assignments, validated
+from voxshard.config import parse_assignments
 from voxshard.errors import ConfigError, EnvironmentProblemError
 from voxshard.launch import doctor
 from voxshard.launch import site as sites
-from voxshard.launch.experiment import Experiment, ExperimentConfig
+from voxshard.launch.experiment import Experiment, load
 from voxshard.launch.record import Submission
 from voxshard.launch.slurm import Cluster
 
@@ -35,8 +35,7 @@ def command(config: Path | None, site: str | None, assignments: tuple[str, ...])
         raise ConfigError("--set: without a CONFIG only site.KEY=VALUE can be set")
     findings = list(doctor.check_site(facts))
     if config is not None:
-        content = merged(load_yaml(config), overrides)
-        experiment = Experiment(validated(ExperimentConfig, content, where=str(config)))
+        experiment = Experiment(load(config, overrides))
         draft = Submission("", "", os.fspath(Path.cwd()), sys.executable, time.time())
         findings += doctor.check_experiment(Cluster(experiment, facts, draft))
     for finding in findings:

@@ -80,7 +80,9 @@ class _Lines(_Counted):
 
     def advance(self, items: int = 1, audio_s: float = 0.0) -> None:
         super().advance(items, audio_s)
-        if time.monotonic() - self.last > _LINE_EVERY_S:
+        if self.total is not None and self.items >= self.total:
+            self.close()  # now, not when the next work begins: others print meanwhile
+        elif time.monotonic() - self.last > _LINE_EVERY_S:
             self._line()
 
     def note(self, message: str) -> None:

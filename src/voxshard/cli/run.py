@@ -8,11 +8,11 @@ import click
 
 from voxshard.cli.options import PATH, say, set_option
 from voxshard.cli.progress import drawing
-from voxshard.config import load_yaml, merged, parse_assignments, validated
+from voxshard.config import parse_assignments
 from voxshard.errors import EnvironmentProblemError
 from voxshard.launch import doctor
 from voxshard.launch import site as sites
-from voxshard.launch.experiment import Experiment, ExperimentConfig
+from voxshard.launch.experiment import Experiment, load
 from voxshard.launch.run import run_experiment
 from voxshard.launch.signals import stop_on_signals
 
@@ -30,8 +30,7 @@ def command(config: Path, site: str, assignments: tuple[str, ...]) -> None:
     """
     overrides = parse_assignments(assignments)
     facts = sites.load(site, overrides.pop("site", {}))
-    content = merged(load_yaml(config), overrides)
-    experiment = Experiment(validated(ExperimentConfig, content, where=str(config)), facts.container)
+    experiment = Experiment(load(config, overrides), facts.container)
     doctor.require(doctor.check_images(experiment), EnvironmentProblemError)
     stop = stop_on_signals()
     with drawing() as progress:

@@ -1,9 +1,10 @@
-"""`voxshard status`: one screen about a feature set or an experiment."""
+"""`voxshard status`: one screen about a feature set, a run or an experiment."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from voxshard.cli.options import EXISTING
 from voxshard.cli.progress import duration
 from voxshard.errors import IncompleteError
 from voxshard.launch.job_status import StepStatus, step_statuses
-from voxshard.launch.status import FeatureStatus, as_json, status
+from voxshard.launch.status import FeatureStatus, RunStatus, as_json, runs, status
 
 _REFRESH_S = 2.0
 
@@ -29,32 +30,50 @@ _REFRESH_S = 2.0
 def command(path: Path, watch: bool, as_text: bool) -> None:
     """Tell how far PATH is, what is slow, what failed, and what to type next."""
     if as_text:
-        steps, features = _state(path)
-        click.echo(json.dumps({"steps": [asdict(item) for item in steps], "features": as_json(features)}, indent=2))
+        steps, features, trained = _state(path)
+        found = {
+            "steps": [asdict(item) for item in steps],
+            "features": as_json(features),
+            "runs": as_json(trained),
+        }
+        click.echo(json.dumps(found, indent=2))
         return
     console = Console(highlight=False)
     if not watch:
-        console.print(_screen(*_state(path)))
+        for part in _screen(*_state(path)):  # lines whole, so that commands can be copied and scripts can read them
+            console.print(part, soft_wrap=isinstance(part, Text))
         return
-    with Live(_screen(*_state(path)), console=console, auto_refresh=False) as live:
+    with Live(Group(*_screen(*_state(path))), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(_REFRESH_S)
-            live.update(_screen(*_state(path)), refresh=True)
+            live.update(Group(*_screen(*_state(path))), refresh=True)
 
 
-def _state(path: Path) -> tuple[list[StepStatus], list[FeatureStatus]]:
-    """Steps of a submitted experiment, and feature sets; of one just submitted there are no feature sets yet."""
-    steps = step_statuses(path)
+def _state(path: Path) -> tuple[list[StepStatus], list[FeatureStatus], list[RunStatus]]:
+    """Steps of a submitted experiment, feature sets, and runs; of one just submitted there are steps only."""
+    steps, trained = step_statuses(path), runs(path)
     try:
-        return steps, status(path)
+        return steps, status(path), trained
     except IncompleteError:
-        if not steps:
+        if not steps and not trained:
             raise
-        return steps, []
+        return steps, [], trained
 
 
-def _screen(steps: list[StepStatus], statuses: list[FeatureStatus]) -> RenderableType:
-    return Group(*([_steps(steps)] if steps else []), *(_panel(item, is_submitted=bool(steps)) for item in statuses))
+def _screen(
+    steps: list[StepStatus], statuses: list[FeatureStatus], trained: list[RunStatus]
+) -> Iterator[RenderableType]:
+    if steps:
+        yield _steps(steps)
+    for item in statuses:
+        yield _features(item, is_submitted=bool(steps), is_trained=bool(trained))
+    for run in trained:
+        rows = [("run", f"{run.path} ({run.what})"), *((split, _values(found)) for split, found in run.results.items())]
+        yield _lines([*rows, ("next", run.next_step)] if len(trained) == 1 else rows)
+
+
+def _values(metrics: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in metrics.items())
 
 
 def _steps(steps: list[StepStatus]) -> RenderableType:
@@ -80,31 +99,34 @@ def _steps(steps: list[StepStatus]) -> RenderableType:
     return Group(table, *notes, Text(""))
 
 
-def _panel(item: FeatureStatus, *, is_submitted: bool) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column()
-
-    def row(name: str, value: str) -> None:
-        table.add_row(name, Text(value))
-
-    row("features", f"{item.path} ({item.encoder}, {item.fingerprint[:12]})")
-    row("tasks", ", ".join(f"{count} {kind}" for kind, count in sorted(item.tasks.items())) or "none yet")
-    row("shards", f"{item.shards_done:,} of {item.num_shards:,} ({_share(item.shards_done, item.num_shards)})")
-    row("utterances", f"{item.utterances_done:,} of {item.num_utterances:,}, {item.num_failed:,} failed")
+def _features(item: FeatureStatus, *, is_submitted: bool, is_trained: bool) -> Text:
     speed = f", {item.speed:,.0f} x real time" if item.speed else ""
     left = f", {duration(item.eta_s)} left" if item.eta_s is not None else ""
-    row("audio", f"{item.audio_s / 3600:.2f} h{speed}{left}")
+    rows = [
+        ("features", f"{item.path} ({item.encoder}, {item.fingerprint[:12]})"),
+        ("tasks", ", ".join(f"{count} {kind}" for kind, count in sorted(item.tasks.items())) or "none yet"),
+        ("shards", f"{item.shards_done:,} of {item.num_shards:,} ({_share(item.shards_done, item.num_shards)})"),
+        ("utterances", f"{item.utterances_done:,} of {item.num_utterances:,}, {item.num_failed:,} failed"),
+        ("audio", f"{item.audio_s / 3600:.2f} h{speed}{left}"),
+    ]
     if item.advice:
-        row("advice", item.advice)
-    for kind, count in list(item.failures.items())[:3]:
-        row("failures", f"{count:,} x {kind}")
-    for error in item.last_errors:
-        row("error", error.splitlines()[0])
-    row("merged", "no" if not item.is_merged else "yes, but shards have changed since" if item.is_stale else "yes")
-    if not is_submitted:  # otherwise the steps say what comes next
-        row("next", item.next_step)
-    return Group(table, Text(""))
+        rows.append(("advice", item.advice))
+    rows += [("failures", f"{count:,} x {kind}") for kind, count in list(item.failures.items())[:3]]
+    rows += [("error", error.splitlines()[0]) for error in item.last_errors]
+    rows.append(
+        ("merged", "no" if not item.is_merged else "yes, but shards have changed since" if item.is_stale else "yes")
+    )
+    if not is_submitted and not (is_trained and item.is_merged):  # otherwise steps or runs say what comes next
+        rows.append(("next", item.next_step))
+    return _lines(rows)
+
+
+def _lines(rows: Iterable[tuple[str, str]]) -> Text:
+    """Names and what they are, a line each and an empty one."""
+    text = Text()
+    for name, value in rows:
+        text.append(f"{name:<10}  ", "bold").append(f"{value}\n")
+    return text
 
 
 def _share(part: int, whole: int) -> str:

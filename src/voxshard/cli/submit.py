@@ -8,12 +8,12 @@ import click
 
 from voxshard.cli.options import PATH, say, set_option
 from voxshard.cli.progress import drawing
-from voxshard.config import load_yaml, merged, parse_assignments, validated
+from voxshard.config import parse_assignments
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.launch import doctor, num_tasks, slurm
 from voxshard.launch import site as sites
 from voxshard.launch.estimate import estimate, lines_of
-from voxshard.launch.experiment import Experiment, ExperimentConfig
+from voxshard.launch.experiment import Experiment, load
 
 
 @click.command()
@@ -37,8 +37,7 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
     """
     overrides = parse_assignments(assignments)
     facts = sites.load(site, overrides.pop("site", {}))
-    content = merged(load_yaml(config), overrides)
-    experiment = Experiment(validated(ExperimentConfig, content, where=str(config)))
+    experiment = Experiment(load(config, overrides))
     experiment, submission = slurm.new_submission(experiment, facts)
     cluster = slurm.Cluster(experiment, facts, submission)
     if dry_run:

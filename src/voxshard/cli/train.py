@@ -85,6 +85,12 @@ def command(
         if features:
             values["features" if features[0].is_dir() else "manifest"] = features[0]
     elif features:
+        for path in features:
+            if not path.is_dir():
+                raise ConfigError(
+                    f"{path}: a file; classifiers are trained on a folder of features, made with `voxshard extract`, "
+                    "networks on a manifest: --network NAME"
+                )
         values["features"] = features
     if assigned:
         values["settings"] = assigned

@@ -1,7 +1,7 @@
 """Find files below a folder or a URL: any depth, in a fixed order, no more work per file than it takes."""
 
 # Paths are plain strings here: a Path object per file would cost more than all the rest.
-# ruff: noqa: PTH112, PTH116, PTH118
+# ruff: noqa: PTH112, PTH113, PTH116, PTH118
 
 from __future__ import annotations
 
@@ -100,6 +100,8 @@ def _matcher(glob: str | None) -> Callable[[str], bool]:
 
 def _walk(root: str, part: str, wanted: Callable[[str], bool]) -> Found:
     top = os.path.join(root, part)
+    if os.path.isfile(root):
+        raise EmptyCorpusError(f"{root}: a file; this format reads a folder (a list of files is read by `table`)")
     if not os.path.isdir(top):
         raise EmptyCorpusError(f"{top}: no such folder; {root} has {first_names(folders_in(root), 8) or 'none'}")
     found = Found()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from voxshard.config import validated
+from voxshard.config import did_you_mean, validated
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes
 from voxshard.errors import BackendUnavailableError, ConfigError
 
@@ -133,7 +133,7 @@ def spec_of(name: str) -> EncoderSpec:
     """
     specs = available()
     if name not in specs:
-        raise ConfigError(f"no encoder {name!r}; encoders: {', '.join(specs)}")
+        raise ConfigError(f"no encoder {name!r}; encoders: {', '.join(specs)}{did_you_mean(name, specs)}")
     return specs[name]
 
 

@@ -36,8 +36,10 @@ def freeze(
 
     Raises
     ------
+    ConfigError : the folder is something else, such as a run.
     IdentityError : the folder was made with other inputs; says which.
     """
+    folder.refuse_unless_features()
     if folder.identity.exists():
         plan = Plan.read(folder.plan)
         if num_shards is not None:
@@ -52,6 +54,11 @@ def freeze(
             path.mkdir(parents=True, exist_ok=True)
         if not folder.manifest.exists():
             manifest.write(folder.manifest)
+        elif Manifest.read(folder.manifest).content_digest() != manifest.content_digest():
+            raise IdentityError(
+                f"{folder.path} was begun with another manifest, and nothing was made with it; remove that folder, or "
+                "give another --out"
+            )
         make_plan(manifest, info, num_shards=num_shards, itemsize=itemsize).write(folder.plan)
         plan = Plan.read(folder.plan)
     ours = _identity(manifest, info, plan)

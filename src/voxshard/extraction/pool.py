@@ -158,11 +158,14 @@ class DecodePool:
             return
         worker.busy_since = time.monotonic()
         if isinstance(message, Fault):
-            is_missing = message.message.startswith("FileNotFoundError")
-            hint = " (an image sees what BINDS or container.binds name)" if is_missing else ""
+            advice = "run the same command again when the storage is back"
+            if message.message.startswith("FileNotFoundError"):
+                advice += (
+                    "; if the corpus was moved, prepare it where it is now and extract from that manifest into the "
+                    "same folder; an image sees only what BINDS or container.binds name"
+                )
             raise TransientFaultError(
-                f"reading {self._decoder.root} keeps failing: {message.message}; what is finished is kept, "
-                f"run the same command again when the storage is back{hint}"
+                f"reading {self._decoder.root} keeps failing: {message.message}; what is finished is kept, {advice}"
             )
         if message == READY:
             worker.is_ready = True

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
+import pyarrow.parquet as pq
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from voxshard import files
-from voxshard.config import Settings, dump_yaml, parse_yaml
+from voxshard.config import Settings, dump_yaml, load_yaml, merged, parse_yaml, validated
 from voxshard.encoders import registry
 from voxshard.encoders.weights import find
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
@@ -20,6 +21,7 @@ from voxshard.launch.container import Container
 from voxshard.launch.local import Job
 from voxshard.learning.network_settings import NetworkConfig, NetworkGrid
 from voxshard.learning.settings import GridConfig, TrainConfig
+from voxshard.learning.settings import Name as ClassifierName
 from voxshard.stages.extract import ExtractConfig
 from voxshard.stages.prepare import PrepareConfig
 from voxshard.store.layout import FeatureDir
@@ -88,8 +90,10 @@ class ExtractSection(Settings):
     def _check(self) -> Self:
         if "name" not in self.encoder:
             raise ValueError("encoder: needs a name")
-        registry.spec_of(self.encoder["name"])
-        ExtractConfig(manifest=Path("m"), out=Path("o"), **self.options())
+        options = self.options()
+        if registry.spec_of(options["encoder"]).settings is not None:  # a third party's are asked for where it runs
+            registry.settings_of(options["encoder"], options["settings"])
+        ExtractConfig(manifest=Path("m"), out=Path("o"), **options)
         return self
 
     def options(self) -> dict[str, Any]:
@@ -103,15 +107,15 @@ class TrainSection(Settings):
     """A grid of classifiers; see `voxshard train`."""
 
     label: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
-    classifier: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic",)
+    classifier: Annotated[tuple[ClassifierName, ...], BeforeValidator(_as_list)] = ("logistic",)
     features: list[Annotated[tuple[str, ...], BeforeValidator(_as_list)]] = Field(default_factory=list)
     """Names of feature sets; a list among them is joined into one. None given: each alone."""
     seed: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = (0,)
     split: str | None = None
     folds: str | None = None
     n_shot: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = ()
-    runs: int = 5
-    replicates: int = 1000
+    runs: int = Field(5, ge=1)
+    replicates: int = Field(1000, ge=0)
     wandb: bool = False
     settings: dict[str, Any] = Field(default_factory=dict)
 
@@ -198,6 +202,21 @@ class ExperimentConfig(Settings):
         return self
 
 
+def load(path: Path, overrides: Mapping[str, Any]) -> ExperimentConfig:
+    """A config file with single keys put over it (see `parse_assignments`).
+
+    Raises
+    ------
+    ConfigError : everything that is wrong with it, at once.
+    """
+    content = load_yaml(path)
+    sections = content.get("extract")
+    for section in sections.values() if isinstance(sections, dict) else ():
+        if isinstance(section, dict) and "encoder" in section:  # so that `encoder: NAME` can be given settings, too
+            section["encoder"] = _as_encoder(section["encoder"])
+    return validated(ExperimentConfig, merged(content, overrides), where=str(path))
+
+
 class Experiment:
     """The paths and command lines that follow from a config."""
 
@@ -225,9 +244,8 @@ class Experiment:
         if train is None:
             return None
         sets = train.features or [(name,) for name in self.config.extract]
-        return GridConfig(
-            **{**train.model_dump(), "features": [tuple(map(self.features, names)) for names in sets], "out": self.runs}
-        )
+        features = [tuple(map(self.features, names)) for names in sets]
+        return validated(GridConfig, {**train.model_dump(), "features": features, "out": self.runs}, where="train")
 
     def networks(self, name: str) -> list[NetworkConfig]:
         """The trainings of one entry of `networks`."""
@@ -250,6 +268,24 @@ class Experiment:
         for name, section in self.config.networks.items():
             found += [(training, section.runtime or self.config.runtime) for training in self.networks(name)]
         return found
+
+    def refuse_unknown_columns(self) -> None:
+        """Make sure that what is to be learned stands in the manifest, before hours of extraction.
+
+        Raises
+        ------
+        ConfigError : a label or a column of folds that is not there.
+        """
+        train = self.config.train
+        wanted = {f"train.label: {name}": name for name in train.label} if train else {}
+        if train and train.folds:
+            wanted[f"train.folds: {train.folds}"] = train.folds
+        for section, network in self.config.networks.items():
+            wanted |= {f"networks.{section}.label: {name}": name for name in network.label}
+        there = pq.read_schema(self.manifest).names if wanted else []
+        missing = [where for where, name in wanted.items() if name not in there]
+        if missing:
+            raise ConfigError(f"{', '.join(missing)}: not in {self.manifest}; its columns: {', '.join(there)}")
 
     def resolved_text(self) -> str:
         """The config as it stands in EXP/config.yaml."""

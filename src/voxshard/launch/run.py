@@ -13,6 +13,7 @@ from voxshard.launch.local import Job, run_many, run_one
 from voxshard.launch.steps import extract_kind
 from voxshard.learning.network_settings import NetworkConfig
 from voxshard.progress import Progress
+from voxshard.store.layout import FeatureDir
 
 
 def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
@@ -32,6 +33,8 @@ def run_experiment(experiment: Experiment, stop: threading.Event, progress: Prog
     """
     trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
     _prepare(experiment, stop, progress)
+    if not all(FeatureDir(experiment.features(name)).summary.exists() for name in experiment.config.extract):
+        experiment.refuse_unknown_columns()  # merged sets may have been given later labels
     gpus = usable_gpus()
     for name in experiment.config.extract:
         _extract(experiment, name, gpus, stop, progress)

@@ -20,9 +20,11 @@ from voxshard.extraction.telemetry import advice, summed
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
 from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.runs import Run
 
 LOST_AFTER_S = 300.0
 """A task whose heartbeat is older is taken for dead."""
+_METRICS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class FeatureStatus:
     next_step: str
 
 
+@dataclass(frozen=True)
+class RunStatus:
+    """One run: what was trained, and how well it does."""
+
+    path: str
+    what: str
+    """`mlp of digit, on mfcc`."""
+    results: dict[str, dict[str, float | None]]
+    """Split -> its first metrics; intervals are in metrics.json."""
+    next_step: str
+
+
 def feature_dirs(path: Path) -> list[FeatureDir]:
     """The feature sets at or below a path: a feature set, or an experiment.
 
@@ -66,8 +80,28 @@ def feature_dirs(path: Path) -> list[FeatureDir]:
         return [FeatureDir(path)]
     below = [FeatureDir(item) for item in sorted((path / "features").glob("*")) if FeatureDir(item).identity.exists()]
     if not below:
-        raise IncompleteError(f"{path}: neither a feature set (no identity.json) nor an experiment (no features/)")
+        raise IncompleteError(
+            f"{path}: neither a feature set (no identity.json), nor a run (no model/), nor an experiment (no features/)"
+        )
     return below
+
+
+def runs(path: Path) -> list[RunStatus]:
+    """The runs at or below a path: a run, or an experiment with any number of them."""
+    places = [path, *sorted((path / "runs").glob("*"))]
+    return [_run_status(place) for place in places if (place / "model").is_dir() and (place / "metrics.json").exists()]
+
+
+def _run_status(path: Path) -> RunStatus:
+    run = Run.read(path)
+    config = run.config
+    features = "+".join(item["name"] for item in config["features"]) or config.get("manifest", "")
+    results = {}
+    for split, metrics in run.metrics["metrics"].items():
+        shown = [(name, found["value"]) for name, found in metrics.items() if "." not in name]
+        results[split] = dict(shown[:_METRICS_SHOWN])
+    what = f"{config['classifier']} of {', '.join(config['label'])}, on {features}"
+    return RunStatus(os.fspath(path), what, results, f"voxshard report {path} --out report.html")
 
 
 def status(path: Path) -> list[FeatureStatus]:
@@ -161,6 +195,6 @@ def _next_step(folder: FeatureDir, done: int, count: int, running: bool, is_merg
     return f"voxshard train {folder.path} --label COLUMN --classifier logistic --out RUN"
 
 
-def as_json(statuses: Sequence[FeatureStatus]) -> list[dict[str, Any]]:
+def as_json(statuses: Sequence[FeatureStatus | RunStatus]) -> list[dict[str, Any]]:
     """For scripts."""
     return [asdict(item) for item in statuses]

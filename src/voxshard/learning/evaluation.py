@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     """
     run = Run.read(config.run)
     model = Model.read(run.model)
-    data, name = _open(config, model)
+    data, name = _open(config, run, model)
     data.refuse_unless_made_for(model)
     there = [column for column in model.target.labels if column in data.table.column_names]
     texts = label_texts(data.table, there) if len(there) == len(model.target.labels) else None
@@ -95,9 +95,9 @@ def record(
     return Evaluation(shown, tables, summary["counts"])
 
 
-def _open(config: EvaluateConfig, model: Model) -> tuple[Dataset, str | None]:
+def _open(config: EvaluateConfig, run: Run, model: Model) -> tuple[Dataset, str | None]:
     """The data to score, and the name its results go by; None for the run's own."""
-    own = [Path(source.path) for source in model.features]
+    own = [run.found(Path(source.path)) for source in model.features]
     paths = [path for path in config.on if path.is_dir()]
     manifests = [path for path in config.on if not path.is_dir()]
     if len(manifests) > 1:

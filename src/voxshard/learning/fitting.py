@@ -22,7 +22,7 @@ from voxshard.errors import ConfigError, DataError
 from voxshard.learning import memory
 from voxshard.learning.classifiers import build
 from voxshard.learning.data import Dataset
-from voxshard.learning.settings import MlpSettings, PrototypesSettings, StreamingSettings, TrainingSettings
+from voxshard.learning.settings import KnnSettings, MlpSettings, PrototypesSettings, StreamingSettings, TrainingSettings
 
 Ints = npt.NDArray[np.int64]
 
@@ -62,11 +62,13 @@ def fit(
 
     Raises
     ------
-    DataError : one class only, or more rows than memory holds for a classifier that needs them all at once.
+    DataError : one class only, rows too few for the settings, or more rows than memory holds for a classifier that
+        needs them all at once.
     """
     if len(np.unique(numbers)) < 2:
         raise DataError(f"{what}: its {len(numbers)} training utterances are of one class; a classifier needs two")
     num_rows = data.num_rows(utterances)
+    _refuse_more_than_rows(settings, num_rows, data.dim, what)
     pipeline = build(name, settings, seed)
     limit_gb = settings.memory_limit_gb or memory.free_gb()
     streamed = memory.must_stream(name, num_rows, data.dim, limit_gb)
@@ -77,7 +79,10 @@ def fit(
         else:
             rows, _ = data.rows_of(utterances)
             with joblib.parallel_config("threading", n_jobs=-1):
-                pipeline.fit(data.take(rows), np.repeat(numbers, data.counts[utterances]))
+                try:
+                    pipeline.fit(data.take(rows), np.repeat(numbers, data.counts[utterances]))
+                except ValueError as exc:  # such as early_stopping with too few rows to put some aside
+                    raise DataError(f"{what}: {name} cannot be fitted to {num_rows:,} training rows: {exc}") from exc
     notes = []
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):
@@ -85,6 +90,20 @@ def fit(
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return Fitted(pipeline, len(utterances), num_rows, streamed, tuple(dict.fromkeys(notes)))
+
+
+def _refuse_more_than_rows(settings: TrainingSettings, num_rows: int, dim: int, what: str) -> None:
+    most = min(num_rows, dim)
+    if settings.pca is not None and settings.pca > most:
+        raise DataError(
+            f"{what}: pca={settings.pca}, but {num_rows:,} training rows of {dim:,} values have {most:,} principal "
+            f"components at most; give --set pca={most} or fewer"
+        )
+    if isinstance(settings, KnnSettings) and settings.n_neighbors > num_rows:
+        raise DataError(
+            f"{what}: n_neighbors={settings.n_neighbors}, but there are {num_rows:,} training rows; "
+            f"give --set n_neighbors={num_rows} or fewer"
+        )
 
 
 def _not_converged(what: str, message: str) -> str:

@@ -83,12 +83,12 @@ class LogisticSettings(TrainingSettings):
 
 
 class MlpSettings(StreamingSettings):
-    hidden_layer_sizes: tuple[int, ...] = (100,)
+    hidden_layer_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
     activation: Literal["identity", "logistic", "tanh", "relu"] = "relu"
     solver: Literal["adam", "sgd", "lbfgs"] = "adam"
     alpha: float = Field(1e-4, ge=0)
     learning_rate_init: float = Field(1e-3, gt=0)
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     max_iter: int = Field(200, ge=1)
     early_stopping: bool = False
 
@@ -96,7 +96,7 @@ class MlpSettings(StreamingSettings):
 class SvmSettings(TrainingSettings):
     C: float = Field(1.0, gt=0)
     kernel: Literal["rbf", "linear", "poly", "sigmoid"] = "rbf"
-    gamma: float | Literal["scale", "auto"] = "scale"
+    gamma: Annotated[float, Field(ge=0)] | Literal["scale", "auto"] = "scale"
     class_weight: ClassWeight = None
 
 
@@ -285,13 +285,17 @@ class GridConfig(Settings):
         """
         shared = {key: value for key, value in self.settings.items() if key not in NAMES}
         trainings = [
-            TrainConfig(
-                **self.model_dump(include={"label", "split", "folds", "n_shot", "runs", "replicates", "wandb"}),
-                features=features,
-                classifier=classifier,
-                seed=seed,
-                out=self.out / f"{'+'.join(path.name for path in features)}-{classifier}-{seed}",
-                settings={**shared, **self.settings.get(classifier, {})},
+            validated(
+                TrainConfig,
+                {
+                    **self.model_dump(include={"label", "split", "folds", "n_shot", "runs", "replicates", "wandb"}),
+                    "features": features,
+                    "classifier": classifier,
+                    "seed": seed,
+                    "out": self.out / f"{'+'.join(path.name for path in features)}-{classifier}-{seed}",
+                    "settings": {**shared, **self.settings.get(classifier, {})},
+                },
+                where="train",
             )
             for features in self.features
             for classifier in self.classifier

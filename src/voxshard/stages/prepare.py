@@ -19,9 +19,12 @@ from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
 from voxshard.corpora.probe import probe_all
 from voxshard.corpora.walk import glob_pattern
-from voxshard.errors import EmptyCorpusError, TooShortError
+from voxshard.errors import ConfigError, EmptyCorpusError, TooShortError
 from voxshard.manifest import COLUMNS, Manifest
 from voxshard.stages.base import Task
+
+_PARQUET = b"PAR1"
+"""How such a file begins."""
 
 
 class PrepareConfig(Settings):
@@ -80,12 +83,14 @@ def run(config: PrepareConfig, task: Task) -> Manifest:
 
     Raises
     ------
+    ConfigError : an option that makes no sense, or `out` is there and no manifest.
     EmptyCorpusError : nothing found; says where, what was looked for, and what lies there.
     DuplicateIdError : two utterances with one id.
     ManifestError : lists or labels that do not fit the corpus.
     TransientFaultError : the storage failed; nothing is written.
     StoppedError : asked to stop; nothing is written.
     """
+    _refuse_unless_manifest(config.out, config.root)
     task.progress.begin(f"listing {config.root}")
     request = _request(config)
     listing = registry.adapter(config.format)(request)
@@ -105,6 +110,18 @@ def run(config: PrepareConfig, task: Task) -> Manifest:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     manifest.write(config.out)
     return manifest
+
+
+def _refuse_unless_manifest(out: Path, root: str) -> None:
+    """Make sure that writing `out` replaces nothing but a manifest, before hours of listing and probing."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: a folder; give the name of the manifest, such as {out / 'manifest.parquet'}")
+    if not out.exists():
+        return
+    with open(out, "rb") as stream:
+        is_parquet = stream.read(len(_PARQUET)) == _PARQUET
+    if not is_parquet or (not is_url(root) and Path(root).exists() and out.samefile(root)):
+        raise ConfigError(f"--out {out}: there already, and no manifest; give a new name")
 
 
 def _split_by_split(table: pa.Table) -> pa.Table:

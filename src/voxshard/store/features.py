@@ -61,6 +61,8 @@ class FeatureSet:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._folder = folder = FeatureDir(path)
+        if path.is_file():
+            raise IncompleteError(f"{path}: a file; a feature set is a folder, made with `voxshard extract`")
         summary = merged.read_summary(folder)
         if summary is None or not folder.features.exists():
             raise IncompleteError(f"{path}: no merged feature set here; run `voxshard merge {path}`")

@@ -77,6 +77,7 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
 
     Raises
     ------
+    ConfigError : no file, or `out` is something else than a feature set, such as a run.
     DuplicateIdError : an id stands in two places; names both files.
     FeatureMismatchError : files that do not hold the same kind of features.
     IdentityError : the folder holds other features already.
@@ -85,6 +86,8 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     named = [_split_and_path(text) for text in config.inputs]
     if not named:
         raise ConfigError("ingest: no file given")
+    folder = FeatureDir(config.out)
+    folder.refuse_unless_features()
     sources = [open_foreign(path) for _, path in named]
     kinds = {source.granularity for source in sources}
     if len(kinds) > 1:
@@ -92,7 +95,6 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     survey = _survey(sources, progress, check)
     manifest = _manifest(sources, [split for split, _ in named], survey)
     identity = _identity(sources, named, survey, manifest)
-    folder = FeatureDir(config.out)
     folder.path.mkdir(parents=True, exist_ok=True)
     if folder.identity.exists():
         Identity.read(folder.identity).refuse_unless_same(identity, folder.path)

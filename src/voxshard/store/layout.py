@@ -15,12 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxshard import files
-from voxshard.errors import CorruptFileError, FormatVersionError, IdentityError, IncompleteError
+from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
 
 _AT_ONCE = 1 << 16
 
 FORMAT_VERSION = 1
 """Of shards, merged files, plan and identity alike."""
+
+_BEFORE_IDENTITY = ("manifest.parquet", "plan.parquet", "shards", "progress")
+"""What is there already if the first extraction was killed before it published the identity."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,28 @@ class FeatureDir:
     def shard(self, index: int, count: int) -> Path:
         """Path of shard `index` of `count`; both stand in the name."""
         return self.shards / f"shard-{index:05d}-of-{count:05d}.h5"
+
+    def refuse_unless_features(self) -> None:
+        """Make sure that a feature set written here touches nothing but a feature set.
+
+        Raises
+        ------
+        ConfigError : the path is a file, or a folder with other things in it, such as a run or an experiment.
+        """
+        try:
+            names = sorted(item.name for item in self.path.iterdir())
+        except FileNotFoundError:
+            return
+        except NotADirectoryError as exc:
+            raise ConfigError(f"--out {self.path}: a file; a feature set is a folder, give a new name") from exc
+        others = [
+            name for name in names if name not in _BEFORE_IDENTITY and not name.startswith(".") and name[-4:] != ".tmp"
+        ]
+        if others and not self.identity.exists():  # looked at last: another task may publish it at this moment
+            raise ConfigError(
+                f"--out {self.path}: a folder with other things in it ({', '.join(others[:3])}"
+                f"{', ...' if len(others) > 3 else ''}), not a feature set; give a new name"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,11 @@ class Run:
     def name(self) -> str:
         return self.path.resolve().name
 
+    def found(self, recorded: Path) -> Path:
+        """Where features that this run names are: there, or, if the experiment was moved as a whole, in it."""
+        moved = self.path.resolve().parent.parent / "features" / recorded.name
+        return moved if moved.is_dir() and not recorded.is_dir() else recorded
+
     @classmethod
     def read(cls, path: Path) -> Run:
         """Open a run directory.
