@@ -112,7 +112,7 @@ def test_a_link_to_where_nothing_is_shown_blames_the_storage(make_corpus: MakeCo
     with (
         DecodePool(decoder_of(manifest, delays=(0.01, 0.01)), 1) as pool,
         pytest.raises(
-            TransientFaultError, match=r"u0001\.wav.* \(an image sees what BINDS or container\.binds name\)$"
+            TransientFaultError, match=r"u0001\.wav.*; an image sees only what BINDS or container\.binds name$"
         ),
     ):
         list(pool.decode(blocks_of(manifest, 3)))
