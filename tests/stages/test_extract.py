@@ -292,13 +292,11 @@ def test_a_task_keeps_nothing_per_utterance_of_manifest_and_plan(tmp_path: Path)
     assert many[1] - few[1] < 3600
 
 
-def test_an_extraction_touches_no_folder_that_is_something_else(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+def test_an_extraction_replaces_no_file_of_something_else(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "model").mkdir(parents=True)
     (run / "config.yaml").write_text("format_version: 1\n")
-    with pytest.raises(
-        ConfigError, match=r"run: a folder with other things in it \(config.yaml, model\), not a feature"
-    ):
+    with pytest.raises(ConfigError, match=r"run: its config\.yaml would be replaced, and it is no feature set"):
         extract.run(config_of(make_corpus([0.2] * 4), run))
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model"]
     assert (run / "config.yaml").read_text() == "format_version: 1\n"

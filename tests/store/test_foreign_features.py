@@ -265,6 +265,6 @@ def test_the_commands_end_to_end(made: Any, tmp_path: Path, capsys: Any) -> None
 def test_an_ingestion_overwrites_no_manifest_in_a_folder_of_other_things(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", X=np.ones((2, 3), np.float32), ids=np.array(["a", "b"]))
     (tmp_path / "manifest.parquet").write_bytes(b"mine")
-    with pytest.raises(ConfigError, match="a folder with other things in it"):
+    with pytest.raises(ConfigError, match="would be replaced, and it is no feature set"):
         ingest(IngestConfig(inputs=(str(tmp_path / "a.npz"),), out=tmp_path), Silent(), lambda: None)
     assert (tmp_path / "manifest.parquet").read_bytes() == b"mine"

@@ -87,7 +87,7 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     if not named:
         raise ConfigError("ingest: no file given")
     folder = FeatureDir(config.out)
-    folder.refuse_unless_features()
+    folder.refuse_unless_features(folder.manifest)
     sources = [open_foreign(path) for _, path in named]
     kinds = {source.granularity for source in sources}
     if len(kinds) > 1:
@@ -98,6 +98,7 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     folder.path.mkdir(parents=True, exist_ok=True)
     if folder.identity.exists():
         Identity.read(folder.identity).refuse_unless_same(identity, folder.path)
+    identity.write(folder.identity)  # first: one that is killed after it can be run again
     manifest.write(folder.manifest)
     ok = pa.array(~survey.failed)
     lengths = survey.lengths[~survey.failed]
@@ -115,7 +116,6 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
         shards={},
         bulk=_bulk(sources, survey, offsets, progress, check),
     )
-    identity.write(folder.identity)
     summary = _summary(identity, survey, manifest)
     result = merged.publish_set(folder, content, utterances, _failure_rows(manifest, survey), summary)
     if survey.num_zero:

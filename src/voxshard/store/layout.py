@@ -22,9 +22,6 @@ _AT_ONCE = 1 << 16
 FORMAT_VERSION = 1
 """Of shards, merged files, plan and identity alike."""
 
-_BEFORE_IDENTITY = ("manifest.parquet", "plan.parquet", "shards", "progress")
-"""What is there already if the first extraction was killed before it published the identity."""
-
 
 @dataclass(frozen=True)
 class FeatureDir:
@@ -77,26 +74,25 @@ class FeatureDir:
         """Path of shard `index` of `count`; both stand in the name."""
         return self.shards / f"shard-{index:05d}-of-{count:05d}.h5"
 
-    def refuse_unless_features(self) -> None:
-        """Make sure that a feature set written here touches nothing but a feature set.
+    def refuse_unless_features(self, *also: Path) -> None:
+        """Make sure that a feature set written here replaces no file of something else.
+
+        Parameters
+        ----------
+        also : further files of the set that the caller replaces.
 
         Raises
         ------
-        ConfigError : the path is a file, or a folder with other things in it, such as a run or an experiment.
+        ConfigError : the path is a file, or holds one of a feature set's files and no identity: a run or an experiment.
         """
-        try:
-            names = sorted(item.name for item in self.path.iterdir())
-        except FileNotFoundError:
-            return
-        except NotADirectoryError as exc:
-            raise ConfigError(f"--out {self.path}: a file; a feature set is a folder, give a new name") from exc
-        others = [
-            name for name in names if name not in _BEFORE_IDENTITY and not name.startswith(".") and name[-4:] != ".tmp"
-        ]
-        if others and not self.identity.exists():  # looked at last: another task may publish it at this moment
+        if self.path.is_file():
+            raise ConfigError(f"--out {self.path}: a file; a feature set is a folder, give a new name")
+        ours = (self.config, self.features, self.utterances, self.failures, self.summary, *also)
+        there = [path.name for path in ours if path.exists()]
+        if there and not self.identity.exists():  # looked at last: another task may publish it at this moment
             raise ConfigError(
-                f"--out {self.path}: a folder with other things in it ({', '.join(others[:3])}"
-                f"{', ...' if len(others) > 3 else ''}), not a feature set; give a new name"
+                f"--out {self.path}: its {', '.join(there)} would be replaced, and it is no feature set; "
+                "give a new name"
             )
 
 
