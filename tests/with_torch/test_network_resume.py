@@ -214,6 +214,7 @@ def test_two_processes_train_as_one_does(make_model: Any, tones: Path, tmp_path:
         folder.mkdir()
         done = subprocess.run(command(config, folder), capture_output=True, text=True, timeout=250, env=one_thread())
         assert done.returncode == 0, done.stderr
+        assert done.stderr.count("epoch 2: loss ") == 1
         losses.append(Run.read(config.out).tables()["training"]["train_loss"].to_numpy())
         lines = (tmp_path / "runs.csv").read_text().splitlines()
         assert sum(f",run{devices}," in line and ",accuracy," in line for line in lines) == 1

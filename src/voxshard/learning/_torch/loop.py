@@ -37,7 +37,7 @@ from voxshard.learning._torch.data import EpisodeOrder, TrainingOrder
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.states import SafetensorsIO
 from voxshard.learning.network_settings import EarlyStopping, NetworkConfig
-from voxshard.progress import Progress
+from voxshard.progress import Progress, Silent
 
 _PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _LOWER_IS_BETTER = ("loss", "eer", "eer_tie_aware", "min_dcf", "act_dcf", "cllr")
@@ -86,8 +86,11 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
         """Tell the sampler where to start, and which part of every batch is ours."""
         self.order.rank, self.order.world = trainer.global_rank, trainer.world_size
         self.order.position = lambda: self._position(trainer.current_epoch)
-        if trainer.global_rank:  # dropout of its own; the state of the first process is kept in checkpoints
+        if (
+            trainer.global_rank
+        ):  # dropout of its own; the first process keeps its state in checkpoints, and tells how it goes
             torch.manual_seed(self.seed + trainer.global_rank)
+            self.progress = Silent()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: TrainedNetwork) -> None:
         """Our signal handlers again, in place of Lightning's, whose TERM leaves with code 0: a stop is a flag that is
