@@ -106,6 +106,16 @@ def test_any_id_and_any_float_survive(
     assert_same(open_features(made.path), read(root / "back", str(out)))
 
 
+@pytest.mark.parametrize("to", ["npy", "tsv"])
+def test_ids_with_line_ends_of_any_kind_survive(to: str, make_set: Any, tmp_path: Path) -> None:
+    made = make_set(outputs("vector", ["\r", "a\r\nb", "\n", '"', "c\td,e"]))
+    made.write()
+    made.merge()
+    out = tmp_path / ("export" if to == "npy" else "export.tsv")
+    write(made.path, to, out)
+    assert_same(open_features(made.path), read(tmp_path / "back", str(out / "all.npy" if to == "npy" else out)))
+
+
 def test_json_has_the_shortest_digits_of_a_float32(make_set: Any, tmp_path: Path) -> None:
     values = np.array([0.1, 1 / 3, 1e-7, -2.5, 16777216], np.float32)
     made = make_set({"a": {"frames": values[np.newaxis]}, "b": {"frames": values[np.newaxis]}})

@@ -7,11 +7,10 @@ one more being written, and a few blocks of features, whatever the size of the c
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from voxshard.encoders.base import Encoder, Output, Precision
 from voxshard.errors import InexactBatchError, TransientFaultError
@@ -234,45 +233,39 @@ def _size(utterance: Utterance) -> float:
     return utterance.duration_s if utterance.duration_s is not None else float(utterance.num_bytes or 0)
 
 
-@dataclass
 class _Writer:
     """Publishes shards in the background, one at a time; what went wrong there is raised where the next one is put."""
 
-    write: Callable[[ShardResult], None]
-    timers: Timers
-    _queue: queue.Queue[ShardResult | None] = field(default_factory=lambda: queue.Queue(maxsize=1))
-    _error: BaseException | None = None
-    _thread: threading.Thread | None = None
+    def __init__(self, write: Callable[[ShardResult], None], timers: Timers) -> None:
+        self._write, self._timers = write, timers
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
 
     def put(self, result: ShardResult) -> None:
-        """Hand over a shard; waits while the one before the last is still being written."""
-        self.raise_error()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, daemon=True)
-            self._thread.start()
-        self._queue.put(result)
+        """Hand over a shard; waits until the one before it is written, so that a kill costs no more than these two."""
+        self._wait()
+        self._last = self._thread.submit(self._timed, result)
 
     def close(self) -> None:
         """Wait until everything is published."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-        self.raise_error()
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
 
     def raise_error(self) -> None:
         """Raise what went wrong in the background, once."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        if self._last is not None and self._last.done():
+            self._wait()
 
-    def _serve(self) -> None:
-        while (result := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
-            since = time.monotonic()
-            try:
-                self.write(result)
-            except BaseException as exc:  # noqa: BLE001  carried over to the main thread
-                self._error = exc
-            self.timers.write_s += time.monotonic() - since
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def _timed(self, result: ShardResult) -> None:
+        since = time.monotonic()
+        try:
+            self._write(result)
+        finally:
+            self._timers.write_s += time.monotonic() - since

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from voxshard.reporting import measures
 from voxshard.reporting.data import Estimate, System
 from voxshard.reporting.ranking import View
+from voxshard.store import delimited
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def results_csv(systems: Sequence[System]) -> str:
     """One row per system and split; each metric with `_low` and `_high`, full precision, rates in [0, 1]."""
     names = measures.ordered({name for system in systems for part in system.splits.values() for name in part.metrics})
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = delimited.writer(stream)
     columns = [column for name in names for column in (name, f"{name}_low", f"{name}_high")]
     writer.writerow(["system", "features", "classifier", "seed", "split", "num_utterances", *columns])
     for system in systems:

@@ -5,7 +5,6 @@ Embeddings pass through in pieces, so that memory does not grow with them.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -24,7 +23,7 @@ from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import ConfigError, DataError
 from voxshard.progress import Progress
-from voxshard.store import container
+from voxshard.store import container, delimited
 from voxshard.store.features import Batch, FeatureSet
 from voxshard.store.nested_json import to_json
 
@@ -179,7 +178,7 @@ class _Writer:
         """One row per utterance: every column of utterances.parquet, then one column per number; frames as JSON."""
         text = _text(stream)
         table = self.features.table
-        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+        writer = delimited.writer(text, "\t")
         if self.is_framewise:
             writer.writerow([*table.column_names, "frames"])
         else:
@@ -270,7 +269,7 @@ class _Writer:
     def _write_metadata(self, stream: IO[bytes], rows: Rows) -> None:
         table = self.features.table.take(pa.array(rows))
         text = _text(stream)
-        writer = csv.writer(text, lineterminator="\n")
+        writer = delimited.writer(text)
         writer.writerow([*table.column_names, "embedding_idx"])
         writer.writerows([*row, index] for index, row in enumerate(_cells(table)))
         text.detach()

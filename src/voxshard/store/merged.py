@@ -6,7 +6,6 @@ that finds two ids knows that a merge was interrupted between two renames.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, IncompleteError
-from voxshard.store import container, lookup
+from voxshard.store import container, delimited, lookup
 from voxshard.store.container import USER_BLOCK_BYTES
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
 from voxshard.store.shard import Failure
@@ -240,15 +239,12 @@ def publish_set(
 
 def _failures_csv(rows: Iterable[Mapping[str, Any]], merge_id: str) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(
-        text, ["utterance_id", "path", "split", "error", "message", "merge_id"], lineterminator="\n"
-    )
-    writer.writeheader()
+    writer = delimited.writer(text)
+    columns = ("utterance_id", "path", "split", "error", "message")
+    writer.writerow([*columns, "merge_id"])
     for row in rows:
-        writer.writerow(
-            {key: "" if value is None else container.readable(str(value)) for key, value in row.items()}
-            | {"merge_id": merge_id}
-        )
+        cells = ("" if row[name] is None else container.readable(str(row[name])) for name in columns)
+        writer.writerow([*cells, merge_id])
     return text.getvalue().encode()
 
 

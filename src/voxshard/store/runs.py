@@ -13,7 +13,6 @@ that was there before. `evaluate` replaces single files of a run, each whole.
 
 from __future__ import annotations
 
-import csv
 import errno
 import io
 import json
@@ -33,6 +32,7 @@ import pyarrow.parquet as pq
 from voxshard import files
 from voxshard.config import dump_yaml, parse_yaml
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError
+from voxshard.store import delimited
 
 FORMAT_VERSION = 1
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
@@ -264,14 +264,14 @@ def append_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    delimited.writer(text).writerows(rows)
     return text.getvalue().encode()
 
 
 def _write_text(path: Path, table: pa.Table, delimiter: str) -> None:
     with files.publish(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-        writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+        writer = delimited.writer(text, delimiter)
         writer.writerow(table.column_names)
         for batch in table.to_batches(max_chunksize=65536):
             writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
