@@ -2,7 +2,7 @@
 
     .venv-torch/bin/python bench/extraction.py [--device cpu|cuda] [--model base|w2v-bert] [--corpus FOLDER] [PART...]
 
-Parts (default: all): efficiency, loop, memory.
+Parts (default: all): efficiency, loop, memory, rows.
 
   efficiency   time of the bare encoder on the same batches, prepared in memory, warm, same threads, divided by the
                time of the whole extraction without importing PyTorch and without model load. 1: workers, decoding,
@@ -12,6 +12,7 @@ Parts (default: all): efficiency, loop, memory.
                imports and model load included; of the time from the loaded model to the end of the process; and of
                CPU seconds, which say more where the machine has other work.
   memory       peak resident memory of the extracting process for 100, 1,000 and 10,000 files.
+  rows         resident memory of a task that has opened a manifest of 1,000 and of 1,000,000 rows, and its peak.
 
 Weights are random: speed does not depend on them. The corpus is made of noise unless a folder of wav files is given,
 whose recordings are then joined to the lengths needed.
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 
 from voxshard.encoders import registry
@@ -45,7 +47,7 @@ from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest
 from voxshard.stages import extract
 from voxshard.stages.base import Task
-from voxshard.stages.extract import BATCH_SECONDS, ExtractConfig
+from voxshard.stages.extract import BATCH_SECONDS, ExtractConfig, Extraction
 from voxshard.stages.prepare import PrepareConfig
 from voxshard.stages.prepare import run as prepare
 
@@ -188,11 +190,37 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
+def memory_mb(what: str) -> float:
+    """`VmHWM`, the peak, or `VmRSS`, what is resident now; getrusage would remember what the parent held."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+
+
 def peak_memory(manifest: Path, weights: Path, device: str) -> float:
     """Peak resident memory of a whole extraction in MB, workers not counted."""
     time_extraction(manifest, weights, device, BATCH_SECONDS[device.partition(":")[0]])
-    status = Path("/proc/self/status").read_text()  # getrusage would remember what the parent held
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+    return memory_mb("VmHWM")
+
+
+def make_rows(folder: Path, count: int) -> Path:
+    """A manifest of recordings that are not there."""
+    folder.mkdir()
+    names = pa.array([f"flac/part{number // 10_000:04d}/utterance_{number:010d}.flac" for number in range(count)])
+    seconds = np.random.default_rng(0).uniform(1, 10, count)
+    splits = np.repeat(["train", "dev", "eval"], [count - count // 4 * 2, count // 4, count // 4])
+    columns = {"utterance_id": names, "path": names, "duration_s": seconds, "split": splits}
+    manifest = Manifest.from_table(pa.table(columns), root=str(folder), corpus="folder")
+    manifest.write(folder / "manifest.parquet")
+    return folder / "manifest.parquet"
+
+
+def opened_memory(manifest: Path) -> tuple[float, float]:
+    """MB resident once an extraction is open, as one task of many opens it, and the peak."""
+    config = ExtractConfig(manifest=manifest, encoder="mfcc", out=manifest.parent / "set")
+    registry.create("mfcc", {})
+    extraction = Extraction.open(config, Task(1, 64))
+    assert extraction.utterances_of(0)
+    return memory_mb("VmRSS"), memory_mb("VmHWM")
 
 
 def audio_hours(manifest: Path) -> float:
@@ -249,10 +277,17 @@ class Bench:
             print(f"memory: {count:6d} files, peak {peak_mb:.0f} MB")
             shutil.rmtree(self.folder / f"memory {count}")
 
+    def rows(self) -> None:
+        for count in (1_000, 1_000_000):
+            manifest = in_fresh_process(make_rows, self.folder / f"rows {count}", count)
+            for who in ("the first task", "a later one"):
+                resident_mb, peak_mb = in_fresh_process(opened_memory, manifest)
+                print(f"rows: {count:7d}, {who}: {resident_mb:.0f} MB once open, peak {peak_mb:.0f} MB")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=[], help="efficiency, loop, memory")
+    parser.add_argument("parts", nargs="*", default=[], help="efficiency, loop, memory, rows")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", default="base", choices=["base", "tiny", "w2v-bert"])
     parser.add_argument("--corpus", type=Path, help="folder of wav files at 16 kHz")
@@ -263,7 +298,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options, Path(folder))
-        for part in options.parts or ["efficiency", "loop", "memory"]:
+        for part in options.parts or ["efficiency", "loop", "memory", "rows"]:
             getattr(bench, part)()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -16,10 +17,17 @@ import pytest
 import toy_encoder
 from conftest import MakeCorpus
 from voxshard import files
-from voxshard.errors import ConfigError, IdentityError, ManifestError, StoppedError, TooManyFailuresError
+from voxshard.errors import (
+    ConfigError,
+    IdentityError,
+    ManifestError,
+    StoppedError,
+    TooManyFailuresError,
+    TransientFaultError,
+)
 from voxshard.extraction import claims as claiming
 from voxshard.extraction.heartbeat import read_progress
-from voxshard.manifest import Manifest
+from voxshard.manifest import Manifest, ManifestFile, Utterance
 from voxshard.progress import Silent
 from voxshard.stages import extract, retry
 from voxshard.stages.base import Task
@@ -313,3 +321,15 @@ def test_a_folder_whose_beginning_was_killed_is_begun_again_with_the_same_manife
     with pytest.raises(IdentityError, match="was begun with another manifest"):
         extract.run(config_of(other, tmp_path / "set"))
     assert extract.run(config_of(manifest, tmp_path / "set")).missing == []
+
+
+def test_a_manifest_that_can_no_longer_be_read_is_a_fault_of_the_storage(
+    tmp_path: Path, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> list[Utterance]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    manifest = make_corpus([1.0] * 4)
+    monkeypatch.setattr(ManifestFile, "utterances", gone)
+    with pytest.raises(TransientFaultError, match=r"corpus.parquet: .*Stale file handle; what is finished is kept"):
+        extract.run(config_of(manifest, tmp_path / "set"))

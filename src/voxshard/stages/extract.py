@@ -21,7 +21,7 @@ from voxshard.config import Settings, dump_yaml
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder, EncoderSettings
-from voxshard.errors import StoppedError, TooManyFailuresError
+from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultError
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
 from voxshard.extraction.freeze import freeze, known_hashes
@@ -201,8 +201,19 @@ class Extraction:
         return [shard for shard, name in enumerate(self.shards.splits) if splits is None or name in splits]
 
     def utterances_of(self, shard: int) -> list[Utterance]:
-        """The utterances of one shard, in manifest order, read from the manifest."""
-        return list(self._rows.utterances(*self.shards.rows(shard)))
+        """The utterances of one shard, in manifest order, read from the manifest.
+
+        Raises
+        ------
+        TransientFaultError : the storage fails.
+        """
+        try:
+            return list(self._rows.utterances(*self.shards.rows(shard)))
+        except OSError as exc:
+            raise TransientFaultError(
+                f"{self.config.manifest}: {exc}; what is finished is kept, run the same command again when the storage "
+                "is back"
+            ) from exc
 
     def whole_shards(self, shards: Iterator[int] | Claims) -> Iterator[ShardWork]:
         """Every utterance of these shards."""
