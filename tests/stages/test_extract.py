@@ -13,6 +13,7 @@ import pytest
 import toy_encoder
 from conftest import MakeCorpus
 from voxshard import files
+from voxshard.cli.extract import tell
 from voxshard.errors import ConfigError, IdentityError, ManifestError, StoppedError, TooManyFailuresError
 from voxshard.extraction import claims as claiming
 from voxshard.extraction.heartbeat import read_progress
@@ -22,6 +23,7 @@ from voxshard.stages import extract, retry
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, ExtractResult
 from voxshard.store.layout import Plan
+from voxshard.store.merge import MergeConfig, merge
 from voxshard.store.shard import read_shard, verify_shard
 
 TESTS = Path(__file__).parent.parent
@@ -289,3 +291,14 @@ def test_a_folder_whose_beginning_was_killed_is_begun_again_with_the_same_manife
     with pytest.raises(IdentityError, match="was begun with another manifest"):
         extract.run(config_of(other, tmp_path / "set"))
     assert extract.run(config_of(manifest, tmp_path / "set")).missing == []
+
+
+def test_what_is_merged_already_is_not_told_to_be_merged(
+    make_corpus: MakeCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_corpus([0.2] * 4)
+    tell(extract.run(config_of(manifest, tmp_path / "set")))
+    assert f"shards are done; next: voxshard merge {tmp_path / 'set'}" in capsys.readouterr().err
+    merge(MergeConfig(features=tmp_path / "set"), Silent(), lambda: None)
+    tell(extract.run(config_of(manifest, tmp_path / "set")))
+    assert capsys.readouterr().err == "all 4 shards are done, and merged\n"
