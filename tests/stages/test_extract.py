@@ -32,7 +32,7 @@ TESTS = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     toy_encoder.install(monkeypatch)
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(TESTS.parent / "src"), str(TESTS))))
 
 
 def config_of(manifest: Path, out: Path, **values: object) -> ExtractConfig:
