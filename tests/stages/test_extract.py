@@ -17,6 +17,7 @@ import pytest
 import toy_encoder
 from conftest import MakeCorpus
 from voxshard import files
+from voxshard.cli.extract import tell
 from voxshard.errors import (
     ConfigError,
     IdentityError,
@@ -33,6 +34,7 @@ from voxshard.stages import extract, retry
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, Extraction, ExtractResult
 from voxshard.store.layout import Plan
+from voxshard.store.merge import MergeConfig, merge
 from voxshard.store.shard import read_shard, verify_shard
 
 TESTS = Path(__file__).parent.parent
@@ -41,7 +43,7 @@ TESTS = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     toy_encoder.install(monkeypatch)
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(TESTS.parent / "src"), str(TESTS))))
 
 
 def config_of(manifest: Path, out: Path, **values: object) -> ExtractConfig:
@@ -333,3 +335,24 @@ def test_a_manifest_that_can_no_longer_be_read_is_a_fault_of_the_storage(
     monkeypatch.setattr(ManifestFile, "utterances", gone)
     with pytest.raises(TransientFaultError, match=r"corpus.parquet: .*Stale file handle; what is finished is kept"):
         extract.run(config_of(manifest, tmp_path / "set"))
+
+
+def test_what_is_merged_already_is_not_told_to_be_merged(
+    make_corpus: MakeCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_corpus([0.2] * 4)
+    tell(extract.run(config_of(manifest, tmp_path / "set")))
+    assert f"shards are done; next: voxshard merge {tmp_path / 'set'}" in capsys.readouterr().err
+    merge(MergeConfig(features=tmp_path / "set"), Silent(), lambda: None)
+    tell(extract.run(config_of(manifest, tmp_path / "set")))
+    assert capsys.readouterr().err == "all 4 shards are done, and merged\n"
+
+
+def test_what_was_missing_at_prepare_and_still_is_counts_as_missing(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    manifest = Manifest.read(make_corpus([0.2] * 4))
+    rows = manifest.table.to_pylist()
+    rows[2] |= {"path": "gone.wav", "problem": "MissingRecordingError: no such file"}
+    Manifest.from_rows(rows, root=manifest.root, corpus="folder").write(tmp_path / "m.parquet")
+    result = extract.run(config_of(tmp_path / "m.parquet", tmp_path / "set"))
+    (failure,) = [failure for path in result.folder.shards.iterdir() for failure in read_shard(path).failures]
+    assert (failure.utterance_id, failure.error) == ("u0002", "MissingRecordingError")

@@ -50,7 +50,8 @@ def read_patiently(
             )
         except OSError as exc:
             if problem is not None:  # known to be unreadable since prepare, and it still is
-                raise UnreadableAudioError(f"{exc.strerror or exc}; prepare found: {problem}") from exc
+                kind = MissingRecordingError if isinstance(exc, FileNotFoundError) else UnreadableAudioError
+                raise kind(f"{exc.strerror or exc}; prepare found: {problem}") from exc
             gone = isinstance(exc, FileNotFoundError) and _folder_is_there(path)
             if gone and attempt >= min(_TRIES_IF_GONE, len(retry_delays_s)):
                 raise MissingRecordingError("the file is gone, its folder is there") from exc

@@ -14,6 +14,7 @@ from voxshard.errors import ConfigError
 from voxshard.launch.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
+from voxshard.store.features import is_stale
 
 
 @click.command()
@@ -75,5 +76,7 @@ def tell(result: ExtractResult, *, plan_only: bool = False) -> None:
         say(f"{result.num_failed:,} recordings failed; `voxshard merge` lists them in failures.csv")
     if result.missing:
         say(f"{done:,} of {result.num_selected:,} shards are done; other tasks are at the rest")
+    elif result.folder.features.exists() and result.folder.summary.exists() and not is_stale(folder):
+        say(f"all {result.num_selected:,} shards are done, and merged")
     else:
         say(f"all {result.num_selected:,} shards are done; next: voxshard merge {folder}")

@@ -195,7 +195,7 @@ class Encoder(Protocol):
         """
         if request.startswith("cuda"):
             raise DeviceUnavailableError(f"{self.info.name} runs on the CPU; use --device cpu")
-        return "cpu", f"{self.info.name} runs on the CPU"
+        return "cpu", "it needs no GPU"
 
     def load(self, device: str) -> None:
         """Bring the model onto `device` ("cpu", "cuda", "cuda:1") in the settings' precision. Called once."""
