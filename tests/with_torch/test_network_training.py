@@ -92,6 +92,17 @@ def test_a_checkpoint_moved_elsewhere_scores_the_same(ecapa_run: Run, tones: Pat
         np.testing.assert_allclose(after[name].to_numpy(), before[name].to_numpy(), atol=1e-6)
 
 
+def test_a_run_of_an_experiment_that_was_moved_finds_its_manifest(ecapa_run: Run, tones: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "new" / "runs" / "a"
+    shutil.copytree(ecapa_run.path, moved)
+    config = moved / "config.yaml"
+    config.write_text(config.read_text().replace(str(tones), "/old/manifest.parquet"))
+    with pytest.raises(IncompleteError, match=r"^/old/manifest\.parquet: what this network was trained on is not"):
+        evaluate.run(EvaluateConfig(run=moved, replicates=0), Task())
+    shutil.copy(tones, tmp_path / "new" / "manifest.parquet")
+    assert set(evaluate.run(EvaluateConfig(run=moved, replicates=0), Task()).metrics) == {"test"}
+
+
 def test_another_corpus_is_scored_from_the_checkpoint_alone(ecapa_run: Run, tmp_path: Path) -> None:
     other = tone_corpus(tmp_path / "other", per_class=3, seconds=(0.5,))
     found = evaluate.run(EvaluateConfig(run=ecapa_run.path, on=(other,), replicates=0), Task())

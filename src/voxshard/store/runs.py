@@ -74,9 +74,11 @@ class Run:
         return self.path.resolve().name
 
     def found(self, recorded: Path) -> Path:
-        """Where features that this run names are: there, or, if the experiment was moved as a whole, in it."""
-        moved = self.path.resolve().parent.parent / "features" / recorded.name
-        return moved if moved.is_dir() and not recorded.is_dir() else recorded
+        """Where a feature set or a manifest that this run names is: there, or, if the experiment was moved as a whole,
+        in it."""
+        experiment = self.path.resolve().parent.parent
+        places = (recorded, experiment / "features" / recorded.name, experiment / recorded.name)
+        return next((path for path in places if path.exists()), recorded)
 
     @classmethod
     def read(cls, path: Path) -> Run:

@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
 def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
     """The manifest or feature set to score, and the name its results go by; None for the run's own."""
     features = run.config["features"]
-    own = Path(features[0]["path"] if features else run.config["manifest"])
+    own = run.found(Path(features[0]["path"] if features else run.config["manifest"]))
     if len(config.on) > 1:
         raise ConfigError(f"--on: {len(config.on)} places; a network scores one manifest, or one stored logmel set")
     if config.on:
