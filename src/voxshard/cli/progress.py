@@ -13,6 +13,8 @@ from rich.console import Console
 from voxshard.progress import Progress
 
 _LINE_EVERY_S = 30.0
+_FORESEE_FROM, _FORESEE_AFTER_S = 0.01, 60.0
+"""Share that is done, or seconds, from which on the remaining time is told: what comes first has waited for workers."""
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def amount(items: int, total: int | None, audio_s: float, elapsed_s: float, tota
         parts.append(f"{audio_s / 3600:.2f} h audio")
         parts.append(f"{audio_s / max(elapsed_s, 1e-9):,.0f} x real time")
     done, whole = (audio_s, total_audio_s) if total_audio_s and audio_s else (items, total)
-    if whole and done and done < whole:
+    if whole and done < whole and (done >= _FORESEE_FROM * whole or (done and elapsed_s >= _FORESEE_AFTER_S)):
         parts.append(f"{duration(elapsed_s * (whole - done) / done)} left")
     return ", ".join(parts)
 

@@ -112,7 +112,8 @@ class Record:
             return Submission(**json.loads(self._submission.read_bytes()))
         except FileNotFoundError as exc:
             raise IncompleteError(
-                f"{self.experiment_path}: was not submitted (no {self._submission.name}); see `voxshard submit`"
+                f"{self.experiment_path}: was not submitted (no {self._submission.name}); see `voxshard submit`. What "
+                f"`voxshard run` says of a job lies in {self._submission.parent}/*.log"
             ) from exc
         except (ValueError, TypeError) as exc:
             raise CorruptFileError(f"{self._submission}: not a record of voxshard: {exc}") from exc
