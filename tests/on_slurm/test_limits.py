@@ -20,7 +20,7 @@ AGAIN = "was told to stop and goes back into the queue"
 
 
 def test_a_time_limit_is_no_end(experiment: MakeExperiment, undisturbed: dict[str, Any]) -> None:
-    run = experiment(SLOW)
+    run = experiment({"SLOW_MFCC_S": "1"})  # two minutes of work for each task, until the first has met its limit
     run.submit(config(minutes=1), "--set", "site.signal_delay_s=20")
     run.cluster.wait_until(lambda: AGAIN in run.logs("extract-mfcc"), "a task that reached its time limit")
     finish(run, undisturbed, disturbed=4, name="time limit")
