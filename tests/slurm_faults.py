@@ -17,7 +17,9 @@ from on_slurm_support import MINI, Experiment
 from voxshard.store.layout import Plan
 
 NUM_SHARDS, NUM_TASKS = 42, 2
-SLOW = {"SLOW_MFCC_S": "0.2"}
+SLOW = {"SLOW_MFCC_S": "0.5"}
+DECODED_AHEAD = 2
+"""Recordings of the next shard that a task has prepared at most while one was written, for less than a second."""
 MakeExperiment = Callable[..., Experiment]
 
 
@@ -55,4 +57,4 @@ def finish(experiment: Experiment, undisturbed: dict[str, Any], *, disturbed: in
     again = len(experiment.log.read_text().splitlines()) - undisturbed["prepared"]
     largest = max(Counter(Plan.read(folder / "plan.parquet").shard.tolist()).values())
     print(f"\n{name}: {again} utterances computed again by {disturbed} disturbed tasks; a shard has up to {largest}")
-    assert again <= disturbed * largest
+    assert again <= disturbed * (largest + DECODED_AHEAD)
