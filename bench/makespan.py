@@ -25,7 +25,7 @@ import numpy.typing as npt
 import soundfile
 
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes, Output, describe
-from voxshard.launch.record import Record
+from voxshard.slurm.record import Record
 from voxshard.store.layout import Plan
 
 RATE = 16000
@@ -38,7 +38,7 @@ class SleepingEncoder(Encoder):
 
     def __init__(self, name: str, settings: EncoderSettings, known_hashes: KnownHashes) -> None:
         self.info = describe(
-            name=name, settings=settings, numerics=1, libraries=["numpy"], framework="none", sample_rate=RATE, dim=1,
+            name=name, settings=settings, numerics=1, libraries=["numpy"], sample_rate=RATE, dim=1,
             granularity="utterance", batch_policy="single", min_samples=1,
         )  # fmt: skip
 

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxshard.scoring.detection import DetectionTrials, detection_metrics
-from voxshard.scoring.files import read_keys, read_scores, scores_for
 from voxshard.scoring.intervals import bootstrap
+from voxshard.scoring.score_files import read_keys, read_scores, scores_for
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from voxshard.launch import runtime
-from voxshard.launch.binds import Need
-from voxshard.launch.num_tasks import START_SHARE
 from voxshard.manifest import Manifest
+from voxshard.runtime import runtime
+from voxshard.runtime.binds import Need
+from voxshard.slurm.task_count import START_SHARE
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from voxshard.encoders._torch.network import Network
 from voxshard.learning._torch.data import Recordings, TrainingOrder, loader
 from voxshard.learning._torch.losses import NetworkLoss
-from voxshard.learning.network_settings import ClipPolicy
+from voxshard.learning.network_config import ClipPolicy
 from voxshard.manifest import Manifest
+from voxshard.networks.network import Network
 from voxshard.networks.settings import LabelGroup, NetworkSpec
 
 RATE, SECONDS, CLASSES = 16000, 3.0, 8

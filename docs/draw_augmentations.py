@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 
-from voxshard.encoders.network_inputs import MelPatches
 from voxshard.learning._torch.augmentation import Augmenter
-from voxshard.learning.network_settings import AugmentSettings
+from voxshard.learning.network_config import AugmentSettings
+from voxshard.networks.inputs import MelPatches
 
 RATE = 16000
 TARGET = Path(__file__).parent / "images" / "augmentations.png"

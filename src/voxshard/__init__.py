@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxshard.store.features import FeatureSet
+    from voxshard.api import evaluate, extract, merge, open_features, prepare, report, train
 
 __version__ = "0.1.0"
+__all__ = ["evaluate", "extract", "merge", "open_features", "prepare", "report", "train"]
 
 
-def open_features(path: str | PathLike[str]) -> FeatureSet:
-    """Open a merged feature set for reading; see `voxshard.store.features.FeatureSet`."""
-    from pathlib import Path
+def __getattr__(name: str) -> Any:
+    """Import the API at its first use, so that importing voxshard stays cheap."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from voxshard import api
 
-    from voxshard.store.features import FeatureSet
+    return getattr(api, name)
 
-    return FeatureSet(Path(path))
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -24,7 +24,7 @@ NARROW_VGGISH = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from safetensors.numpy import save_file
-from vggish_reference import random_weights
+from support.vggish_reference import random_weights
 save_file(random_weights(0), sys.argv[2])
 """
 

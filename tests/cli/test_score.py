@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from official_trials import detection_cases
+from support.official_trials import detection_cases
 from voxshard.cli import main
 from voxshard.scoring.detection import detection_metrics
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 pytest.importorskip("sklearn", reason="classifiers need scikit-learn: pip install 'voxshard[learn]'")
 
-from feature_sets import write_set
+from support.feature_sets import write_set
 from voxshard.cli.status import command
 from voxshard.config import validated
 from voxshard.errors import IncompleteError
-from voxshard.learning.settings import TrainConfig
+from voxshard.learning.train_config import TrainConfig
 from voxshard.stages import train
 from voxshard.stages.base import Task
 

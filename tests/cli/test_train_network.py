@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from network_trials import tone_corpus
+from support.network_trials import tone_corpus
 from voxshard.config import validated
 from voxshard.errors import ConfigError
 from voxshard.learning.label_groups import float_targets, learn_groups, number_groups
-from voxshard.learning.network_settings import NetworkConfig
+from voxshard.learning.network_config import NetworkConfig
 from voxshard.manifest import Manifest
 
 BASE = {"manifest": "m.parquet", "label": "digit", "network": "ecapa", "out": "run"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corpora.trees import write_text
+from support.trees import write_text
 from voxshard.corpora.annotate import apply_split_lists, join_labels, labels_from_paths, put, splits_from_paths
 from voxshard.errors import ConfigError, ManifestError
 

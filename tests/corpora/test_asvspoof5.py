@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.trees import Notes, column, prepare, rows, write_audio, write_text
+from support.trees import Notes, column, prepare, rows, write_audio, write_text
 from voxshard.errors import EmptyCorpusError, ManifestError
 
 MINI = Path(__file__).parents[3] / "shared" / "data" / "asvspoof5_mini"

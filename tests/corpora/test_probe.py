@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corpora import odd_probes
-from corpora.trees import write_audio
+from support import odd_probes
+from support.trees import write_audio
 from voxshard import audio
 from voxshard.corpora.headers import probe, reason
 from voxshard.corpora.probe import SCHEMA, probe_all
@@ -105,7 +105,7 @@ def test_a_stop_is_heeded_between_bunches() -> None:
 def test_probing_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import pyarrow as pa\n"
-        "from corpora.odd_probes import note_pid_and_wait\n"
+        "from support.odd_probes import note_pid_and_wait\n"
         "from voxshard.corpora.probe import probe_all\n"
         "if __name__ == '__main__':\n"
         f"    probe_all({str(tmp_path)!r}, pa.array(['a', 'b'] * 200), num_processes=2, probe_one=note_pid_and_wait)\n"

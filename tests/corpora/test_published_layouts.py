@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.trees import Notes, column, prepare, rows, write_audio, write_text
+from support.trees import Notes, column, prepare, rows, write_audio, write_text
 from voxshard.corpora.registry import adapter
 from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpora.trees import Notes, column, prepare, rows, write_audio, write_text
+from support.trees import Notes, column, prepare, rows, write_audio, write_text
 from voxshard.corpora.tables import read_table
 from voxshard.errors import ConfigError, DuplicateIdError, EmptyCorpusError, ManifestError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from corpora.trees import Notes, column, prepare, rows, write_audio, write_text
+from support.trees import Notes, column, prepare, rows, write_audio, write_text
 from voxshard.errors import DuplicateIdError, EmptyCorpusError
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from voxshard.cli import COMMANDS
 from voxshard.config import parse_yaml, validated
-from voxshard.launch.experiment import ExperimentConfig
-from voxshard.learning.network_settings import NetworkConfig
+from voxshard.experiment.schema import ExperimentConfig
+from voxshard.learning.network_config import NetworkConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])

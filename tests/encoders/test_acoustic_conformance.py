@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoder_conformance import EncoderConformance
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
+from voxshard.testing import EncoderConformance
 
 
 @pytest.mark.parametrize(

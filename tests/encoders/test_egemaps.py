@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoder_conformance import EncoderConformance
 from voxshard import audio
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
+from voxshard.testing import EncoderConformance
 
 opensmile = pytest.importorskip("opensmile", reason="openSMILE is not installed")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoder_conformance import EncoderConformance
 from voxshard.cli import main
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
 from voxshard.errors import ConfigError
+from voxshard.testing import EncoderConformance
 
 DOCUMENT = Path(__file__).parents[2] / "docs/third-party-encoders.md"
 

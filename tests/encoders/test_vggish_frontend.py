@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vggish_reference import pca_parameters, random_weights
+from support.vggish_reference import pca_parameters, random_weights
 from voxshard.encoders.registry import create
 from voxshard.encoders.vggish import PostProcessor
 from voxshard.encoders.vggish_frontend import PATCH_SAMPLES, log_mel_patches, mel_matrix

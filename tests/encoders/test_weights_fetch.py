@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from voxshard.encoders import fetch
-from voxshard.encoders.catalogue import Source, WeightSet, hub_url, weight_set
-from voxshard.encoders.download import download
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError, TransientFaultError
+from voxshard.weights import fetch
+from voxshard.weights.catalogue import Source, WeightSet, hub_url, weight_set
+from voxshard.weights.download import download
 
 
 @dataclass

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from voxshard import files
-from voxshard.encoders.catalogue import known_sets
-from voxshard.encoders.weights import hash_files, locate
+from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import MissingWeightsError
+from voxshard.weights.catalogue import known_sets
 
 
 def test_a_path_comes_before_a_name_in_the_weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

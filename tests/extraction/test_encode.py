@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from toy_encoder import ToyEncoder, ToySettings
+from support.toy_encoder import ToyEncoder, ToySettings
 from voxshard.encoders.base import Output
 from voxshard.errors import DeviceMemoryError
 from voxshard.extraction.decode import Decoded

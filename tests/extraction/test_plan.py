@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toy_encoder import ToyEncoder, ToySettings
+from support.toy_encoder import ToyEncoder, ToySettings
 from voxshard.extraction import plan as planning
 from voxshard.extraction.plan import make_plan
 from voxshard.manifest import Manifest

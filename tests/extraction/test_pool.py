@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from conftest import MakeCorpus
-from toy_encoder import ToyPreparer
+from support.toy_encoder import ToyPreparer
 from voxshard.encoders.base import ClipSettings
 from voxshard.errors import StoppedError, TransientFaultError
 from voxshard.extraction import pool as pooling

@@ -29,7 +29,7 @@ from voxshard.learning.classifiers import CLASSIFIERS, build
 from voxshard.learning.estimators import ClassMixtures, Prototypes
 from voxshard.learning.model import FeatureSource, Model, Target
 from voxshard.learning.scores import score_rows
-from voxshard.learning.settings import NAMES, SETTINGS, settings_of
+from voxshard.learning.train_config import NAMES, SETTINGS, settings_of
 from voxshard.scoring.calibration import Calibration
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -12,13 +12,13 @@ pytest.importorskip("sklearn", reason="classifiers need scikit-learn: pip instal
 
 from sklearn.linear_model import SGDClassifier
 
-from feature_sets import write_set
+from support.feature_sets import write_set
 from voxshard.errors import ConfigError, DataError, FeatureMismatchError
 from voxshard.learning import data as data_module
 from voxshard.learning import memory
 from voxshard.learning.data import Dataset
 from voxshard.learning.fitting import Fitted, fit
-from voxshard.learning.settings import NAMES, settings_of
+from voxshard.learning.train_config import NAMES, settings_of
 from voxshard.manifest import Manifest
 
 IDS = [f"u{number}" for number in range(6)]

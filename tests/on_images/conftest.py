@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from on_images_support import ROOT, SHARED, Images, unavailable
-from on_slurm_support import MINI, SCRIPT, Slurm
+from support.image_runs import ROOT, SHARED, Images, unavailable
+from support.slurm_cluster import MINI, SCRIPT, Slurm
 
 PER_SPLIT = 20
 

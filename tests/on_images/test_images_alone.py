@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from on_images_support import ROOT, Images
+from support.image_runs import ROOT, Images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 WITH = {"pytorch": ("torch", "tensorflow"), "tensorflow": ("tensorflow", "torch")}

@@ -18,12 +18,12 @@ import h5py
 import numpy as np
 import pytest
 
-from on_images_support import ROOT, SHARED, Images, unavailable
-from on_slurm_support import MINI, Experiment, Slurm, command_lines
-from slurm_faults import DECODED_AHEAD
+from support.image_runs import ROOT, SHARED, Images, unavailable
+from support.slurm_cluster import MINI, Experiment, Slurm, command_lines
+from support.slurm_faults import DECODED_AHEAD
 from voxshard import __version__, open_features
-from voxshard.launch import images as known
 from voxshard.manifest import Manifest
+from voxshard.runtime import images as known
 from voxshard.store.layout import Plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

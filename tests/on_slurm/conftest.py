@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-import slurm_faults
-from on_slurm_support import MINI, PATIENCE_S, ROOT, SCRIPT, Experiment, Slurm, unavailable
+from support import slurm_faults
+from support.slurm_cluster import MINI, PATIENCE_S, ROOT, SCRIPT, Experiment, Slurm, unavailable
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = folder / "voxshard_slow_mfcc-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: voxshard-slow-mfcc\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[voxshard.encoders]\nslow-mfcc = slow_mfcc:SlowMfccEncoder\n")
+    (info / "entry_points.txt").write_text("[voxshard.encoders]\nslow-mfcc = support.slow_mfcc:SlowMfccEncoder\n")
     return folder
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from on_slurm_support import Experiment, command_lines
-from slurm_faults import SLOW, MakeExperiment, at_work, config, finish
+from support.slurm_cluster import Experiment, command_lines
+from support.slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
@@ -59,7 +59,7 @@ def test_kill_9_of_a_task_is_made_up_for(experiment: MakeExperiment, undisturbed
     run = experiment(SLOW)
     run.submit(config())
     at_work(run)
-    pattern = "extract" if what == "child" else "voxshard.launch.host"
+    pattern = "extract" if what == "child" else "voxshard.slurm.array_task"
     os.kill(processes(run, pattern)[0], signal.SIGKILL)
     finish(run, undisturbed, disturbed=1, name=f"kill -9 of the {what}")
 

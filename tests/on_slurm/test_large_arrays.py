@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from on_slurm_support import MINI, Experiment
+from support.slurm_cluster import MINI, Experiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 CONFIG = {"prepare": {"format": "asvspoof5", "root": str(MINI)}, "extract": {"mfcc": {"encoder": "mfcc"}}}

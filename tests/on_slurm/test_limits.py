@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from slurm_faults import SLOW, MakeExperiment, at_work, config, finish
+from support.slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network_trials import ECAPA, tone_corpus
-from on_slurm_support import ROOT, Experiment, Slurm
+from support.network_trials import ECAPA, tone_corpus
+from support.slurm_cluster import ROOT, Experiment, Slurm
 from voxshard.config import dump_yaml
 from voxshard.store.runs import Run
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from on_slurm_support import MINI, PATIENCE_S, ROOT, Experiment, unavailable
+from support.slurm_cluster import MINI, PATIENCE_S, ROOT, Experiment, unavailable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 MakeExperiment = Callable[..., Experiment]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from on_slurm_support import MINI, Experiment, unavailable
+from support.slurm_cluster import MINI, Experiment, unavailable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 MakeExperiment = Callable[..., Experiment]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from on_slurm_support import MINI, Experiment
+from support.slurm_cluster import MINI, Experiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 MakeExperiment = Callable[..., Experiment]

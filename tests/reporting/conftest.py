@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxshard.reporting.data import (
+from voxshard.reporting.report_data import (
     Account,
     Breakdown,
     Comparison,

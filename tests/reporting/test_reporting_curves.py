@@ -7,7 +7,7 @@ import pytest
 
 from voxshard.errors import ScoreError
 from voxshard.reporting import curves, plots
-from voxshard.reporting.data import Confusion, ErrorCurve, Estimate
+from voxshard.reporting.report_data import Confusion, ErrorCurve, Estimate
 
 
 def test_a_thinned_curve_stays_on_the_curve_and_close_to_it_everywhere() -> None:

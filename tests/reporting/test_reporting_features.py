@@ -13,8 +13,8 @@ import pytest
 
 from voxshard.manifest import Manifest
 from voxshard.progress import Silent
-from voxshard.reporting.data import FeatureSet
-from voxshard.reporting.features import load_feature_set
+from voxshard.reporting.feature_summaries import load_feature_set
+from voxshard.reporting.report_data import FeatureSet
 from voxshard.reporting.sampling import project
 from voxshard.store.layout import FeatureDir, Identity, Plan
 from voxshard.store.merge import MergeConfig, merge

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from voxshard.reporting import trial_sections
-from voxshard.reporting.data import EmbeddingMap, Estimate, ReportData, SplitResult, System, TrainingCurve
+from voxshard.reporting.comparability import rank, split_order
 from voxshard.reporting.html import render
 from voxshard.reporting.page import Plots
-from voxshard.reporting.ranking import rank, split_order
-from voxshard.reporting.runs import training_curves
+from voxshard.reporting.report_data import EmbeddingMap, Estimate, ReportData, SplitResult, System, TrainingCurve
+from voxshard.reporting.systems import training_curves
 from voxshard.reporting.vector import short
 
 Make = Callable[..., ReportData]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from official_trials import Floats, detection_cases, one_class_cases, verification_cases
+from support.official_trials import Floats, detection_cases, one_class_cases, verification_cases
 from voxshard.scoring.verification import A_DCF1, ASVSPOOF5_TRACK2, CLASSES, VerificationCosts
 
 NUMBERS = ("min_dcf", "eer", "cllr", "act_dcf")

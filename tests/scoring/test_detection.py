@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from official_trials import detection_cases, one_class_cases
+from support.official_trials import detection_cases, one_class_cases
 from voxshard.errors import ScoreError
 from voxshard.scoring.detection import DetectionCosts, DetectionTrials, detection_metrics
 

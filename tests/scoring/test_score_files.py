@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxshard.errors import ScoreError
-from voxshard.scoring.files import read_keys, read_scores, scores_for
+from voxshard.scoring.score_files import read_keys, read_scores, scores_for
 
 MINI = Path(__file__).parents[3] / "shared" / "data" / "asvspoof5_mini"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from official_trials import verification_cases
+from support.official_trials import verification_cases
 from voxshard.errors import ScoreError
 from voxshard.scoring.intervals import point_estimates
 from voxshard.scoring.verification import A_DCF1, ASVSPOOF5_TRACK2, CLASSES, VerificationTrials

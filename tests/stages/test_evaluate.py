@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 pytest.importorskip("sklearn", reason="classifiers need scikit-learn: pip install 'voxshard[learn]'")
 
-from feature_sets import write_set
+from support.feature_sets import write_set
 from voxshard.cli.evaluate import command as evaluate_command
 from voxshard.cli.train import command as train_command
 from voxshard.config import validated
 from voxshard.errors import ConfigError, FeatureMismatchError, IncompleteError
-from voxshard.learning.settings import EvaluateConfig, TrainConfig
+from voxshard.learning.train_config import EvaluateConfig, TrainConfig
 from voxshard.manifest import Manifest
 from voxshard.stages import evaluate, train
 from voxshard.stages.base import Task

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import toy_encoder
 from conftest import MakeCorpus
+from support import toy_encoder
 from voxshard import files
 from voxshard.cli.extract import tell
 from voxshard.errors import (
@@ -30,7 +30,7 @@ from voxshard.extraction import claims as claiming
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest, ManifestFile, Utterance
 from voxshard.progress import Silent
-from voxshard.stages import extract, retry
+from voxshard.stages import extract, repair
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, Extraction, ExtractResult
 from voxshard.store.layout import Plan
@@ -200,14 +200,14 @@ def test_retry_makes_only_what_is_missing_and_failed_recordings_get_a_second_cha
     lost = first.folder.shard(2, 4)
     lost.unlink()
     kept = {path: path.stat().st_mtime_ns for path in first.folder.shards.iterdir()}
-    config = retry.last_config(first.folder)
-    (result,) = retry.missing(config, Task())
+    config = repair.last_config(first.folder)
+    (result,) = repair.missing(config, Task())
     assert result.missing == []
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     broken.write_bytes(good)
-    assert retry.failed(config, Task()) == retry.Repaired(1, 1)
+    assert repair.failed(config, Task()) == repair.Repaired(1, 1)
     assert contents(result) == contents(extract.run(config_of(manifest, tmp_path / "reference")))
-    assert retry.failed(config, Task()) == retry.Repaired(0, 0)
+    assert repair.failed(config, Task()) == repair.Repaired(0, 0)
 
 
 def test_a_shard_leased_by_a_living_task_is_left_to_it(make_corpus: MakeCorpus, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def start(tmp_path: Path, manifest: Path) -> Iterator[Start]:
     plugin = tmp_path / "plugin" / "voxshard_toy-1.0.dist-info"
     plugin.mkdir(parents=True)
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: voxshard-toy\nVersion: 1.0\n")
-    (plugin / "entry_points.txt").write_text("[voxshard.encoders]\ntoy = toy_encoder:ToyEncoder\n")
+    (plugin / "entry_points.txt").write_text("[voxshard.encoders]\ntoy = support.toy_encoder:ToyEncoder\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(plugin.parent), str(TESTS)])}
     started: list[subprocess.Popen[bytes]] = []
 

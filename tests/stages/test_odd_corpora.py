@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import toy_encoder
 import voxshard
 from conftest import MakeCorpus
+from support import toy_encoder
 from voxshard.errors import StorageFullError, TooManyFailuresError
 from voxshard.stages import extract, merge, prepare
 from voxshard.stages.base import Task

@@ -8,7 +8,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from corpora.trees import Notes, column, prepare, rows, write_audio, write_text
+from support.trees import Notes, column, prepare, rows, write_audio, write_text
 from voxshard.config import validated
 from voxshard.errors import ConfigError, DuplicateIdError, EmptyCorpusError, StoppedError
 from voxshard.manifest import Manifest

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.trees import rows, write_audio, write_text
+from support.trees import rows, write_audio, write_text
 from voxshard.cli import main
 from voxshard.corpora.registry import FORMATS
 from voxshard.manifest import Manifest

@@ -23,16 +23,16 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from feature_sets import write_set
+from support.feature_sets import write_set
+from support.wandb_stand_in import FakeWandb
 from voxshard.config import validated
 from voxshard.errors import BackendUnavailableError, ConfigError, DataError, ScoreError, StoppedError
-from voxshard.learning.settings import NAMES, GridConfig, TrainConfig
+from voxshard.learning.train_config import NAMES, GridConfig, TrainConfig
 from voxshard.progress import Silent
 from voxshard.stages import train as stage
 from voxshard.stages.base import Task
 from voxshard.store.ingest import IngestConfig, ingest
 from voxshard.store.runs import Run, results_table
-from wandb_stand_in import FakeWandb
 
 
 class Listening(Silent):
@@ -453,7 +453,7 @@ def test_scikit_learn_that_is_not_installed_is_said(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("voxshard.learning.")]:
-        if name not in ("voxshard.learning.settings", "voxshard.learning.tracking"):
+        if name not in ("voxshard.learning.train_config", "voxshard.learning.tracking"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "skops", None)
     monkeypatch.setitem(sys.modules, "skops.io", None)

@@ -19,7 +19,7 @@ from voxshard.errors import (
     NonFiniteEmbeddingError,
     StaleShardError,
 )
-from voxshard.store import container
+from voxshard.store import hdf5
 from voxshard.store.shard import Failure, ShardHeader, read_shard, storable, verify_shard, write_shard
 
 
@@ -132,8 +132,8 @@ def reseal(path: Path) -> None:
     """Make a file's checksum true again after a test has changed it on purpose."""
     import hashlib
 
-    content = path.read_bytes()[container.USER_BLOCK_BYTES :]
-    path.write_bytes(container.seal("shard", hashlib.sha256(content).hexdigest()) + content)
+    content = path.read_bytes()[hdf5.USER_BLOCK_BYTES :]
+    path.write_bytes(hdf5.seal("shard", hashlib.sha256(content).hexdigest()) + content)
 
 
 @pytest.fixture

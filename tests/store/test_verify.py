@@ -10,7 +10,7 @@ import pytest
 
 from voxshard import open_features
 from voxshard.cli import main
-from voxshard.store import container
+from voxshard.store import hdf5
 from voxshard.store.shard import write_shard
 
 IDS = [f"u{n}" for n in range(12)]
@@ -73,8 +73,8 @@ def test_a_duplicated_id_is_named_even_if_the_checksum_is_wrong_too(made: Any, c
     with h5py.File(path, "r+", locking=False) as file:
         file["utterance_id"][1] = "u3"
     if is_sealed:
-        content = path.read_bytes()[container.USER_BLOCK_BYTES :]
-        path.write_bytes(container.seal("shard", hashlib.sha256(content).hexdigest()) + content)
+        content = path.read_bytes()[hdf5.USER_BLOCK_BYTES :]
+        path.write_bytes(hdf5.seal("shard", hashlib.sha256(content).hexdigest()) + content)
     code, said = verify(made, capsys)
     assert code == 3
     assert f"{path}: utterance 'u3' stands in it twice" in said

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from voxshard.encoders._tensorflow.fetch import fetch_savedmodel
+from voxshard.encoders._tensorflow.hub import fetch_savedmodel
 from voxshard.errors import BackendUnavailableError, ConfigError, MissingWeightsError, TransientFaultError
 
 

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from encoder_conformance import EncoderConformance, encode_together
 from voxshard.encoders._tensorflow.trillsson import TrillssonEncoder
 from voxshard.encoders.registry import create
+from voxshard.testing import EncoderConformance, encode_together
 
 Save = Callable[..., Path]
 

@@ -16,14 +16,14 @@ import soundfile
 import tensorflow as tf
 from safetensors.numpy import load_file
 
-from encoder_conformance import EncoderConformance, encode_together
-from vggish_reference import forward, pca_parameters, random_weights
+from support.vggish_reference import forward, pca_parameters, random_weights
 from voxshard.encoders._tensorflow.convert import convert_vggish
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.registry import create
 from voxshard.encoders.vggish_frontend import log_mel_patches
 from voxshard.errors import CorruptFileError, MissingWeightsError
 from voxshard.files import sha256_of
+from voxshard.testing import EncoderConformance, encode_together
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from encoder_conformance import encode_together
 from voxshard.encoders._torch.device import check_placement, memory_errors, resolve_device
 from voxshard.encoders._torch.precision import arithmetic, tensor_cores
 from voxshard.encoders.registry import create
 from voxshard.errors import ConfigError, DeviceMemoryError, DeviceUnavailableError, EnvironmentProblemError
+from voxshard.testing import encode_together
 
 MakeFolder = Callable[..., Path]
 CPU = torch.device("cpu")

@@ -14,11 +14,11 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
-from encoder_conformance import EncoderConformance, encode_together
 from voxshard.encoders._torch.ecapa import ReflectAtEnd
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.registry import create
 from voxshard.errors import CorruptFileError, MissingWeightsError
+from voxshard.testing import EncoderConformance, encode_together
 
 MakeFolder = Callable[..., Path]
 SIZES = [

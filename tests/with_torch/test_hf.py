@@ -14,10 +14,10 @@ import pytest
 import torch
 import transformers
 
-from encoder_conformance import EncoderConformance, encode_together
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.registry import create
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
+from voxshard.testing import EncoderConformance, encode_together
 
 MakeModel = Callable[..., Path]
 KINDS = [

@@ -14,10 +14,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from encoder_conformance import EncoderConformance, encode_together
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.registry import create
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
+from voxshard.testing import EncoderConformance, encode_together
 
 MakeFolder = Callable[..., Path]
 

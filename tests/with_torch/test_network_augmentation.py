@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from network_trials import network_config, tone_corpus
+from support.network_trials import network_config, tone_corpus
 
 pytest.importorskip("torch")
 
-from voxshard.encoders.network_inputs import TorchaudioMfcc
 from voxshard.errors import ConfigError
 from voxshard.learning._torch.augmentation import Augmenter, play
 from voxshard.learning._torch.data import EVALUATION, Item, Recordings
-from voxshard.learning.network_settings import AugmentSettings, ClipPolicy
+from voxshard.learning.network_config import AugmentSettings, ClipPolicy
 from voxshard.manifest import Manifest
+from voxshard.networks.inputs import TorchaudioMfcc
 
 RATE = 16000
 TARGET = np.array([1.0, 0.0], np.float32)

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from encoder_conformance import EncoderConformance, encode_together
-from network_trials import ECAPA, SPECTROGRAM, network_config, tone_corpus
-from vggish_reference import random_weights
+from support.network_trials import ECAPA, SPECTROGRAM, network_config, tone_corpus
+from support.vggish_reference import random_weights
+from voxshard.testing import EncoderConformance, encode_together
 
 torch = pytest.importorskip("torch")
 
 import voxshard  # noqa: E402
 from voxshard.encoders import registry  # noqa: E402
-from voxshard.encoders._torch.network import Network  # noqa: E402
-from voxshard.encoders._torch.network_files import Checkpoint, write_checkpoint  # noqa: E402
 from voxshard.encoders._torch.vggish import build_network  # noqa: E402
 from voxshard.encoders.base import Encoder  # noqa: E402
 from voxshard.encoders.vggish_weights import read_safetensors  # noqa: E402
 from voxshard.errors import ConfigError  # noqa: E402
+from voxshard.networks.network import Network  # noqa: E402
+from voxshard.networks.network_files import Checkpoint, write_checkpoint  # noqa: E402
 from voxshard.networks.settings import LabelGroup, NetworkSpec  # noqa: E402
 from voxshard.stages import extract, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network_trials import network_config, tone_corpus
+from support.network_trials import network_config, tone_corpus
 
 torch = pytest.importorskip("torch")
 
 from voxshard.config import dump_yaml  # noqa: E402
-from voxshard.encoders._torch.network_files import Checkpoint  # noqa: E402
 from voxshard.errors import CorruptFileError, StoppedError  # noqa: E402
 from voxshard.learning._torch.states import SafetensorsIO  # noqa: E402
 from voxshard.learning._torch.trainer import NetworkTrainer  # noqa: E402
-from voxshard.learning.network_settings import NetworkConfig  # noqa: E402
+from voxshard.learning.network_config import NetworkConfig  # noqa: E402
+from voxshard.networks.network_files import Checkpoint  # noqa: E402
 from voxshard.stages import train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
 from voxshard.store.runs import Run  # noqa: E402

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from network_trials import RATE, SPECTROGRAM, logmel_set, network_config, tone_corpus
+from support.network_trials import RATE, SPECTROGRAM, logmel_set, network_config, tone_corpus
 
 torch = pytest.importorskip("torch")
 
 from voxshard import audio  # noqa: E402
-from voxshard.encoders._torch.network_files import Checkpoint  # noqa: E402
 from voxshard.encoders.acoustic.logmel import log_mel  # noqa: E402
 from voxshard.encoders.base import ClipSettings  # noqa: E402
 from voxshard.errors import FeatureMismatchError  # noqa: E402
-from voxshard.learning.network_settings import NetworkConfig  # noqa: E402
-from voxshard.learning.settings import EvaluateConfig  # noqa: E402
+from voxshard.learning.network_config import NetworkConfig  # noqa: E402
 from voxshard.learning.stored_logmel import StoredLogMel  # noqa: E402
+from voxshard.learning.train_config import EvaluateConfig  # noqa: E402
+from voxshard.networks.network_files import Checkpoint  # noqa: E402
 from voxshard.stages import evaluate, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
 from voxshard.store.runs import Run  # noqa: E402

@@ -14,12 +14,11 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from network_trials import network_config, tone_corpus
-from wandb_stand_in import FakeWandb
+from support.network_trials import network_config, tone_corpus
+from support.wandb_stand_in import FakeWandb
 
 torch = pytest.importorskip("torch")
 
-from voxshard.encoders._torch.network_files import Checkpoint  # noqa: E402
 from voxshard.errors import (  # noqa: E402
     ConfigError,
     CorruptFileError,
@@ -29,8 +28,9 @@ from voxshard.errors import (  # noqa: E402
 )
 from voxshard.learning._torch.data import Recordings  # noqa: E402
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights  # noqa: E402
-from voxshard.learning.settings import EvaluateConfig  # noqa: E402
+from voxshard.learning.train_config import EvaluateConfig  # noqa: E402
 from voxshard.manifest import Manifest  # noqa: E402
+from voxshard.networks.network_files import Checkpoint  # noqa: E402
 from voxshard.progress import Silent  # noqa: E402
 from voxshard.stages import evaluate, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
@@ -248,7 +248,7 @@ def test_a_batch_of_which_one_recording_is_left_is_passed_over(tmp_path: Path) -
 def test_storage_that_fails_is_one_line_and_leaves_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr("voxshard.audio.patience.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("voxshard.audio.retry.time.sleep", lambda _seconds: None)
     manifest = tone_corpus(tmp_path / "corpus")
     gone = tmp_path / "corpus/audio"
     gone.rename(tmp_path / "elsewhere")
@@ -265,7 +265,7 @@ def test_storage_that_fails_is_one_line_and_leaves_the_state(
 
 
 def test_a_file_that_is_gone_beside_others_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxshard.audio.patience.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("voxshard.audio.retry.time.sleep", lambda _seconds: None)
     manifest = tone_corpus(tmp_path / "corpus")
     (tmp_path / "corpus/audio/low-0.wav").unlink()
     run = trained(network_config(manifest, tmp_path / "run"))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from encoder_conformance import encode_together
 from voxshard.encoders.registry import create
 from voxshard.manifest import Manifest
 from voxshard.stages import extract
 from voxshard.store.shard import read_shard
+from voxshard.testing import encode_together
 
 MakeFolder = Callable[..., Path]
 LONG_S = 1800

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from encoder_conformance import encode_together
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.registry import create
+from voxshard.testing import encode_together
 
 REFERENCE = Path(__file__).parents[2] / "../shared/reference"
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no reference vectors at {REFERENCE}")

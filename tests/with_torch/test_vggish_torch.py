@@ -11,13 +11,13 @@ import pytest
 import soundfile
 from safetensors.numpy import save_file
 
-from encoder_conformance import EncoderConformance, encode_together
-from vggish_reference import FULL_WIDTHS, forward, pca_parameters, random_weights
+from support.vggish_reference import FULL_WIDTHS, forward, pca_parameters, random_weights
 from voxshard.encoders._torch.vggish import load_network
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.registry import create
 from voxshard.encoders.vggish_frontend import log_mel_patches
 from voxshard.errors import CorruptFileError, MissingWeightsError
+from voxshard.testing import EncoderConformance, encode_together
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 

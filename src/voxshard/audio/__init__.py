@@ -6,8 +6,8 @@ with the storage is an `OSError`, never mistaken for a bad recording.
 """
 
 from voxshard.audio.clip import ClipPolicy, first_of_crop, fit
-from voxshard.audio.patience import RETRY_DELAYS_S, read_patiently
 from voxshard.audio.reading import AudioHeader, probe, read, read_clip
+from voxshard.audio.retry import RETRY_DELAYS_S, read_patiently
 from voxshard.audio.sources import is_url, resolve
 
 __all__ = [

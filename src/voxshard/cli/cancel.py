@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import EXISTING, say
-from voxshard.launch import slurm
+from voxshard.slurm import submit
 
 
 @click.command()
@@ -18,7 +18,7 @@ def command(path: Path) -> None:
     Jobs are known by a mark that the submission gave them, not by their numbers, which come back. What is finished is
     kept; `voxshard retry PATH` goes on.
     """
-    live = slurm.cancel(path)
+    live = submit.cancel(path)
     if not live:
         say(f"{path}: nothing of it is in the queue")
         return

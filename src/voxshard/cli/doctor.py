@@ -11,12 +11,13 @@ import click
 
 from voxshard.cli.options import PATH, set_option
 from voxshard.config import parse_assignments
+from voxshard.diagnostics import doctor
 from voxshard.errors import ConfigError, EnvironmentProblemError
-from voxshard.launch import doctor
-from voxshard.launch import site as sites
-from voxshard.launch.experiment import Experiment, load
-from voxshard.launch.record import Submission
-from voxshard.launch.slurm import Cluster
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.schema import load
+from voxshard.slurm import site as sites
+from voxshard.slurm.record import Submission
+from voxshard.slurm.submit import Cluster
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import textwrap
 import types
@@ -37,11 +36,11 @@ def command(name: str | None) -> None:
 
 
 def _availability(spec: registry.EncoderSpec) -> str:
-    if spec.framework in ("none", "unknown"):
-        return "available" if spec.framework == "none" else "from another package"
-    if importlib.util.find_spec(spec.framework) is None:
-        return f"needs {spec.framework}, not here"
-    return f"available ({spec.framework})"
+    if spec.requires is None:
+        return "from another package"
+    if spec.missing:
+        return f"needs {', '.join(spec.missing)}"
+    return "available"
 
 
 def _default_of(item: FieldInfo) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxshard.cli.options import EXISTING, say
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import validated
-from voxshard.launch.signals import stop_on_signals
-from voxshard.learning.settings import EvaluateConfig
+from voxshard.learning.train_config import EvaluateConfig
+from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.evaluate import run
 

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from voxshard.cli.options import EXISTING, PATH, say, set_option
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import parse_assignments, validated
 from voxshard.errors import ConfigError
-from voxshard.launch.signals import stop_on_signals
+from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
 from voxshard.store.features import is_stale

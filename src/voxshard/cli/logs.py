@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import EXISTING, say
-from voxshard.launch.record import Record
-from voxshard.launch.slurm import Cluster
+from voxshard.slurm.record import Record
+from voxshard.slurm.submit import Cluster
 
 
 @click.command()

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from voxshard.cli.options import EXISTING, say
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import validated
-from voxshard.launch.signals import stop_on_signals
+from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.merge import MergeConfig, run
 

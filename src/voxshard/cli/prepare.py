@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from voxshard.cli.options import PATH, say, set_option
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import parse_assignments, validated
 from voxshard.corpora.registry import FORMATS
-from voxshard.launch.signals import stop_on_signals
+from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.prepare import PrepareConfig, run, summary
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import EXISTING, PATH, say
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import validated
 from voxshard.stages.base import Task
 from voxshard.stages.report import ReportConfig, run

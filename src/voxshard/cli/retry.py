@@ -9,13 +9,13 @@ import click
 
 from voxshard.cli.extract import tell
 from voxshard.cli.options import EXISTING, say, set_option
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import parse_assignments
-from voxshard.launch import slurm
-from voxshard.launch.record import Record
-from voxshard.launch.signals import stop_on_signals
-from voxshard.launch.status import feature_dirs
-from voxshard.stages import retry
+from voxshard.diagnostics.status import feature_dirs
+from voxshard.signals import stop_on_signals
+from voxshard.slurm import submit
+from voxshard.slurm.record import Record
+from voxshard.stages import repair
 from voxshard.stages.base import Task
 
 
@@ -38,12 +38,12 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
         return
     stop = stop_on_signals()
     for folder in feature_dirs(path):
-        config = retry.last_config(folder, overrides)
+        config = repair.last_config(folder, overrides)
         with drawing() as progress:
             task = Task(stop=stop, progress=progress)
-            for result in retry.missing(config, task):
+            for result in repair.missing(config, task):
                 tell(result)
-            repaired = retry.failed(config, task) if failed else None
+            repaired = repair.failed(config, task) if failed else None
         if repaired is not None:
             say(f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now")
             if repaired.num_ok:
@@ -53,6 +53,6 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
 def _submit(path: Path, overrides: dict[str, Any], *, failed: bool) -> None:
     site = overrides.pop("site", {})
     with drawing() as progress:
-        jobs = slurm.resubmit(path, overrides, site, progress, why="voxshard retry", failed=failed)
+        jobs = submit.resubmit(path, overrides, site, progress, why="voxshard retry", failed=failed)
     nothing = f"{path}: nothing is missing{', nothing has failed' if failed else ''}"
     say(f"submitted; next: voxshard status {path}" if jobs else nothing)

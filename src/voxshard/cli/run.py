@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import PATH, say, set_option
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import parse_assignments
+from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
-from voxshard.launch import doctor
-from voxshard.launch import site as sites
-from voxshard.launch.experiment import Experiment, load
-from voxshard.launch.run import run_experiment
-from voxshard.launch.signals import stop_on_signals
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.run import run_experiment
+from voxshard.experiment.schema import load
+from voxshard.signals import stop_on_signals
+from voxshard.slurm import site as sites
 
 
 @click.command()

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from voxshard.cli.options import EXISTING
 from voxshard.scoring.detection import ASVSPOOF5, DetectionTrials
-from voxshard.scoring.files import Keys, Scores, read_keys, read_scores, scores_for
 from voxshard.scoring.intervals import Interval, bootstrap, point_estimates
+from voxshard.scoring.score_files import Keys, Scores, read_keys, read_scores, scores_for
 
 _JSON_METRICS = ("eer", "min_dcf", "act_dcf", "cllr", "eer_tie_aware")
 _TITLES = {

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from voxshard.cli.options import EXISTING
-from voxshard.cli.progress import duration
+from voxshard.cli.progress_display import duration
+from voxshard.diagnostics.status import FeatureStatus, RunStatus, as_json, runs, status
+from voxshard.diagnostics.step_status import StepStatus, step_statuses
 from voxshard.errors import IncompleteError
-from voxshard.launch.job_status import StepStatus, step_statuses
-from voxshard.launch.status import FeatureStatus, RunStatus, as_json, runs, status
 
 _REFRESH_S = 2.0
 

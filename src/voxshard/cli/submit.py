@@ -7,13 +7,15 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import PATH, say, set_option
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import parse_assignments
+from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
-from voxshard.launch import doctor, num_tasks, slurm
-from voxshard.launch import site as sites
-from voxshard.launch.estimate import estimate, lines_of
-from voxshard.launch.experiment import Experiment, load
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.schema import load
+from voxshard.slurm import site as sites
+from voxshard.slurm import submit, task_count
+from voxshard.slurm.estimate import estimate, lines_of
 
 
 @click.command()
@@ -38,18 +40,18 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
     overrides = parse_assignments(assignments)
     facts = sites.load(site, overrides.pop("site", {}))
     experiment = Experiment(load(config, overrides))
-    experiment, submission = slurm.new_submission(experiment, facts)
-    cluster = slurm.Cluster(experiment, facts, submission)
+    experiment, submission = submit.new_submission(experiment, facts)
+    cluster = submit.Cluster(experiment, facts, submission)
     if dry_run:
         _show(cluster)
         return
     doctor.require(doctor.check_runtimes(cluster.experiment), EnvironmentProblemError)
     doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
-    cluster, choices = num_tasks.fitted(cluster, num_tasks.known_work(cluster))
+    cluster, choices = task_count.fitted(cluster, task_count.known_work(cluster))
     for choice in choices:
         if choice.is_fewer:
             say(choice.line())
-    slurm.begin(cluster)
+    submit.begin(cluster)
     drafts = cluster.draft(cluster.todo())
     if not drafts:
         say(f"everything is done; the report is {experiment.report}")
@@ -59,11 +61,11 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
     say(f"submitted; next: voxshard status {experiment.path}")
 
 
-def _show(cluster: slurm.Cluster) -> None:
+def _show(cluster: submit.Cluster) -> None:
     """Scripts to stdout, costs to stderr."""
     with drawing() as progress:
-        works = num_tasks.known_work(cluster, progress)
-    cluster, choices = num_tasks.fitted(cluster, works)
+        works = task_count.known_work(cluster, progress)
+    cluster, choices = task_count.fitted(cluster, works)
     drafts = cluster.draft(cluster.todo())
     for arrays in drafts.values():
         for array in arrays:

@@ -9,13 +9,13 @@ import click
 
 from voxshard.cli.evaluate import results_table
 from voxshard.cli.options import EXISTING, PATH, say, set_option
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
-from voxshard.launch.signals import stop_on_signals
-from voxshard.learning.network_settings import NetworkConfig
-from voxshard.learning.settings import NAMES, TrainConfig
+from voxshard.learning.network_config import NetworkConfig
+from voxshard.learning.train_config import NAMES, TrainConfig
 from voxshard.networks.settings import NAMES as NETWORKS
+from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.train import run
 from voxshard.store.runs import Run

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import EXISTING, say
-from voxshard.cli.progress import drawing
+from voxshard.cli.progress_display import drawing
 from voxshard.config import validated
 from voxshard.errors import DataError
-from voxshard.launch.signals import stop_on_signals
+from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
 from voxshard.stages.verify import Verdict, VerifyConfig, run
 

@@ -11,14 +11,14 @@ from types import ModuleType
 import click
 
 from voxshard.cli.options import EXISTING, PATH, say
-from voxshard.cli.progress import drawing
-from voxshard.encoders import catalogue, fetch
-from voxshard.encoders.weights import WEIGHTS_VARIABLE
+from voxshard.cli.progress_display import drawing
+from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, CorruptFileError
+from voxshard.weights import catalogue, fetch
 
 _ROOT = click.option("--root", type=PATH, help="Folder of all weights.  [default: $VOXSHARD_WEIGHTS]")
 _CONVERT = "voxshard.encoders._tensorflow.convert"
-_HUB = "voxshard.encoders._tensorflow.fetch"
+_HUB = "voxshard.encoders._tensorflow.hub"
 _HANDLE = re.compile(r"https://\S+|(?!hf/)[\w.-]+(/[\w.-]+){3,4}")
 
 

@@ -5,11 +5,12 @@ Suffixes: B utterances of a batch, S samples, L feature length, P windows, T fra
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,18 @@ class EncoderSettings(ClipSettings):
     store_dtype: Literal["float32", "float16"] = "float32"
     """Type in which embeddings are stored."""
 
+    @classmethod
+    def weight_files(cls, folder: Path) -> list[str]:
+        """Return the names, relative to `folder`, of the weight files that loading the encoder opens.
+
+        An encoder with weights has a setting `weights` and overrides this method.
+
+        Raises
+        ------
+        MissingWeightsError : the folder contains no model.
+        """
+        return []
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -71,7 +84,10 @@ class EncoderInfo:
     """The facts of one encoder with its settings; known without loading the model."""
 
     name: str
-    framework: Literal["none", "torch", "tensorflow"]
+    requires: tuple[str, ...] = ()
+    """Packages that must be importable where the encoder runs, by import name, in addition to voxshard's own."""
+    needs_gpu: bool = False
+    """Whether it uses a GPU where one is available; without it, jobs go to CPU partitions."""
     sample_rate: int
     dim: int
     granularity: Granularity
@@ -139,14 +155,14 @@ def _major(text: str) -> str:
     return f"0.{rest.partition('.')[0]}" if first == "0" else first
 
 
-class Encoder(Protocol):
+class Encoder(ABC):
     """One pretrained or hand-made encoder.
 
     Constructing it is cheap: it reads configuration, not weights, so that its `info` is known on any machine that has
     its framework. `load` brings the model onto a device. Row b of what `encode` returns depends on row b alone: not
-    on the other rows, the padding, the shard, or the order. `EncoderConformance` in the test suite holds every
-    encoder to that.
+    on the other rows, the padding, the shard, or the order. `voxshard.testing.EncoderConformance` checks that.
 
+    A subclass sets `info` in its constructor and defines `encode`; one that does not is refused when it is constructed.
     Classes are built as ``Class(name, settings, known_hashes)``; see `voxshard.encoders.registry.create`.
     """
 
@@ -197,9 +213,10 @@ class Encoder(Protocol):
             raise DeviceUnavailableError(f"{self.info.name} runs on the CPU; use --device cpu")
         return "cpu", "it needs no GPU"
 
-    def load(self, device: str) -> None:
+    def load(self, device: str) -> None:  # noqa: B027  an encoder without a model has nothing to load
         """Bring the model onto `device` ("cpu", "cuda", "cuda:1") in the settings' precision. Called once."""
 
+    @abstractmethod
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
         """Embed one batch.
 
@@ -218,7 +235,6 @@ class Encoder(Protocol):
         ------
         DeviceMemoryError : the batch does not fit; the caller tries a smaller one.
         """
-        ...
 
     def start(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:
         """Begin a batch and return a function that waits for its outputs; by default nothing overlaps."""

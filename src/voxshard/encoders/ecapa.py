@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from voxshard.encoders.base import EncoderSettings
@@ -18,3 +20,7 @@ class EcapaSettings(EncoderSettings):
     chunk_seconds: float | None = Field(300.0, ge=1.0)
     """Longer clips are embedded in pieces of this many seconds and the pieces' embeddings averaged, weighted by
     length; five minutes take about 4 GB with the published model. Null: never cut."""
+
+    @classmethod
+    def weight_files(cls, folder: Path) -> list[str]:
+        return [CHECKPOINT]

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from voxshard.encoders.base import EncoderSettings, Features, Waveform
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures
 from voxshard.encoders.pooling import Pooling
-from voxshard.encoders.weights import locate
+from voxshard.encoders.weight_files import locate
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert")
@@ -55,6 +55,10 @@ class HfSettings(EncoderSettings):
     chunk_seconds: float | None = Field(60.0, ge=1.0)
     """Longer clips are embedded in pieces of about this many seconds: attention costs the square of the length.
     Null: never cut."""
+
+    @classmethod
+    def weight_files(cls, folder: Path) -> list[str]:
+        return model_files(folder)
 
 
 @dataclass(frozen=True)

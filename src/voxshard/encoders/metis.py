@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
+from voxshard.encoders import hf
 from voxshard.encoders.base import EncoderSettings
 
 BACKBONE = "w2v-bert-2.0"
@@ -25,3 +28,7 @@ class Metis8dSettings(EncoderSettings):
     chunk_seconds: float | None = Field(60.0, ge=1.0)
     """Longer clips are embedded in pieces of this many seconds: attention costs the square of the length. Null:
     never cut."""
+
+    @classmethod
+    def weight_files(cls, folder: Path) -> list[str]:
+        return [*(f"{BACKBONE}/{name}" for name in hf.model_files(folder / BACKBONE)), CODEC, STATISTICS]

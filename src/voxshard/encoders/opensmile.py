@@ -73,7 +73,7 @@ class EgemapsEncoder(Encoder):
             settings=settings,
             numerics=_NUMERICS,
             libraries=("opensmile", "soxr"),
-            framework="none",
+            requires=("opensmile",),
             sample_rate=settings.sample_rate,
             dim=_NUM_DESCRIPTORS if keeps_frames else _NUM_FUNCTIONALS,
             granularity="frames" if keeps_frames else "utterance",

@@ -11,105 +11,109 @@ from typing import Any, cast
 
 from voxshard.config import did_you_mean, validated
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes
-from voxshard.errors import BackendUnavailableError, ConfigError
+from voxshard.errors import BackendUnavailableError, ConfigError, VoxshardError
 
 ENTRY_POINT_GROUP = "voxshard.encoders"
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Where an encoder lives and what it needs, without importing it."""
+    """Where an encoder is defined and what it needs, known without importing it."""
 
     name: str
     target: str
     """`module:Class` of the encoder."""
     settings: str | None
-    """`module:Class` of its settings, in a module that imports no framework; None: ask the class itself."""
-    framework: str
-    """none, torch, tensorflow, or the name of an optional package; `unknown` for third parties."""
+    """`module:Class` of its settings, in a module that imports no framework; None: the class itself names them."""
     summary: str
+    requires: tuple[str, ...] | None = ()
+    """Packages that must be importable where it runs, in addition to voxshard's own; None: unknown (third parties)."""
+    needs_gpu: bool | None = False
+    """Whether it uses a GPU where one is available; None: unknown until the encoder is constructed."""
     extra: str | None = None
-    """The extra that installs what it needs."""
+    """The extra of voxshard that installs what it requires."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Packages it requires that are not installed in this environment."""
+        return [package for package in self.requires or () if importlib.util.find_spec(package) is None]
 
 
-def _acoustic(name: str, summary: str) -> EncoderSpec:
+def _acoustic(name: str, stem: str, summary: str) -> EncoderSpec:
     module = "voxshard.encoders.acoustic"
-    classes = {"mfcc": "Mfcc", "logmel": "LogMel", "cqt": "Cqt", "lfcc": "Lfcc"}
-    return EncoderSpec(name, f"{module}:{classes[name]}Encoder", f"{module}:{classes[name]}Settings", "none", summary)
+    return EncoderSpec(name, f"{module}:{stem}Encoder", f"{module}:{stem}Settings", summary)
 
 
-def _elsewhere(name: str, stem: str) -> EncoderSpec:
-    module = "voxshard.encoders.elsewhere"
-    summary = "its package does not install any more; bring its vectors in with `voxshard ingest`"
-    return EncoderSpec(name, f"{module}:{stem}Encoder", f"{module}:ElsewhereSettings", name, summary)
+def _torch(name: str, target: str, settings: str, summary: str, *packages: str) -> EncoderSpec:
+    return EncoderSpec(name, target, settings, summary, ("torch", *packages), needs_gpu=True, extra="torch")
+
+
+def _tensorflow(name: str, target: str, settings: str, summary: str) -> EncoderSpec:
+    return EncoderSpec(name, target, settings, summary, ("tensorflow",), needs_gpu=True, extra="tensorflow")
+
+
+def _unsupported(name: str, stem: str) -> EncoderSpec:
+    module = "voxshard.encoders.unsupported"
+    return EncoderSpec(name, f"{module}:{stem}Encoder", f"{module}:UnsupportedSettings", "not supported; use ingest")
 
 
 _SPECS = [
-    _acoustic("mfcc", "librosa's MFCC with deltas: statistics per utterance, or frames"),
-    _acoustic("logmel", "librosa's log-mel spectrogram"),
-    _acoustic("cqt", "librosa's constant-Q transform"),
-    _acoustic("lfcc", "linear-frequency cepstral coefficients, as in the ASVspoof baselines"),
+    _acoustic("mfcc", "Mfcc", "librosa's MFCC with deltas: statistics per utterance, or frames"),
+    _acoustic("logmel", "LogMel", "librosa's log-mel spectrogram"),
+    _acoustic("cqt", "Cqt", "librosa's constant-Q transform"),
+    _acoustic("lfcc", "Lfcc", "linear-frequency cepstral coefficients, as in the ASVspoof baselines"),
     EncoderSpec(
         "egemaps",
         "voxshard.encoders.opensmile:EgemapsEncoder",
         "voxshard.encoders.opensmile:EgemapsSettings",
-        "opensmile",
         "openSMILE eGeMAPSv02 functionals (88); licence: research and non-commercial use only",
-        "opensmile",
+        ("opensmile",),
+        extra="opensmile",
     ),
-    EncoderSpec(
+    _torch(
         "hf",
         "voxshard.encoders._torch.hf:HfEncoder",
         "voxshard.encoders.hf:HfSettings",
-        "torch",
         "any wav2vec 2.0, HuBERT, WavLM, w2v-BERT or data2vec-audio model",
-        "torch",
+        "transformers",
     ),
-    EncoderSpec(
+    _torch(
         "metis8d",
         "voxshard.encoders._torch.metis:Metis8dEncoder",
         "voxshard.encoders.metis:Metis8dSettings",
-        "torch",
         "8-D semantic latents at 50 Hz: w2v-BERT 2.0 layer 17 through the MaskGCT semantic codec",
-        "torch",
+        "transformers",
     ),
-    EncoderSpec(
+    _torch(
         "ecapa",
         "voxshard.encoders._torch.ecapa:EcapaEncoder",
         "voxshard.encoders.ecapa:EcapaSettings",
-        "torch",
         "SpeechBrain's ECAPA-TDNN speaker embedding",
-        "torch",
+        "speechbrain",
     ),
-    EncoderSpec(
+    _torch(
         "checkpoint",
-        "voxshard.encoders._torch.checkpoint:CheckpointEncoder",
-        "voxshard.encoders.checkpoint:CheckpointSettings",
-        "torch",
+        "voxshard.networks.checkpoint_encoder:CheckpointEncoder",
+        "voxshard.networks.checkpoint:CheckpointSettings",
         "a network that `voxshard train` made: its own embedding, weighted layers, shared layer or heads",
-        "torch",
     ),
     *(
-        EncoderSpec(
+        _tensorflow(
             f"trillsson{size}",
             "voxshard.encoders._tensorflow.trillsson:TrillssonEncoder",
             "voxshard.encoders.trillsson:TrillssonSettings",
-            "tensorflow",
             f"TRILLsson {size} paralinguistic embedding (1024)",
-            "tensorflow",
         )
         for size in range(1, 6)
     ),
-    EncoderSpec(
+    _tensorflow(
         "vggish",
         "voxshard.encoders.vggish:VggishEncoder",
         "voxshard.encoders.vggish:VggishSettings",
-        "tensorflow",
         "VGGish, 128 numbers per 0.96 s; runs in PyTorch too, from converted weights",
-        "tensorflow",
     ),
-    _elsewhere("openl3", "OpenL3"),
-    _elsewhere("musicnn", "Musicnn"),
+    _unsupported("openl3", "OpenL3"),
+    _unsupported("musicnn", "Musicnn"),
 ]
 SPECS: dict[str, EncoderSpec] = {spec.name: spec for spec in _SPECS}
 
@@ -120,7 +124,7 @@ def available() -> dict[str, EncoderSpec]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name not in SPECS:
             summary = f"from {point.dist.name}" if point.dist else "from another package"
-            found[point.name] = EncoderSpec(point.name, point.value, None, "unknown", summary)
+            found[point.name] = EncoderSpec(point.name, point.value, None, summary, requires=None, needs_gpu=None)
     return found
 
 
@@ -137,14 +141,40 @@ def spec_of(name: str) -> EncoderSpec:
     return specs[name]
 
 
-def settings_of(name: str, values: Mapping[str, Any]) -> EncoderSettings:
-    """The validated settings of an encoder; for our own encoders this needs no framework."""
+def settings_model(name: str) -> type[EncoderSettings]:
+    """Return the class of an encoder's settings; for our own encoders this needs no framework."""
     spec = spec_of(name)
     if spec.settings is None:
-        model = cast(type[EncoderSettings], _load(spec, spec.target).settings_model)
-    else:
-        model = cast(type[EncoderSettings], _load(spec, spec.settings))
-    return validated(model, values, where=f"settings of {name}")
+        return cast(type[EncoderSettings], _load(spec, spec.target).settings_model)
+    return cast(type[EncoderSettings], _load(spec, spec.settings))
+
+
+def settings_of(name: str, values: Mapping[str, Any]) -> EncoderSettings:
+    """Return the validated settings of an encoder."""
+    return validated(settings_model(name), values, where=f"settings of {name}")
+
+
+def has_weights(name: str) -> bool:
+    """Return whether an encoder opens weight files; False for a third party's that is not installed here."""
+    try:
+        return "weights" in settings_model(name).model_fields
+    except BackendUnavailableError:
+        return False
+
+
+def needs_gpu(name: str, values: Mapping[str, Any]) -> bool:
+    """Return whether an encoder uses a GPU where one is available.
+
+    Our own encoders are known by name. A third party's is constructed to ask it; if that is not possible in this
+    environment, the answer is False, and `device: cuda` in the config is the way to ask for a GPU.
+    """
+    known = spec_of(name).needs_gpu
+    if known is not None:
+        return known
+    try:
+        return create(name, values).info.needs_gpu
+    except VoxshardError:
+        return False
 
 
 def create(name: str, values: Mapping[str, Any], known_hashes: KnownHashes | None = None) -> Encoder:
@@ -172,7 +202,7 @@ def _load(spec: EncoderSpec, target: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
-        if missing == "voxshard" or (spec.framework != "unknown" and importlib.util.find_spec(missing) is not None):
+        if missing == "voxshard" or (spec.requires is not None and importlib.util.find_spec(missing) is not None):
             raise
         install = f"`pip install 'voxshard[{spec.extra}]'`" if spec.extra else f"`pip install {missing}`"
         raise BackendUnavailableError(

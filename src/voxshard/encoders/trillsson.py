@@ -10,6 +10,7 @@ export_model/tf_frontend.py (frames, windows) and export_model/tf_pad.py (paddin
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,8 @@ PUBLISHED_FRAME_HOPS = (195, 17, 7)
 """Frames from one window to the next: a flag of the export. Its library's default, the flag's default, and what a
 port of model 3 uses; which of them a folder was exported with is not written anywhere."""
 EMBEDDING_SIZE = 1024
+GRAPH = "saved_model.pb"
+INDEX = "variables/variables.index"
 
 
 class TrillssonSettings(EncoderSettings):
@@ -39,6 +42,11 @@ class TrillssonSettings(EncoderSettings):
     """SavedModel folder; null: `$VOXSHARD_WEIGHTS/<encoder>`."""
     precision: Literal["float32", "tf32"] = "float32"
     """Arithmetic of the model; the published graphs are float32, tf32 lets a GPU's matrix units round their inputs."""
+
+    @classmethod
+    def weight_files(cls, folder: Path) -> list[str]:
+        data = sorted(path.relative_to(folder).as_posix() for path in folder.glob("variables/variables.data-*"))
+        return [GRAPH, INDEX, *data]
 
 
 def pad_to_two_seconds(waveform: Waveform) -> Features:

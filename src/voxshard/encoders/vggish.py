@@ -19,7 +19,7 @@ import numpy.typing as npt
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes, Output, describe
 from voxshard.encoders.vggish_frontend import PATCH_S, PATCH_SAMPLES, SAMPLE_RATE, log_mel_patches
 from voxshard.encoders.vggish_weights import CHECKPOINT, CONVERTED, EMBEDDING_SIZE
-from voxshard.encoders.weights import hash_files, locate
+from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError
 
 NUMERICS = 1
@@ -40,6 +40,10 @@ class VggishSettings(EncoderSettings):
     vggish_pca_params.npz beside the weights."""
     precision: Literal["float32", "tf32"] = "float32"
     """Arithmetic of the network; tf32 lets a GPU's matrix units round their inputs."""
+
+    @classmethod
+    def weight_files(cls, folder: Path) -> list[str]:
+        return [weights_file(folder).name]
 
 
 class VggishEncoder(Encoder):
@@ -70,7 +74,8 @@ class VggishEncoder(Encoder):
             libraries=[framework],
             weights_folder=folder,
             weight_files=hash_files(folder, used, known_hashes),
-            framework=framework,
+            requires=(framework,),
+            needs_gpu=True,
             sample_rate=SAMPLE_RATE,
             dim=EMBEDDING_SIZE,
             granularity="windows",

@@ -121,7 +121,7 @@ def _target(
     total = float(weights.sum())
     if num_shards is not None:
         return total / num_shards
-    per_shard_s = CPU_SHARD_S if info.framework == "none" else GPU_SHARD_S
+    per_shard_s = GPU_SHARD_S if info.needs_gpu else CPU_SHARD_S
     known = np.isfinite(seconds)
     typical_s = float(np.median(seconds[known])) if known.any() else _ASSUMED_S
     total_s = float(np.where(known, seconds, typical_s).sum())

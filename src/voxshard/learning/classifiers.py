@@ -17,7 +17,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from voxshard.learning.estimators import ClassMixtures, Prototypes
-from voxshard.learning.settings import StreamingSettings, TrainingSettings
+from voxshard.learning.train_config import StreamingSettings, TrainingSettings
 
 ScoreKind = Literal["log-odds", "margin", "share", "log-likelihood"]
 

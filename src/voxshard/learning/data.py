@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from voxshard import open_features
 from voxshard.errors import ConfigError, FeatureMismatchError
 from voxshard.learning.model import FeatureSource, Model
 from voxshard.manifest import Manifest
@@ -151,7 +150,7 @@ class Dataset(ManifestColumns):
     @classmethod
     def open(cls, paths: Sequence[Path], *, layer: int | None = None, manifest: Manifest | None = None) -> Dataset:
         """Open merged feature sets and join them."""
-        return cls([open_features(path) for path in paths], layer=layer, manifest=manifest)
+        return cls([FeatureSet(path) for path in paths], layer=layer, manifest=manifest)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

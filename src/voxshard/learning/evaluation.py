@@ -13,10 +13,10 @@ import pyarrow as pa
 from voxshard.errors import ConfigError, IncompleteError
 from voxshard.learning import results
 from voxshard.learning.data import Dataset
-from voxshard.learning.experiment import FOLDS
 from voxshard.learning.labels import label_texts, number_labels
 from voxshard.learning.model import Model, Target
-from voxshard.learning.settings import EvaluateConfig
+from voxshard.learning.train_classifier import FOLDS
+from voxshard.learning.train_config import EvaluateConfig
 from voxshard.learning.training import Check, predict, trials_of
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress

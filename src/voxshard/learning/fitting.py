@@ -22,7 +22,13 @@ from voxshard.errors import ConfigError, DataError
 from voxshard.learning import memory
 from voxshard.learning.classifiers import build
 from voxshard.learning.data import Dataset
-from voxshard.learning.settings import KnnSettings, MlpSettings, PrototypesSettings, StreamingSettings, TrainingSettings
+from voxshard.learning.train_config import (
+    KnnSettings,
+    MlpSettings,
+    PrototypesSettings,
+    StreamingSettings,
+    TrainingSettings,
+)
 
 Ints = npt.NDArray[np.int64]
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxshard import open_features
 from voxshard.audio import first_of_crop
 from voxshard.config import validated
 from voxshard.encoders.acoustic.logmel import LogMelSettings
@@ -43,7 +42,7 @@ class StoredLogMel:
         ------
         FeatureMismatchError : of another encoder, or pooled.
         """
-        features = open_features(path)
+        features = FeatureSet(path)
         if features.encoder != "logmel" or features.granularity != "frames":
             raise FeatureMismatchError(
                 f"{path}: {features.encoder}, {features.granularity}; networks are trained on the frames of logmel "

@@ -20,7 +20,7 @@ from voxshard.learning.fitting import fit
 from voxshard.learning.labels import MISSING, Labels
 from voxshard.learning.model import Model
 from voxshard.learning.scores import Join, Scored, join_rows, score_rows
-from voxshard.learning.settings import TrainConfig, TrainingSettings
+from voxshard.learning.train_config import TrainConfig, TrainingSettings
 from voxshard.progress import Progress
 from voxshard.scoring.calibration import fit_affine, fit_logistic
 

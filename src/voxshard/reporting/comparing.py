@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.progress import Progress
-from voxshard.reporting.data import Comparison, Estimate, System
-from voxshard.reporting.ranking import rank
-from voxshard.reporting.runs import Target, texts
+from voxshard.reporting.comparability import rank
+from voxshard.reporting.report_data import Comparison, Estimate, System
+from voxshard.reporting.systems import Target, texts
 from voxshard.scoring.classification import ClassificationTrials, MultiLabelTrials
 from voxshard.scoring.detection import DetectionTrials
 from voxshard.scoring.intervals import Trials, paired_bootstrap

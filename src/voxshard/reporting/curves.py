@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from voxshard.reporting.data import Confusion, ErrorCurve, ScoreHistogram
+from voxshard.reporting.report_data import Confusion, ErrorCurve, ScoreHistogram
 from voxshard.scoring.detection import error_rates
 from voxshard.scoring.ranking import Ranking
 

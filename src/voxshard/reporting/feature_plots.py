@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from voxshard.reporting.data import EmbeddingMap, Series
 from voxshard.reporting.plots import MAX_LINES, Plot, legend_below, style
-from voxshard.reporting.tables import table
+from voxshard.reporting.report_data import EmbeddingMap, Series
+from voxshard.reporting.result_tables import table
 from voxshard.reporting.vector import GREY, MARKERS, PALETTE, drawing, short, to_svg
 
 MAX_CLASSES = 12

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxshard.reporting import feature_plots
-from voxshard.reporting.data import FeatureSet, ReportData, System
 from voxshard.reporting.page import Block, Facts, Folded, Heading, Listing, Plots, Section, Text
-from voxshard.reporting.tables import Cell, table
+from voxshard.reporting.report_data import FeatureSet, ReportData, System
+from voxshard.reporting.result_tables import Cell, table
 
 
 def maps(feature_sets: Sequence[FeatureSet]) -> Section | None:

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from voxshard.reporting import summary
-from voxshard.reporting.data import ReportData
+from voxshard.reporting.report_data import ReportData
 from voxshard.reporting.sections import build
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from voxshard import __version__
 from voxshard.errors import DataError, IncompleteError, VoxshardError
 from voxshard.progress import Progress
+from voxshard.reporting.comparability import topics
 from voxshard.reporting.comparing import compare
-from voxshard.reporting.data import Comparison, ReportData, System
-from voxshard.reporting.features import Advise, load_feature_set
-from voxshard.reporting.ranking import topics
-from voxshard.reporting.runs import load_system
+from voxshard.reporting.feature_summaries import Advise, load_feature_set
+from voxshard.reporting.report_data import Comparison, ReportData, System
+from voxshard.reporting.systems import load_system
 from voxshard.store.layout import FeatureDir
 from voxshard.store.runs import Run
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from voxshard.reporting.data import Estimate, Kind
+from voxshard.reporting.report_data import Estimate, Kind
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxshard.reporting.plots import Plot
-from voxshard.reporting.tables import Table
+from voxshard.reporting.result_tables import Table
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from voxshard.reporting import measures
-from voxshard.reporting.data import Breakdown, Confusion, ErrorCurve, Estimate, Group, ScoreHistogram, TrainingCurve
-from voxshard.reporting.tables import Cell, Table, metric_cell, table
+from voxshard.reporting.report_data import (
+    Breakdown,
+    Confusion,
+    ErrorCurve,
+    Estimate,
+    Group,
+    ScoreHistogram,
+    TrainingCurve,
+)
+from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
 from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, drawing, short, to_svg
 
 _MOST_MARKERS = 40

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from voxshard.reporting import measures, plots, tables
-from voxshard.reporting.data import Comparison, System
+from voxshard.reporting import measures, plots, result_tables
+from voxshard.reporting.comparability import LEVEL, Topic, View
 from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
-from voxshard.reporting.ranking import LEVEL, Topic, View
-from voxshard.reporting.tables import Cell, Table, metric_cell, table
+from voxshard.reporting.report_data import Comparison, System
+from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
 
 
 def results(topic: Topic) -> Section:
@@ -19,7 +19,7 @@ def results(topic: Topic) -> Section:
     blocks: list[Block] = []
     for place, split in enumerate(topic.splits):
         view = topic.view(split)
-        blocks += [Heading(_on(view)), tables.results(view, tied=_tied(topic.comparisons, view))]
+        blocks += [Heading(_on(view)), result_tables.results(view, tied=_tied(topic.comparisons, view))]
         if place == 0 and view.headline and len(view.order) > 1:
             blocks.append(Plots([_intervals(view, key=f"intervals{topic.key}")]))
         if place == 0 and sum(name != "train" for name in topic.splits) > 1 and view.headline:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from voxshard.manifest import COLUMNS
-from voxshard.reporting.data import EmbeddingMap
+from voxshard.reporting.report_data import EmbeddingMap
 from voxshard.store.features import FeatureSet
 
 MAX_POINTS = 1000

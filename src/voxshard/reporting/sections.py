@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from voxshard.reporting import feature_sections, result_sections, trial_sections
-from voxshard.reporting.data import ReportData
+from voxshard.reporting.comparability import topics
 from voxshard.reporting.page import Section
-from voxshard.reporting.ranking import topics
+from voxshard.reporting.report_data import ReportData
 
 
 def build(data: ReportData) -> list[Section]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from voxshard.reporting import measures
-from voxshard.reporting.data import ReportData
+from voxshard.reporting.comparability import LEVEL, Topic, topics
 from voxshard.reporting.page import Tile
-from voxshard.reporting.ranking import LEVEL, Topic, topics
+from voxshard.reporting.report_data import ReportData
 
 
 def in_words(data: ReportData) -> str:

@@ -7,8 +7,8 @@ from datetime import datetime
 import h5py
 import numpy as np
 
-from voxshard.reporting.data import Series
-from voxshard.store import container
+from voxshard.reporting.report_data import Series
+from voxshard.store import hdf5
 from voxshard.store.layout import FeatureDir
 
 MIN_SHARDS = 8
@@ -30,7 +30,7 @@ def throughput(folder: FeatureDir) -> list[Series]:
         return []
     found = []
     for path in paths:
-        with container.reading(path) as file:
+        with hdf5.reading(path) as file:
             found.append(_made(file))
     end, length, audio = (np.array(column, np.float64) for column in zip(*(item[:3] for item in found), strict=True))
     hosts = [item[3] for item in found]

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from voxshard.reporting import measures, plots
-from voxshard.reporting.data import Breakdown, ErrorCurve, Estimate, System, TrainingCurve
+from voxshard.reporting.comparability import Topic, View
 from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
-from voxshard.reporting.ranking import Topic, View
-from voxshard.reporting.tables import Cell, Table, metric_cell, table
+from voxshard.reporting.report_data import Breakdown, ErrorCurve, Estimate, System, TrainingCurve
+from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
 
 _MAX_HISTOGRAMS = 4
 _MAX_CONFUSIONS = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from voxshard.learning.settings import EvaluateConfig
+from voxshard.learning.train_config import EvaluateConfig
 from voxshard.stages.base import Task
 from voxshard.stages.train import learning
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from voxshard.learning.evaluation import Evaluation
 
 
-def run(config: EvaluateConfig, task: Task) -> Evaluation:
+def run(config: EvaluateConfig, task: Task | None = None) -> Evaluation:
     """Score, measure, and put scores, metrics and tables into the run.
 
     Raises
@@ -21,6 +21,7 @@ def run(config: EvaluateConfig, task: Task) -> Evaluation:
     FeatureMismatchError : features of another fingerprint than those the model was trained on.
     ConfigError, DataError : a split, column, run or feature set that is not there.
     """
+    task = task or Task()
     is_network = (config.run / "model" / "network.yaml").exists()
     module = "voxshard.learning._torch.evaluation" if is_network else "voxshard.learning.evaluation"
     found: Evaluation = learning(module).evaluate(config, task.progress, task.check)

@@ -74,7 +74,7 @@ class PrepareConfig(Settings):
         return values
 
 
-def run(config: PrepareConfig, task: Task) -> Manifest:
+def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     """List a corpus, add the user's splits and labels, probe every header, and write the manifest.
 
     Returns
@@ -90,6 +90,7 @@ def run(config: PrepareConfig, task: Task) -> Manifest:
     TransientFaultError : the storage failed; nothing is written.
     StoppedError : asked to stop; nothing is written.
     """
+    task = task or Task()
     _refuse_unless_manifest(config.out, config.root)
     task.progress.begin(f"listing {config.root}")
     request = _request(config)

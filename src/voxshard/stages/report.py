@@ -42,7 +42,7 @@ def run(config: ReportConfig, task: Task | None = None) -> Path:
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise BackendUnavailableError(f"a report needs {' and '.join(missing)}: pip install 'voxshard[report]'")
-    from voxshard.reporting import html, loading, ranking, tables
+    from voxshard.reporting import comparability, html, loading, result_tables
 
     data = loading.load_report(config.paths, title=config.title, advise=advice, progress=task.progress)
     task.check()
@@ -50,11 +50,13 @@ def run(config: ReportConfig, task: Task | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     page = html.render(data)
     if data.systems:
-        files.publish_bytes(folder / "results.csv", tables.results_csv(data.systems).encode())
+        files.publish_bytes(folder / "results.csv", result_tables.results_csv(data.systems).encode())
         views = [
-            (f"{split}{topic.suffix}", topic.view(split)) for topic in ranking.topics(data) for split in topic.splits
+            (f"{split}{topic.suffix}", topic.view(split))
+            for topic in comparability.topics(data)
+            for split in topic.splits
         ]
-        latex = tables.results_latex(views)
+        latex = result_tables.results_latex(views)
         files.publish_bytes(folder / "results.tex", latex.encode())
     files.publish_bytes(config.out, page.encode())
     return config.out

@@ -6,9 +6,9 @@ import importlib
 from types import ModuleType
 
 from voxshard.errors import BackendUnavailableError
-from voxshard.learning.network_settings import NetworkConfig
-from voxshard.learning.settings import TrainConfig
+from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.tracking import append_to_table, log_to_wandb, wandb_module
+from voxshard.learning.train_config import TrainConfig
 from voxshard.stages.base import Task
 from voxshard.store.runs import Run
 
@@ -27,7 +27,7 @@ _EXTRAS = {
 """Module -> distribution, and the extra that brings it."""
 
 
-def run(config: TrainConfig | NetworkConfig, task: Task) -> Run | None:
+def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | None:
     """Train, publish the run directory `config.out`, and enter its results in runs.csv beside it.
 
     Returns
@@ -40,13 +40,14 @@ def run(config: TrainConfig | NetworkConfig, task: Task) -> Run | None:
     ConfigError, DataError : what is wrong with the config or the features; nothing is published.
     StoppedError : a network's training was asked to stop; the same command goes on.
     """
+    task = task or Task()
     wandb = wandb_module() if config.wandb else None
     if isinstance(config, NetworkConfig):
-        module = learning("voxshard.learning._torch.experiment")
+        module = learning("voxshard.learning._torch.train_network")
         if not module.train(config, task.progress, task.check, task.stop):
             return None
     else:
-        learning("voxshard.learning.experiment").train(config, task.progress, task.check)
+        learning("voxshard.learning.train_classifier").train(config, task.progress, task.check)
     trained = Run.read(config.out)
     append_to_table(trained)
     if wandb:

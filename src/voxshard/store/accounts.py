@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from voxshard.errors import CorruptFileError
 from voxshard.progress import Progress
-from voxshard.store import container
-from voxshard.store.container import BULK, PER_FRAME
+from voxshard.store import hdf5
+from voxshard.store.hdf5 import BULK, PER_FRAME
 from voxshard.store.inventory import NO_SPLIT, Inventory
 from voxshard.store.shard import Failure, Shard, ShardHeader, check_shard
 
@@ -39,7 +39,7 @@ class Piece:
     @classmethod
     def of(cls, index: int, shard: Shard) -> Piece:
         frames = [shape[0] for name, (shape, _, _) in shard.datasets.items() if name in PER_FRAME]
-        digest = container.read_seal(shard.path, "shard")
+        digest = hdf5.read_seal(shard.path, "shard")
         return cls(index, shard.path, digest, shard.header, len(shard.ids), frames[0] if frames else 0, shard.datasets)
 
     def num_bytes(self, dataset: str) -> int:

@@ -23,7 +23,7 @@ from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import ConfigError, DataError
 from voxshard.progress import Progress
-from voxshard.store import container, delimited
+from voxshard.store import delimited, hdf5
 from voxshard.store.features import Batch, FeatureSet
 from voxshard.store.nested_json import to_json
 
@@ -293,7 +293,7 @@ def _cells(table: pa.Table) -> Iterator[Sequence[Any]]:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bytes):
-        return container.readable(os.fsdecode(value))
+        return hdf5.readable(os.fsdecode(value))
     return "" if value is None else value
 
 

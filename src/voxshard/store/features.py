@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxshard.errors import CorruptFileError, DataError, IncompleteError, StaleShardError
-from voxshard.store import container, lookup, mapped, merged
-from voxshard.store.container import BULK, PER_FRAME
+from voxshard.store import hdf5, lookup, mapped, merged
+from voxshard.store.hdf5 import BULK, PER_FRAME
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
 from voxshard.store.mapped import MappedFile, PackedRows, Part, Rows, ShardedRows
 
@@ -70,15 +70,13 @@ class FeatureSet:
             raise StaleShardError(f"{path}: shards were rewritten after the merge; run `voxshard merge {path}`")
         self.summary: Mapping[str, Any] = summary
         """What stands in summary.json."""
-        container.read_seal(folder.features, "features")
-        with container.reading(folder.features) as file:
+        hdf5.read_seal(folder.features, "features")
+        with hdf5.reading(folder.features) as file:
             self._attributes = dict(file.attrs)
             if self._attributes["format_version"] > FORMAT_VERSION:
-                raise container.newer_format(folder.features, self._attributes["format_version"])
+                raise hdf5.newer_format(folder.features, self._attributes["format_version"])
             layout = {
-                name: (file[name].shape, file[name].dtype, container.place(file[name]))
-                for name in _ARRAYS
-                if name in file
+                name: (file[name].shape, file[name].dtype, hdf5.place(file[name])) for name in _ARRAYS if name in file
             }
             self._shards = _table_of_shards(file)
         ids = {merged.merge_id_of_table(folder.utterances), summary["merge_id"], self._attributes["merge_id"]}
@@ -118,7 +116,7 @@ class FeatureSet:
     def _checked_shard(self, path: Path) -> MappedFile:
         merge_again = f"run `voxshard verify {self.path}`, then `voxshard merge {self.path}`"
         try:
-            digest = container.read_seal(path, "shard")
+            digest = hdf5.read_seal(path, "shard")
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{path}: this set reads from its shards, and this one is gone; {merge_again}"
@@ -353,7 +351,7 @@ def _table_of_shards(file: h5py.File) -> dict[str, Any]:
     if "shards" not in file:
         return {}
     return {
-        name: container.read_texts(file, f"shards/{name}") if h5py.check_string_dtype(dataset.dtype) else dataset[:]
+        name: hdf5.read_texts(file, f"shards/{name}") if h5py.check_string_dtype(dataset.dtype) else dataset[:]
         for name, dataset in file["shards"].items()
     }
 
@@ -369,12 +367,12 @@ def is_stale(path: Path) -> bool:
         return False
     if summary["stale"]:
         return True
-    with container.reading(folder.features) as file:
+    with hdf5.reading(folder.features) as file:
         table = _table_of_shards(file)
     if not table or summary["shards"]["deleted"]:
         return False
     try:
-        found = {item.name: container.read_seal(item, "shard") for item in folder.shards.glob("shard-*.h5")}
+        found = {item.name: hdf5.read_seal(item, "shard") for item in folder.shards.glob("shard-*.h5")}
     except CorruptFileError:
         return True
     return found != dict(zip(table["name"], table["sha256"], strict=True))

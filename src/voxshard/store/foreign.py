@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, FeatureMismatchError, ManifestError
-from voxshard.store.container import Arrays
+from voxshard.store.hdf5 import Arrays
 
 Array = npt.NDArray[Any]
 

@@ -27,9 +27,9 @@ from voxshard.errors import (
 )
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
-from voxshard.store import container, merged
+from voxshard.store import hdf5, merged
 from voxshard.store.accounts import Accounts, Piece, summarise, totals_of
-from voxshard.store.container import PER_FRAME, USER_BLOCK_BYTES
+from voxshard.store.hdf5 import PER_FRAME, USER_BLOCK_BYTES
 from voxshard.store.inventory import Inventory
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
 from voxshard.store.merged import Bulk, Content, OrderedHash
@@ -160,7 +160,7 @@ def _merge_id(accounts: Accounts, mode: str, labels: Path) -> str:
 
 def _is_intact(folder: FeatureDir, summary: Mapping[str, Any]) -> bool:
     try:
-        container.check_seal(folder.features, "features")
+        hdf5.check_seal(folder.features, "features")
         small = (folder.utterances, folder.failures)
         return all(files.sha256_of(path) == summary["files"][path.name]["sha256"] for path in small)
     except (CorruptFileError, FileNotFoundError):
@@ -234,7 +234,7 @@ def _content(accounts: Accounts, mode: Mode, merge_id: str, progress: Progress, 
     if mode == "index" or not any(item.num_bytes for item in bulk.values()):
         for piece in pieces:
             check()
-            container.check_seal(piece.path, "shard")
+            hdf5.check_seal(piece.path, "shard")
             progress.advance()
     totals = totals_of(pieces)
     attributes = {
@@ -304,12 +304,12 @@ class _Copy:
                     yield wanted
                 position += len(block)
         if digest.hexdigest() != piece.digest:
-            raise container.broken_seal(piece.path)
+            raise hdf5.broken_seal(piece.path)
 
 
 def _delete_shards(accounts: Accounts, summary: dict[str, Any]) -> dict[str, Any]:
     folder = accounts.inventory.folder
-    container.check_seal(folder.features, "features")
+    hdf5.check_seal(folder.features, "features")
     summary = {**summary, "shards": {**summary["shards"], "deleted": True}}
     files.publish_json(folder.summary, summary)
     for piece in accounts.pieces:

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, IncompleteError
-from voxshard.store import container, delimited, lookup
-from voxshard.store.container import USER_BLOCK_BYTES
+from voxshard.store import delimited, hdf5, lookup
+from voxshard.store.hdf5 import USER_BLOCK_BYTES
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
 from voxshard.store.shard import Failure
 
@@ -99,7 +99,7 @@ def write_features(path: Path, content: Content) -> str:
     -------
     SHA-256 (hex) of everything behind the user block.
     """
-    with container.writing(path) as file:
+    with hdf5.writing(path) as file:
         places = _write_structure(file, content)
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -111,7 +111,7 @@ def write_features(path: Path, content: Content) -> str:
                 position = place + _fill(descriptor, place, content.bulk[name], digest)
             _hash_range(descriptor, position, os.fstat(descriptor).st_size, digest)
             found = digest.hexdigest()
-        _write_at(descriptor, memoryview(container.seal("features", found)), 0)
+        _write_at(descriptor, memoryview(hdf5.seal("features", found)), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -119,9 +119,9 @@ def write_features(path: Path, content: Content) -> str:
 
 
 def _write_structure(file: h5py.File, content: Content) -> dict[str, int]:
-    container.write_attributes(file, content.attributes)
+    hdf5.write_attributes(file, content.attributes)
     ids = content.ids.cast(pa.large_binary())
-    dataset = file.create_dataset("utterance_id", (len(ids),), container.TEXT)
+    dataset = file.create_dataset("utterance_id", (len(ids),), hdf5.TEXT)
     hashes = [np.empty(0, np.uint64)]
     for start in range(0, len(ids), _TEXTS_AT_ONCE):
         part = ids.slice(start, _TEXTS_AT_ONCE).to_pylist()
@@ -133,17 +133,17 @@ def _write_structure(file: h5py.File, content: Content) -> dict[str, int]:
     slot_hash, slot_row = lookup.build(np.concatenate(hashes))
     file.create_dataset("id_hash", data=slot_hash)
     file.create_dataset("id_row", data=slot_row)
-    container.write_failures(file, content.failures)
+    hdf5.write_failures(file, content.failures)
     if content.offsets is not None:
         file.create_dataset("offsets", data=content.offsets)
     for name, column in content.shards.items():
         if column.dtype == object:
-            container.write_texts(file, f"shards/{name}", column)
+            hdf5.write_texts(file, f"shards/{name}", column)
         else:
             file.create_dataset(f"shards/{name}", data=column)
     # Datasets get their place when they are made, those with no bytes none at all.
-    made = {name: container.reserve(file, name, bulk.shape, bulk.dtype) for name, bulk in content.bulk.items()}
-    return {name: container.place(dataset) for name, dataset in made.items() if dataset.size}
+    made = {name: hdf5.reserve(file, name, bulk.shape, bulk.dtype) for name, bulk in content.bulk.items()}
+    return {name: hdf5.place(dataset) for name, dataset in made.items() if dataset.size}
 
 
 def _text_of(ids: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -243,7 +243,7 @@ def _failures_csv(rows: Iterable[Mapping[str, Any]], merge_id: str) -> bytes:
     columns = ("utterance_id", "path", "split", "error", "message")
     writer.writerow([*columns, "merge_id"])
     for row in rows:
-        cells = ("" if row[name] is None else container.readable(str(row[name])) for name in columns)
+        cells = ("" if row[name] is None else hdf5.readable(str(row[name])) for name in columns)
         writer.writerow([*cells, merge_id])
     return text.getvalue().encode()
 
@@ -266,7 +266,7 @@ def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
             f"{folder.summary}: not a summary of voxshard: {exc}; run `voxshard merge {folder.path}`"
         ) from exc
     if version > FORMAT_VERSION:
-        raise container.newer_format(folder.summary, version)
+        raise hdf5.newer_format(folder.summary, version)
     return summary
 
 

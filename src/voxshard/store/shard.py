@@ -23,8 +23,8 @@ from voxshard.errors import (
     NonFiniteEmbeddingError,
     StaleShardError,
 )
-from voxshard.store import container
-from voxshard.store.container import BULK, PER_FRAME, USER_BLOCK_BYTES, Arrays
+from voxshard.store import hdf5
+from voxshard.store.hdf5 import BULK, PER_FRAME, USER_BLOCK_BYTES, Arrays
 from voxshard.store.layout import FORMAT_VERSION, Identity, Plan
 
 StoreDtype = Literal["float32", "float16"]
@@ -156,15 +156,15 @@ def write_shard(
     StorageFullError : nothing is published.
     """
     image = io.BytesIO()
-    with container.writing(image) as file:
-        container.write_attributes(file, header.attributes())
-        container.write_texts(file, "utterance_id", [name for name, _ in outputs])
-        container.write_failures(file, failures)
+    with hdf5.writing(image) as file:
+        hdf5.write_attributes(file, header.attributes())
+        hdf5.write_texts(file, "utterance_id", [name for name, _ in outputs])
+        hdf5.write_failures(file, failures)
         _write_outputs(file, header, outputs, store_dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     with image.getbuffer() as content:
         body = content[USER_BLOCK_BYTES:]
-        block = container.seal("shard", hashlib.sha256(body).hexdigest())
+        block = hdf5.seal("shard", hashlib.sha256(body).hexdigest())
         with files.publish(path, first_wins=not replace) as stream:
             stream.write(block)
             stream.write(body)
@@ -188,7 +188,7 @@ def _write_outputs(
         if key in keys:
             rows = int(offsets[-1]) if key in PER_FRAME else len(outputs)
             dtype = "int32" if key == "codes" else store_dtype
-            dataset = container.reserve(file, dataset_name, (rows, *row_shape(key, header)), dtype)
+            dataset = hdf5.reserve(file, dataset_name, (rows, *row_shape(key, header)), dtype)
             _fill(dataset, (storable({key: output[key]}, store_dtype)[key] for _, output in outputs), key)
 
 
@@ -249,7 +249,7 @@ class Shard:
 
     def read(self, dataset: str) -> npt.NDArray[Any]:
         """One whole dataset: `embeddings`, `frames`, `codes` or `offsets`."""
-        with container.reading(self.path) as file:
+        with hdf5.reading(self.path) as file:
             values: npt.NDArray[Any] = file[dataset][...]
         return values
 
@@ -279,22 +279,22 @@ def read_shard(path: Path) -> Shard:
     FormatVersionError : written by a newer voxshard.
     """
     try:
-        container.read_seal(path, "shard")
+        hdf5.read_seal(path, "shard")
     except FileNotFoundError as exc:
         raise IncompleteError(f"{path}: no such shard; run `voxshard retry {path.parent.parent}`") from exc
-    with container.reading(path) as file:
+    with hdf5.reading(path) as file:
         version = int(file.attrs["format_version"])
         if version > FORMAT_VERSION:
-            raise container.newer_format(path, version)
+            raise hdf5.newer_format(path, version)
         try:
             header = ShardHeader.of(dict(file.attrs))
-            ids = container.read_texts(file, "utterance_id")
+            ids = hdf5.read_texts(file, "utterance_id")
             failures = [Failure(*(text.decode() for text in row)) for row in file["failures"][:]]
         except (TypeError, ValueError) as exc:
             raise CorruptFileError(f"{path}: not what a shard holds: {exc}") from exc
         names = [*BULK.values(), "offsets"]
         datasets = {
-            name: (file[name].shape, file[name].dtype, container.place(file[name])) for name in names if name in file
+            name: (file[name].shape, file[name].dtype, hdf5.place(file[name])) for name in names if name in file
         }
         shard = Shard(path, header, ids, failures, datasets)
         _check_rows(shard, file["offsets"][:] if "offsets" in file else None)
@@ -376,7 +376,7 @@ def verify_shard(path: Path, *, identity: Identity, plan: Plan) -> Shard:
     """
     index = index_of(path)
     try:
-        container.check_seal(path, "shard")
+        hdf5.check_seal(path, "shard")
     except FileNotFoundError as exc:
         raise IncompleteError(f"{path}: no such shard; run `voxshard retry {path.parent.parent}`") from exc
     return check_shard(path, index=index, identity=identity, plan=plan)

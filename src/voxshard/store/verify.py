@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, IncompleteError, StaleShardError
 from voxshard.progress import Progress
-from voxshard.store import container, merged
+from voxshard.store import hdf5, merged
 from voxshard.store.features import FeatureSet, is_stale
 from voxshard.store.inventory import Inventory
 from voxshard.store.layout import FeatureDir, Identity
@@ -96,7 +96,7 @@ def _of_shard(path: Path, index: int, inventory: Inventory) -> Iterator[DataErro
     """A shard with changed bytes is looked into all the same: what else is wrong may say how that came about."""
     is_sealed = True
     try:
-        container.check_seal(path, "shard")
+        hdf5.check_seal(path, "shard")
     except FileNotFoundError:
         yield IncompleteError(f"{path}: gone while it was checked")
         return
@@ -128,7 +128,7 @@ def _of_merged(folder: FeatureDir) -> Iterator[Problem]:
         error = StaleShardError(f"{folder.path}: shards were added or rewritten after the merge; {again}")
         yield Problem(folder.path, error, is_bad_file=False)
     try:
-        container.check_seal(folder.features, "features")
+        hdf5.check_seal(folder.features, "features")
     except DataError as exc:
         yield Problem(folder.features, exc)
         return
@@ -148,8 +148,8 @@ def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
     try:
         features = FeatureSet(folder.path)
         table = pq.read_table(folder.utterances, columns=["utterance_id"])
-        with container.reading(folder.features) as file:
-            ids = container.read_texts(file, "utterance_id")
+        with hdf5.reading(folder.features) as file:
+            ids = hdf5.read_texts(file, "utterance_id")
     except DataError as exc:
         yield Problem(folder.features, exc)
         return

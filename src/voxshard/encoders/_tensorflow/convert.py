@@ -9,7 +9,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from voxshard import __version__, files
-from voxshard.encoders._tensorflow.checkpoint import read_checkpoint
+from voxshard.encoders._tensorflow.variables import read_checkpoint
 from voxshard.encoders.vggish_weights import CONVERTED, check_weights
 
 

@@ -16,10 +16,9 @@ from tensorflow.core.framework.types_pb2 import DT_FLOAT
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
+from voxshard.encoders.trillsson import GRAPH, INDEX
 from voxshard.errors import CorruptFileError, DeviceMemoryError, MissingWeightsError
 
-GRAPH = "saved_model.pb"
-INDEX = "variables/variables.index"
 SIGNATURE = "serving_default"
 """The signature every exporter writes."""
 OUTPUT = "embedding"

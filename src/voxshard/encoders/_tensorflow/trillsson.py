@@ -16,7 +16,7 @@ from voxshard.encoders._tensorflow import saved_model
 from voxshard.encoders._tensorflow.batches import in_batches
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes, Output, describe
 from voxshard.encoders.trillsson import TrillssonSettings
-from voxshard.encoders.weights import hash_files, locate
+from voxshard.encoders.weight_files import hash_files, locate
 
 NUMERICS = 1
 
@@ -39,7 +39,7 @@ class TrillssonEncoder(Encoder):
 
     def __init__(self, name: str, settings: EncoderSettings, known_hashes: KnownHashes) -> None:
         assert isinstance(settings, TrillssonSettings)
-        folder = locate(name, settings.weights, required=(saved_model.GRAPH, saved_model.INDEX))
+        folder = locate(name, settings.weights, required=(windows.GRAPH, windows.INDEX))
         self._model = saved_model.inspect(folder, name)
         self._precision = settings.precision
         self._embed: Embed | None = None
@@ -51,7 +51,8 @@ class TrillssonEncoder(Encoder):
             libraries=["tensorflow"],
             weights_folder=folder,
             weight_files=hash_files(folder, self._model.files, known_hashes),
-            framework="tensorflow",
+            requires=("tensorflow",),
+            needs_gpu=True,
             sample_rate=windows.SAMPLE_RATE,
             dim=self._model.dim or windows.EMBEDDING_SIZE,
             granularity="utterance",

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from voxshard.encoders._tensorflow import device as devices
 from voxshard.encoders._tensorflow.batches import in_batches
-from voxshard.encoders._tensorflow.checkpoint import read_checkpoint
+from voxshard.encoders._tensorflow.variables import read_checkpoint
 from voxshard.encoders.base import Precision
 from voxshard.encoders.vggish_frontend import NUM_MEL_BANDS, PATCH_FRAMES
 from voxshard.encoders.vggish_weights import (

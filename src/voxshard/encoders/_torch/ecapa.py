@@ -20,7 +20,7 @@ from voxshard.encoders._torch.masking import ValidFrames
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.ecapa import CHECKPOINT, EcapaSettings
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
-from voxshard.encoders.weights import hash_files, locate
+from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import CorruptFileError
 
 _NUMERICS = 1
@@ -45,9 +45,10 @@ class EcapaEncoder(TorchEncoder):
             settings=settings,
             numerics=_NUMERICS,
             libraries=("torch", "speechbrain"),
-            weight_files=hash_files(self.folder, [CHECKPOINT], known_hashes),
+            weight_files=hash_files(self.folder, settings.weight_files(self.folder), known_hashes),
             weights_folder=self.folder,
-            framework="torch",
+            requires=("torch", "speechbrain"),
+            needs_gpu=True,
             sample_rate=rate,
             dim=self.sizes["lin_neurons"],
             granularity="utterance",

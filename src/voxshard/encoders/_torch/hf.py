@@ -21,7 +21,7 @@ from voxshard.encoders.base import KnownHashes, Output, describe
 from voxshard.encoders.filterbanks import SeamlessFeatures
 from voxshard.encoders.hf import HfSettings
 from voxshard.encoders.pooling import join_pooled, pooled_size
-from voxshard.encoders.weights import hash_files
+from voxshard.encoders.weight_files import hash_files
 from voxshard.errors import ConfigError
 
 _NUMERICS = 1
@@ -59,10 +59,11 @@ class HfEncoder(TorchEncoder):
             settings=settings,
             numerics=_NUMERICS,
             libraries=("torch", "transformers"),
-            weight_files=hash_files(self.folder, hf.model_files(self.folder), known_hashes),
+            weight_files=hash_files(self.folder, settings.weight_files(self.folder), known_hashes),
             derived={"layers": list(self.layers)},
             weights_folder=self.folder,
-            framework="torch",
+            requires=("torch", "transformers"),
+            needs_gpu=True,
             sample_rate=sample_rate,
             dim=pooled_size(int(self.config.hidden_size), settings.pooling),
             num_layers=len(self.layers) if self.stacked else None,

@@ -15,14 +15,14 @@ from torch import nn
 from voxshard.encoders import hf
 from voxshard.encoders._torch.base import TorchEncoder
 from voxshard.encoders._torch.pooling import valid_mask
+from voxshard.encoders._torch.repcodec import RepCodecEncoder, latent_size, load_repcodec
 from voxshard.encoders._torch.speech_model import FilterBankModel
 from voxshard.encoders._torch.transformers_model import LayerTap, attention_cost_frames, load_model, read_config
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.filterbanks import SeamlessFeatures
 from voxshard.encoders.metis import BACKBONE, CODEC, STATISTICS, Metis8dSettings
-from voxshard.encoders.weights import hash_files, locate
+from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import ConfigError, CorruptFileError
-from voxshard.networks.repcodec import RepCodecEncoder, latent_size, load_repcodec
 
 _NUMERICS = 1
 
@@ -55,14 +55,11 @@ class Metis8dEncoder(TorchEncoder):
             settings=settings,
             numerics=_NUMERICS,
             libraries=("torch", "transformers"),
-            weight_files=hash_files(
-                self.folder,
-                [*(f"{BACKBONE}/{file}" for file in hf.model_files(backbone)), CODEC, STATISTICS],
-                known_hashes,
-            ),
+            weight_files=hash_files(self.folder, settings.weight_files(self.folder), known_hashes),
             derived={"layer": settings.layer},
             weights_folder=self.folder,
-            framework="torch",
+            requires=("torch", "transformers"),
+            needs_gpu=True,
             sample_rate=rate,
             dim=latent_size(self.folder / CODEC),
             granularity="frames",

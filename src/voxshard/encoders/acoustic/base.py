@@ -76,7 +76,6 @@ class AcousticEncoder(Encoder):
             settings=settings,
             numerics=self.numerics,
             libraries=self.libraries,
-            framework="none",
             sample_rate=settings.sample_rate,
             dim=pooled_size(self.num_features(settings), settings.pooling),
             granularity="frames" if keeps_frames else "utterance",

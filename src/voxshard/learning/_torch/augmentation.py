@@ -25,7 +25,7 @@ from voxshard import audio
 from voxshard.corpora.base import AUDIO_EXTENSIONS, extension_of
 from voxshard.encoders.base import Waveform
 from voxshard.errors import ConfigError, UtteranceError
-from voxshard.learning.network_settings import AugmentSettings, Effect
+from voxshard.learning.network_config import AugmentSettings, Effect
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Partner: TypeAlias = Callable[[np.random.Generator], tuple[Waveform, Array] | None]

@@ -22,12 +22,12 @@ from voxshard import audio
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import BatchPolicy, ClipSettings, Features, Waveform
 from voxshard.encoders.batching import collate, make_batches
-from voxshard.encoders.network_inputs import into_patches
 from voxshard.errors import TooShortError, UtteranceError
 from voxshard.learning._torch.augmentation import Augmenter
-from voxshard.learning.network_settings import ClipPolicy
+from voxshard.learning.network_config import ClipPolicy
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.manifest import Manifest, Utterance
+from voxshard.networks.inputs import into_patches
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float32]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from voxshard.encoders._torch.device import resolve_device
-from voxshard.encoders._torch.network_files import Checkpoint
 from voxshard.errors import ConfigError, IncompleteError
 from voxshard.learning._torch.data import default_workers
 from voxshard.learning._torch.faults import reading_faults
@@ -19,11 +18,12 @@ from voxshard.learning.data import ManifestColumns
 from voxshard.learning.evaluation import Evaluation, record, splits_to_score
 from voxshard.learning.label_groups import float_targets, number_groups
 from voxshard.learning.model import Target
-from voxshard.learning.network_settings import ClipPolicy
-from voxshard.learning.settings import EvaluateConfig
+from voxshard.learning.network_config import ClipPolicy
 from voxshard.learning.stored_logmel import StoredLogMel
+from voxshard.learning.train_config import EvaluateConfig
 from voxshard.learning.training import Check
 from voxshard.manifest import Manifest
+from voxshard.networks.network_files import Checkpoint
 from voxshard.networks.settings import ON_LOGMEL
 from voxshard.progress import Progress
 from voxshard.store.runs import Run

@@ -31,12 +31,12 @@ from torch.utils.data import DataLoader
 
 from voxshard import files
 from voxshard.encoders._torch.device import memory_errors, resolve_device
-from voxshard.encoders._torch.network_files import contiguous
 from voxshard.errors import DeviceMemoryError
 from voxshard.learning._torch.data import EpisodeOrder, TrainingOrder
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.states import SafetensorsIO
-from voxshard.learning.network_settings import EarlyStopping, NetworkConfig
+from voxshard.learning.network_config import EarlyStopping, NetworkConfig
+from voxshard.networks.network_files import contiguous
 from voxshard.progress import Progress, Silent
 
 _PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

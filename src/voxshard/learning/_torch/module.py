@@ -10,12 +10,12 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from voxshard.encoders._torch.network import Network
 from voxshard.errors import ConfigError, DataError
 from voxshard.learning._torch.data import Batch
 from voxshard.learning._torch.losses import NetworkLoss
-from voxshard.learning.network_settings import EpisodeSettings, TrainingSettings
+from voxshard.learning.network_config import EpisodeSettings, TrainingSettings
 from voxshard.networks.heads import squared_distances
+from voxshard.networks.network import Network
 
 _CURVE_ROWS = 200
 """About as many as can be told apart in a plot."""

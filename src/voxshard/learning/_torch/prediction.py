@@ -10,9 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from voxshard.encoders._torch.backbone import Lengths
 from voxshard.encoders._torch.device import memory_errors
-from voxshard.encoders._torch.network import Network
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
 from voxshard.learning import results
@@ -20,6 +18,8 @@ from voxshard.learning._torch.data import Examples, Ints, Unusable, evaluation_b
 from voxshard.learning.labels import Labels
 from voxshard.learning.model import Target
 from voxshard.manifest import Manifest
+from voxshard.networks.backbone import Lengths
+from voxshard.networks.network import Network
 from voxshard.networks.settings import NetworkSpec
 
 Floats = npt.NDArray[np.float64]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from voxshard.encoders._torch.backbone import Backbone
-from voxshard.encoders._torch.backbones import Standardize
 from voxshard.learning._torch.data import EVALUATION, Examples, Ints, Item
+from voxshard.networks.backbone import Backbone
+from voxshard.networks.backbones import Standardize
 
 _AT_MOST = 500
 """Recordings; more change them little."""

@@ -16,7 +16,6 @@ import torch
 
 from voxshard import files
 from voxshard.config import dump_yaml
-from voxshard.encoders._torch.network import Network
 from voxshard.errors import ConfigError, DataError, StoppedError
 from voxshard.learning._torch.augmentation import Augmenter, recordings_in
 from voxshard.learning._torch.data import (
@@ -39,10 +38,11 @@ from voxshard.learning._torch.validation import Validation
 from voxshard.learning.data import ManifestColumns
 from voxshard.learning.label_groups import float_targets
 from voxshard.learning.labels import Labels
-from voxshard.learning.network_settings import NetworkConfig
+from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.manifest import Manifest
 from voxshard.networks.heads import Prototypes
+from voxshard.networks.network import Network
 from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
 from voxshard.progress import NotesOnly, Progress
 

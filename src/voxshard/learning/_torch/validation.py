@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from voxshard.encoders._torch.network import Network
 from voxshard.errors import ConfigError
 from voxshard.learning import results
 from voxshard.learning._torch.data import Ints
 from voxshard.learning._torch.losses import NetworkLoss
 from voxshard.learning._torch.prediction import Outputs, Predictor, trials_of
 from voxshard.learning.labels import Labels
-from voxshard.learning.network_settings import EarlyStopping
+from voxshard.learning.network_config import EarlyStopping
 from voxshard.manifest import Manifest
 from voxshard.networks.heads import Prototypes
+from voxshard.networks.network import Network
 from voxshard.networks.settings import NetworkSpec
 
 

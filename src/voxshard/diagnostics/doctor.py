@@ -1,0 +1,263 @@
+"""What would go wrong, found out before a GPU hour is spent: each check says PASS, WARN or FAIL, and the mend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from voxshard import __version__
+from voxshard.encoders import registry
+from voxshard.errors import VoxshardError
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.schema import PRETRAINED
+from voxshard.learning.network_config import NetworkConfig
+from voxshard.runtime import apptainer, runtime
+from voxshard.runtime.binds import Need
+from voxshard.slurm import queue
+from voxshard.slurm.site import Site
+from voxshard.slurm.submit import Cluster
+from voxshard.store.layout import FeatureDir, Identity
+from voxshard.weights import check as weights_check
+
+MIN_FREE_BYTES = 10 << 30
+MIN_FREE_FILES = 10_000
+Verdict = Literal["PASS", "WARN", "FAIL"]
+_IMAGES = "see docs/images.md"
+_PROBE = """\
+import os, sys, voxshard
+print(voxshard.__version__)
+print(*[path for path in sys.argv[1:] if not os.access(path, os.R_OK)], sep="\\n", end="")
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    verdict: Verdict
+    what: str
+    mend: str = ""
+
+
+def check_site(site: Site) -> Iterator[Finding]:
+    """The cluster itself, without an experiment."""
+    if site.scheduler == "none":
+        yield Finding("scheduler", "PASS", f"site {site.name} has no SLURM: use `voxshard run`")
+        return
+    yield _submitit()
+    yield from _slurm(site)
+    yield _container(site)
+    yield from _binds(site)
+    yield from _quota(site)
+    where = ", ".join(site.network) or "nowhere"
+    verdict: Verdict = "PASS" if site.network else "WARN"
+    yield Finding("network", verdict, f"the internet is reached from: {where}; jobs read weights from disk",
+                  "" if site.network else "bring weights here by other ways, see docs/offline-workflow.md")  # fmt: skip
+
+
+def check_experiment(cluster: Cluster) -> Iterator[Finding]:
+    """An experiment on a site: would SLURM take its jobs, is everything there that they need."""
+    yield from check_runtimes(cluster.experiment)
+    yield from check_weights(cluster.experiment)
+    yield from _storage(cluster.experiment.path, cluster.site)
+    if cluster.site.scheduler == "slurm" and queue.is_there() and find_spec("submitit"):
+        yield from _jobs(cluster)
+
+
+def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
+    """Whether each runtime starts and holds this version."""
+    for name in experiment.runtimes():
+        if runtime.image_of(name) is None:
+            mend = "make it, or name another under runtime"
+            yield _checked(experiment, name, [], mend, "install the same version in both")
+    yield from check_images(experiment)
+
+
+def check_images(experiment: Experiment) -> Iterator[Finding]:
+    """Whether each image starts, holds this version, and is shown what its stages read."""
+    for name in experiment.runtimes():
+        if runtime.image_of(name) is not None:
+            try:
+                needs = _needs(experiment, name)
+            except VoxshardError as exc:
+                yield Finding(f"runtime {name}", "FAIL", str(exc), _IMAGES)
+                continue
+            yield _checked(experiment, name, needs, _IMAGES, "build the image again, see docs/images.md")
+
+
+def _checked(experiment: Experiment, name: str, needs: Sequence[Need], absent: str, other: str) -> Finding:
+    """One runtime, started once. `absent` and `other`: the mends where it is not there, and of another version."""
+    where = f"runtime {name}"
+    try:
+        found = runtime.command(name, [str(need.path) for need in needs], program=("-c", _PROBE), needs=needs,
+                                site=experiment.images)  # fmt: skip
+        done = subprocess.run(found.words, env={**os.environ, **found.environment}, capture_output=True, text=True,
+                              timeout=120, check=False)  # fmt: skip
+    except (VoxshardError, OSError, subprocess.TimeoutExpired) as exc:
+        return Finding(where, "FAIL", str(exc), absent)
+    said, *unseen = done.stdout.splitlines() or [""]
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        mend = "install voxshard there" if runtime.image_of(name) is None else absent
+        return Finding(where, "FAIL", f"does not start voxshard: {last}", mend)
+    if said != __version__:
+        return Finding(where, "FAIL", f"holds voxshard {said}, this is {__version__}", other)
+    if unseen:
+        what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in unseen)
+        return Finding(where, "FAIL", f"cannot read {what}", "mend its permissions, or the site's container.options")
+    return Finding(where, "PASS", f"voxshard {said}")
+
+
+def _needs(experiment: Experiment, name: str) -> list[Need]:
+    """What extractions and trainings of networks in one runtime read."""
+    sets = [feature for feature in experiment.config.extract if experiment.runtime(feature) == name]
+    weights = [need for feature in sets for need in experiment.weights(feature)]
+    trained = [experiment.named_paths(training) for training, where in experiment.trainings() if where == name]
+    return [*experiment.audio(), *weights, *(need for needs in trained for need in needs)]
+
+
+def check_weights(experiment: Experiment, *, read: bool = True) -> Iterator[Finding]:
+    """Check that each encoder's weights exist; with `read`, compare every file with its known digest."""
+    for name, encoder, given, identity in _encoders_with_weights(experiment):
+        result = weights_check.check(encoder, given, identity, read=read)
+        yield Finding(f"weights {name}", result.verdict, result.message, result.remedy)
+
+
+def _encoders_with_weights(experiment: Experiment) -> Iterator[tuple[str, str, str | None, Identity | None]]:
+    """Yield name, encoder, its setting `weights`, and the identity of the feature set that it makes: of extractions,
+    and of networks that start from an encoder's weights."""
+    for name, section in experiment.config.extract.items():
+        if registry.has_weights(section.encoder["name"]):
+            path = FeatureDir(experiment.features(name)).identity
+            identity = Identity.read(path) if path.exists() else None
+            yield name, section.encoder["name"], section.encoder.get("weights"), identity
+    for training, _ in experiment.trainings():
+        if isinstance(training, NetworkConfig) and training.network in PRETRAINED:
+            yield training.out.name, PRETRAINED[training.network], training.settings.get("weights"), None
+
+
+def _submitit() -> Finding:
+    if find_spec("submitit") is None:
+        return Finding("submitit", "FAIL", "not installed", "pip install 'voxshard[slurm]'")
+    return Finding("submitit", "PASS", "installed")
+
+
+def _slurm(site: Site) -> Iterator[Finding]:
+    if not queue.is_there():
+        yield Finding("slurm", "FAIL", "no sbatch on PATH", "log in to the cluster, or load its SLURM module")
+        return
+    try:
+        cluster = queue.setting("ClusterName")
+        limit = queue.setting("MaxArraySize")
+    except VoxshardError as exc:
+        yield Finding("slurm", "FAIL", str(exc), "is the controller up? `scontrol ping`")
+        return
+    yield Finding("slurm", "PASS", f"cluster {cluster}, MaxArraySize {limit}")
+    known = {line.rstrip("*") for line in queue.call(["sinfo", "-h", "-o", "%R"]).split()}
+    for name, share in site.partitions.items():
+        real = share.options.get("partition", name)
+        if real is not None and real not in known:
+            yield Finding(f"partition {name}", "FAIL", f"SLURM has no {real}; it has {', '.join(sorted(known))}",
+                          f"mend partitions in the file of site {site.name}")  # fmt: skip
+        else:
+            yield from _probe(site, name)
+
+
+def _probe(site: Site, name: str) -> Iterator[Finding]:
+    """Ask SLURM whether it would take a job of this share, with this account and the longest time."""
+    share = site.partitions[name]
+    options = {"partition": name, "account": site.account, "time": share.max_minutes, "cpus-per-task": share.cpus,
+               "gpus-per-node": share.gpus or None, "mem": f"{round(share.mem_gb * 1024)}M" if share.mem_gb else None,
+               **site.sbatch, **share.options}  # fmt: skip
+    words = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if value is not None]
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+        script.write("#!/bin/sh\ntrue\n")
+        script.flush()
+        try:
+            queue.call(["sbatch", "--test-only", *words, script.name])
+        except VoxshardError as exc:
+            yield Finding(f"partition {name}", "FAIL", str(exc),
+                          "mend the share, limits or account of the site (--set site.account=...)")  # fmt: skip
+            return
+    yield Finding(f"partition {name}", "PASS", " ".join(words))
+
+
+def _container(site: Site) -> Finding:
+    try:
+        program = apptainer.program_of(site.container)
+    except VoxshardError as exc:
+        return Finding("images", "WARN", str(exc), "needed by stages with runtime image:PATH only")
+    flags = apptainer.gpu_flags(site.container)
+    return Finding("images", "PASS", f"{shutil.which(program)}, {' '.join(flags) or 'no GPU here'}")
+
+
+def _binds(site: Site) -> Iterator[Finding]:
+    for place in site.container.binds:
+        if not Path(place).exists():
+            yield Finding(f"bind {place}", "FAIL", "does not exist: a container that binds it does not start",
+                          f"mend container.binds in the file of site {site.name}")  # fmt: skip
+    if site.container.binds and all(Path(place).exists() for place in site.container.binds):
+        yield Finding("binds", "PASS", ", ".join(site.container.binds))
+
+
+def _quota(site: Site) -> Iterator[Finding]:
+    command = site.paths.quota_command
+    if not command:
+        return
+    if shutil.which(command[0]) is None:
+        yield Finding("quota", "FAIL", f"no {command[0]} here", "mend paths.quota_command of the site")
+        return
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    verdict: Verdict = "PASS" if done.returncode == 0 else "WARN"
+    yield Finding("quota", verdict, " ".join(done.stdout.split())[:200] or "said nothing")
+
+
+def _storage(path: Path, site: Site) -> Iterator[Finding]:
+    place = path
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield Finding("storage", "FAIL", f"{place} cannot be written", "give another `out`")
+        return
+    free = os.statvfs(place)
+    num_bytes, num_files = free.f_bavail * free.f_frsize, free.f_favail
+    few_files = bool(free.f_files) and num_files < MIN_FREE_FILES
+    text = f"{place}: {num_bytes / 1e9:,.1f} GB and {num_files:,} files free"
+    if num_bytes < MIN_FREE_BYTES or few_files:
+        yield Finding("storage", "FAIL", text, "free some, or give another `out`")
+    else:
+        yield Finding("storage", "PASS", text)
+    scratch, days = site.paths.scratch, site.paths.scratch_purge_days
+    if scratch and days and path.absolute().is_relative_to(scratch):
+        yield Finding("purge", "WARN", f"{scratch} is purged of files older than {days} days",
+                      "copy what is finished to other storage")  # fmt: skip
+
+
+def _jobs(cluster: Cluster) -> Iterator[Finding]:
+    try:
+        arrays = [array for found in cluster.draft(cluster.todo()).values() for array in found]
+    except VoxshardError as exc:
+        yield Finding("jobs", "FAIL", str(exc), "mend the config's `jobs` or the site")
+        return
+    total = sum(array.num_tasks for array in arrays)
+    limit = cluster.site.max_submitted
+    if limit is not None and total > limit:
+        yield Finding("jobs", "FAIL", f"{total} tasks, the site lets a user queue {limit}",
+                      "fewer: --set jobs.extract.tasks=N, or fewer trainings in the grid")  # fmt: skip
+    else:
+        yield Finding("jobs", "PASS", f"{total} tasks in {len(arrays)} arrays")
+
+
+def require(findings: Iterator[Finding], error: Callable[[str], VoxshardError]) -> None:
+    """Raise for the first FAIL."""
+    for finding in findings:
+        if finding.verdict == "FAIL":
+            raise error(f"{finding.name}: {finding.what}; {finding.mend}")

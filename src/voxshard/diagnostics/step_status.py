@@ -1,0 +1,123 @@
+"""How the steps of a submitted experiment stand: from their files first, then from the queue where there is one."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxshard.errors import SchedulerError
+from voxshard.experiment.steps import Step
+from voxshard.slurm import queue
+from voxshard.slurm.record import Record, TaskRecord
+from voxshard.slurm.submit import Cluster
+
+STUCK = ("DependencyNeverSatisfied", "JobHeldAdmin", "JobHeldUser", "launch failed requeued held")
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """One step at one moment."""
+
+    name: str
+    num_tasks: int
+    tasks: dict[str, int]
+    """done, running, queued, failed, killed, stopped, waiting or missing -> number of tasks."""
+    attempts: int
+    elapsed_s: float
+    """Wall time of all its tasks' runs."""
+    gpu_hours: float
+    cpu_hours: float
+    units: float | None
+    """Cost so far in the site's unit; None where the site names no price."""
+    max_rss_gb: float
+    mem_gb: float | None
+    """Asked for."""
+    failures: list[str]
+    """The most frequent messages of tasks that failed, with counts."""
+    queue: list[str]
+    """Why its elements wait, with counts; empty where the queue cannot be read."""
+    next_step: str | None
+
+
+def step_statuses(path: Path) -> list[StepStatus]:
+    """The steps of a submitted experiment; empty where nothing was submitted."""
+    if not Record(path).is_there:
+        return []
+    cluster = Cluster.of(path)
+    try:
+        waiting: list[queue.QueuedTask] | None = cluster.live()
+    except SchedulerError:
+        waiting = None
+    return [_status(cluster, step, waiting) for step in cluster.steps.values()]
+
+
+def _status(cluster: Cluster, step: Step, live: Sequence[queue.QueuedTask] | None) -> StepStatus:
+    name = f"{cluster.experiment.path.name}:{step.name}"
+    own = [item for item in live or () if item.name == name]
+    records = [_until_now(record, own) for record in cluster.record.tasks(step.name)]
+    attempts = cluster.record.attempts(step.name)
+    first = {int(job["job"]): int(job["first"]) for attempt in attempts for job in attempt.jobs}
+    in_queue = {first.get(item.job, 0) + (item.element or 0): item for item in own}
+    missing = set(step.missing())
+    by_task = {record.task: record for record in records}
+    kinds = Counter(
+        _kind(task, missing, by_task.get(task), in_queue.get(task), live is not None) for task in range(step.num_tasks)
+    )
+    priced = [record.units_per_hour for record in records]
+    messages = Counter(record.message or "no message" for record in records if record.state in ("failed", "killed"))
+    reasons = Counter(item.reason for item in own if item.state == "PENDING")
+    stuck = [item.id for item in own if item.reason in STUCK]
+    return StepStatus(
+        name=step.name,
+        num_tasks=step.num_tasks,
+        tasks=dict(kinds),
+        attempts=len(attempts),
+        elapsed_s=sum(record.elapsed_s for record in records),
+        gpu_hours=sum(record.elapsed_s * record.gpus for record in records) / 3600,
+        cpu_hours=sum(record.elapsed_s * record.cpus for record in records) / 3600,
+        units=None if not priced or None in priced else units_of(records),
+        max_rss_gb=max((record.max_rss_gb for record in records), default=0.0),
+        mem_gb=max((record.mem_gb for record in records if record.mem_gb), default=None),
+        failures=[f"{count} x {text}" for text, count in messages.most_common(3)],
+        queue=[f"{count} x {reason}" for reason, count in reasons.most_common(3)],
+        next_step=_next_step(cluster, missing, stuck, own, live is not None),
+    )
+
+
+def _until_now(record: TaskRecord, own: Sequence[queue.QueuedTask]) -> TaskRecord:
+    """A record of a task that runs, with its time up to now: it writes only once a minute."""
+    if record.state == "running" and any(item.id == record.job and item.state == "RUNNING" for item in own):
+        record.updated = time.time()
+    return record
+
+
+def units_of(records: Sequence[TaskRecord]) -> float:
+    """What tasks cost so far, in the site's unit."""
+    return sum(record.elapsed_s / 3600 * (record.units_per_hour or 0.0) for record in records)
+
+
+def _kind(
+    task: int, missing: set[int], record: TaskRecord | None, queued: queue.QueuedTask | None, queue_is_known: bool
+) -> str:
+    if queued is not None:
+        return "queued" if queued.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD") else "running"
+    if task not in missing:
+        return "done"
+    if record is None:
+        return "missing" if queue_is_known else "queued"
+    if record.state == "running" and queue_is_known:
+        return "lost"  # it stopped telling, and the queue has forgotten it
+    return "missing" if record.state == "done" else record.state
+
+
+def _next_step(
+    cluster: Cluster, missing: set[int], stuck: Sequence[str], own: Sequence[queue.QueuedTask], queue_is_known: bool
+) -> str | None:
+    if stuck:
+        return f"stuck in the queue: scontrol release {' '.join(stuck)}, or voxshard cancel {cluster.experiment.path}"
+    if missing and not own and queue_is_known:
+        return f"voxshard retry {cluster.experiment.path}  (tasks {queue.spans(sorted(missing))})"
+    return None

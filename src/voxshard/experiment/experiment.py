@@ -1,0 +1,294 @@
+"""An experiment: one config file, from corpus to report, as the command lines of its stages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from voxshard import files
+from voxshard.config import dump_yaml, parse_yaml, validated
+from voxshard.encoders import registry
+from voxshard.encoders.weight_files import find
+from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
+from voxshard.experiment.local import Job
+from voxshard.experiment.schema import PRETRAINED, ExperimentConfig, Training
+from voxshard.learning.network_config import NetworkConfig
+from voxshard.learning.train_config import GridConfig, TrainConfig
+from voxshard.runtime import apptainer, binds, runtime
+from voxshard.runtime.apptainer import Container
+from voxshard.runtime.binds import Need
+from voxshard.store.layout import FeatureDir
+
+
+class Experiment:
+    """The paths and command lines that follow from a config."""
+
+    def __init__(self, config: ExperimentConfig, images: Container | None = None) -> None:
+        """
+        Parameters
+        ----------
+        images : how they are run on the site.
+        """
+        self.config, self.images = config, images or Container()
+        self.path = config.out
+        self.manifest = self.path / "manifest.parquet"
+        self.report = self.path / "report.html"
+        self.jobs = self.path / "jobs"
+        self.runs = self.path / "runs"
+        self.resolved = self.path / "config.yaml"
+
+    def features(self, name: str) -> Path:
+        """Folder of one feature set."""
+        return self.path / "features" / name
+
+    def grid(self) -> GridConfig | None:
+        """The trainings, with features as folders."""
+        train = self.config.train
+        if train is None:
+            return None
+        sets = train.features or [(name,) for name in self.config.extract]
+        features = [tuple(map(self.features, names)) for names in sets]
+        return validated(GridConfig, {**train.model_dump(), "features": features, "out": self.runs}, where="train")
+
+    def networks(self, name: str) -> list[NetworkConfig]:
+        """The trainings of one entry of `networks`."""
+        section = self.config.networks[name]
+        features = None if section.features is None else self.features(section.features)
+        manifest = self.manifest if features is None else None
+        return section.expand(name, self.runs, manifest=manifest, features=features)
+
+    def trainings(self) -> list[tuple[Training, str]]:
+        """Every training with its runtime: classifiers first, then networks.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        grid = self.grid()
+        found: list[tuple[Training, str]] = [
+            (training, self.config.runtime) for training in (grid.expand() if grid else ())
+        ]
+        for name, section in self.config.networks.items():
+            found += [(training, section.runtime or self.config.runtime) for training in self.networks(name)]
+        return found
+
+    def refuse_unknown_columns(self) -> None:
+        """Make sure that what is to be learned stands in the manifest, before hours of extraction.
+
+        Raises
+        ------
+        ConfigError : a label or a column of folds that is not there.
+        """
+        train = self.config.train
+        wanted = {f"train.label: {name}": name for name in train.label} if train else {}
+        if train and train.folds:
+            wanted[f"train.folds: {train.folds}"] = train.folds
+        for section, network in self.config.networks.items():
+            wanted |= {f"networks.{section}.label: {name}": name for name in network.label}
+        there = pq.read_schema(self.manifest).names if wanted else []
+        missing = [where for where, name in wanted.items() if name not in there]
+        if missing:
+            raise ConfigError(f"{', '.join(missing)}: not in {self.manifest}; its columns: {', '.join(there)}")
+
+    def resolved_text(self) -> str:
+        """The config as it stands in EXP/config.yaml."""
+        return dump_yaml(self.config.model_dump(mode="json"))
+
+    def runtime(self, name: str) -> str:
+        """Where the framework of one feature set lives."""
+        return self.config.extract[name].runtime or self.config.runtime
+
+    def runtimes(self) -> list[str]:
+        """Every runtime that a stage runs in, once."""
+        networks = [section.runtime or self.config.runtime for section in self.config.networks.values()]
+        return list(dict.fromkeys([*map(self.runtime, self.config.extract), *networks, self.config.runtime]))
+
+    def audio(self) -> list[Need]:
+        """The corpus: what prepare is told to read, or where the manifest says it lies."""
+        if self.manifest.exists():
+            of_site = apptainer.of_site(self.images)
+            return binds.audio(self.manifest, [*of_site, *binds.needed(self.path, "out")])
+        prepare = self.config.prepare
+        root = prepare.root
+        if Path(root).is_file():  # a table: its audio lies beside it
+            root = str(Path(root).absolute().parent)
+        lists = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
+        return [
+            *binds.corpus(root, "prepare.root"),
+            *(need for path in lists if Path(path).is_file() for need in binds.needed(path, "prepare")),
+        ]
+
+    def weights(self, name: str) -> list[Need]:
+        """Where the weights of one feature set's encoder lie; nothing for those without, or if an image holds them."""
+        encoder = self.config.extract[name].encoder
+        given = encoder.get("weights")
+        if not registry.has_weights(encoder["name"]) and given is None:
+            return []
+        return self._located(encoder["name"], given, f"weights of {name}")
+
+    @staticmethod
+    def _located(encoder: str, given: str | None, what: str) -> list[Need]:
+        try:
+            place = find(encoder, given).absolute()
+        except MissingWeightsError:
+            return []
+        return list(binds.weights(place, what))
+
+    def named_paths(self, training: Training) -> list[Need]:
+        """Weights to start from and files that the config of a network names."""
+        if isinstance(training, TrainConfig):
+            return []
+        found = binds.needed(training.labels_file, "labels_file") if training.labels_file else []
+        if training.augment.background.folder:
+            found += binds.needed(training.augment.background.folder, "augment.background.folder")
+        if encoder := PRETRAINED.get(training.network):
+            found += self._located(encoder, training.settings.get("weights"), f"weights of {training.out.name}")
+        return found
+
+    def _job(self, name: str, arguments: Sequence[str], *, where: str | None = None,
+             needs: Callable[[], list[Need]] = list, environment: dict[str, str] | None = None) -> Job:  # fmt: skip
+        """One command line of a stage, in its runtime; an image is shown the experiment's folder and what it needs."""
+        where = where or self.config.runtime
+        is_in_image = runtime.image_of(where) is not None
+        shown = [*binds.needed(self.path, "out"), *needs()] if is_in_image else []
+        found = runtime.command(
+            where, arguments, environment=environment, needs=shown, site=self.images, kept=self.jobs
+        )
+        return Job(name, found.words, found.environment, is_in_image)
+
+    def prepare_job(self) -> Job:
+        prepare = self.config.prepare
+        options = prepare.model_dump(include={"glob", "part", "labels", "label_from", "study", "limit"})
+        arguments = ["prepare", prepare.format, prepare.root, "--out", str(self.manifest), *_options(options)]
+        for name in ("split", "split_from"):
+            for value in getattr(prepare, name):
+                arguments += [_flag(name), value]
+        arguments += [] if prepare.probe else ["--no-probe"]
+        return self._job("prepare", [*arguments, *_sets(prepare.settings)], needs=self.audio)
+
+    def freeze(self) -> None:
+        """Write the resolved config into the experiment's folder.
+
+        Raises
+        ------
+        IdentityError : the folder was prepared from another corpus, or otherwise.
+        """
+        wanted = self.config.prepare.model_dump(mode="json")
+        if self.manifest.exists() and self.resolved.exists():
+            before = parse_yaml(self.resolved.read_text(), where=str(self.resolved))["prepare"]
+            different = sorted(key for key in wanted | before if wanted.get(key) != before.get(key))
+            if different:
+                raise IdentityError(
+                    f"{self.path} was prepared with other options ({', '.join(different)}); "
+                    "give another `out`, or remove that folder"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.publish_bytes(self.resolved, self.resolved_text().encode())
+
+    def extract_jobs(self, name: str) -> list[Job]:
+        """One per split, to be run one after the other."""
+        section = self.config.extract[name]
+        options = section.options()
+        encoder, settings = options.pop("encoder"), options.pop("settings")
+        arguments = ["extract", str(self.manifest), "--encoder", encoder, "--out", str(self.features(name))]
+        arguments += [*_options(options), *_sets(settings)]
+        return [
+            self._job(f"extract-{name}" + (f"-{split}" if split else ""),
+                      [*arguments, *(["--split", split] if split else [])],
+                      where=section.runtime, needs=lambda: [*self.audio(), *self.weights(name)])
+            for split in section.splits or (None,)
+        ]  # fmt: skip
+
+    def merge_job(self, name: str) -> Job:
+        return self._job(f"merge-{name}", ["merge", str(self.features(name))])
+
+    def repair_job(self, name: str) -> Job:
+        """Another try for the recordings of a feature set that failed."""
+        return self._job(f"repair-{name}", ["retry", str(self.features(name)), "--failed"], where=self.runtime(name),
+                         needs=lambda: [*self.audio(), *self.weights(name)])  # fmt: skip
+
+    def training_file(self, training: Training) -> Path:
+        """Where the config of one training stands."""
+        return self.jobs / f"train-{training.out.name}.yaml"
+
+    def freeze_training(self, training: Training) -> None:
+        """Write the config of one training; a file that says the same keeps its time."""
+        path, text = self.training_file(training), dump_yaml(training.model_dump(mode="json"))
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            files.publish_bytes(path, text.encode())
+
+    def is_trained(self, training: Training) -> bool:
+        """Whether a run was made with exactly this config, after what it is trained on was made."""
+        config, metrics = self.training_file(training), training.out / "metrics.json"
+        inputs = _inputs(training)
+        if not all(path.exists() for path in (config, metrics, *inputs)):
+            return False
+        newest = max(path.stat().st_mtime_ns for path in (config, *inputs))
+        same = config.read_text() == dump_yaml(training.model_dump(mode="json"))
+        return same and metrics.stat().st_mtime_ns >= newest
+
+    def is_evaluated(self, training: Training) -> bool:
+        """Whether a run has a table for each column; training it again leaves none."""
+        columns = self.config.evaluate.group_by
+        return all(any((training.out / "tables").glob(f"by-{column}-*.csv")) for column in columns)
+
+    def train_job(self, training: TrainConfig) -> Job:
+        arguments = ["train", "--config", str(self.training_file(training))]
+        return self._job(f"train-{training.out.name}", arguments, environment={"OMP_NUM_THREADS": "1"})
+
+    def network_job(self, name: str, training: NetworkConfig) -> Job:
+        """One training of an entry of `networks`."""
+        arguments = ["train", "--config", str(self.training_file(training))]
+        return self._job(f"network-{training.out.name}", arguments, where=self.config.networks[name].runtime,
+                         needs=lambda: [*self.audio(), *self.named_paths(training)])  # fmt: skip
+
+    def evaluate_job(self, training: Training, where: str) -> Job:
+        """Tables by group for one run, in the runtime it was trained in; a network reads its recordings again."""
+        columns, run = self.config.evaluate.group_by, training.out
+        arguments = ["evaluate", str(run), *(word for column in columns for word in ("--group-by", column))]
+        reads_audio = isinstance(training, NetworkConfig) and training.manifest is not None
+        needs = self.audio if reads_audio else list[Need]
+        return self._job(f"evaluate-{run.name}", arguments, where=where, needs=needs)
+
+    def report_job(self) -> Job:
+        title = _options(self.config.report.model_dump())
+        return self._job("report", ["report", str(self.path), "--out", str(self.report), *title])
+
+
+def _inputs(training: Training) -> list[Path]:
+    """The files whose time says when what it is trained on was made."""
+    if isinstance(training, TrainConfig):
+        return [FeatureDir(path).summary for path in training.features]
+    if training.features is not None:
+        return [FeatureDir(training.features).summary]
+    assert training.manifest is not None
+    return [training.manifest]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _options(values: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in values.items() if value is not None for word in (_flag(name), str(value))]
+
+
+def _sets(values: Mapping[str, Any]) -> Sequence[str]:
+    return [word for name, value in values.items() for word in ("--set", f"{name}={_yaml(value)}")]
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML on one line (JSON is YAML)."""
+    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value)
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        return bool(text) and parse_yaml(text, where="value") == text
+    except ConfigError:
+        return False

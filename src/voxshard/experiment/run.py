@@ -1,0 +1,107 @@
+"""A whole experiment on this machine, stage by stage; what is done is skipped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxshard.cpus import available_cpus
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.local import Job, run_many, run_one
+from voxshard.experiment.schema import Training
+from voxshard.experiment.steps import extract_kind
+from voxshard.learning.network_config import NetworkConfig
+from voxshard.progress import Progress
+from voxshard.runtime.gpus import usable_gpus
+from voxshard.store.layout import FeatureDir
+
+
+def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
+    """Prepare, extract, merge, train, evaluate and report.
+
+    Every stage runs in a process of its own, in the runtime its framework lives in; its state is its files, so that
+    the same command goes on wherever an earlier one was stopped or killed.
+
+    Returns
+    -------
+    The report.
+
+    Raises
+    ------
+    IdentityError : the experiment's folder was prepared from another corpus, or otherwise.
+    JobFailedError, StoppedError : a stage failed, or was stopped; what is finished is kept.
+    """
+    trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
+    _prepare(experiment, stop, progress)
+    if not all(FeatureDir(experiment.features(name)).summary.exists() for name in experiment.config.extract):
+        experiment.refuse_unknown_columns()  # merged sets may have been given later labels
+    gpus = usable_gpus()
+    for name in experiment.config.extract:
+        _extract(experiment, name, gpus, stop, progress)
+        run_one(experiment.merge_job(name), stop)
+    _train(experiment, stop, progress)
+    for name in experiment.config.networks:
+        _train_networks(experiment, name, stop)
+    _evaluate(experiment, trainings, stop, progress)
+    run_one(experiment.report_job(), stop)
+    return experiment.report
+
+
+def _prepare(experiment: Experiment, stop: threading.Event, progress: Progress) -> None:
+    experiment.freeze()
+    if experiment.manifest.exists():
+        progress.note(f"{experiment.manifest}: there already")
+    else:
+        run_one(experiment.prepare_job(), stop)
+
+
+def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threading.Event, progress: Progress) -> None:
+    """One process; with several GPUs, for an encoder that uses them, one process per GPU, each on its share."""
+    section = experiment.config.extract[name]
+    on_gpus = extract_kind(experiment, name) == "extract" and section.device in ("auto", "cuda")
+    for job in experiment.extract_jobs(name):
+        if not on_gpus or len(gpus) < 2:
+            run_one(job, stop)
+            continue
+        run_one(job.with_words("plan", "--plan-only"), stop)  # weights are hashed once
+        cpus = available_cpus() // len(gpus)
+        workers = [] if section.workers else ["--workers", str(max(1, cpus - 2))]
+        parts = [
+            job.with_words(str(part), *workers, "--task", str(part), "--tasks", str(len(gpus)))
+            for part in range(len(gpus))
+        ]
+        run_many(parts, len(parts), experiment.jobs, stop, progress, f"extract {name}", gpus)
+
+
+def _train(experiment: Experiment, stop: threading.Event, progress: Progress) -> None:
+    grid = experiment.grid()
+    todo = [training for training in (grid.expand() if grid else ()) if not experiment.is_trained(training)]
+    for training in todo:
+        experiment.freeze_training(training)
+    if todo:
+        jobs = [experiment.train_job(training) for training in todo]
+        run_many(jobs, available_cpus(), experiment.jobs, stop, progress, "train")
+
+
+def _train_networks(experiment: Experiment, name: str, stop: threading.Event) -> None:
+    """One after the other: each takes the GPU, or every CPU, for itself."""
+    for training in experiment.networks(name):
+        if not experiment.is_trained(training):
+            experiment.freeze_training(training)
+            run_one(experiment.network_job(name, training), stop)
+
+
+def _evaluate(
+    experiment: Experiment, trainings: Sequence[tuple[Training, str]], stop: threading.Event, progress: Progress
+) -> None:
+    classifiers: list[Job] = []
+    networks: list[Job] = []
+    for training, where in trainings:
+        if not experiment.is_evaluated(training):
+            jobs = networks if isinstance(training, NetworkConfig) else classifiers
+            jobs.append(experiment.evaluate_job(training, where))
+    if classifiers:
+        run_many(classifiers, available_cpus(), experiment.jobs, stop, progress, "evaluate")
+    for job in networks:
+        run_one(job, stop)

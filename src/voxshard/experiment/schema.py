@@ -1,0 +1,208 @@
+"""The config of an experiment: one YAML file, from corpus to report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from voxshard.config import Settings, load_yaml, merged, validated
+from voxshard.encoders import registry
+from voxshard.learning.network_config import NetworkConfig, NetworkGrid
+from voxshard.learning.train_config import Name as ClassifierName
+from voxshard.learning.train_config import TrainConfig
+from voxshard.runtime import runtime
+from voxshard.stages.extract import ExtractConfig
+from voxshard.stages.prepare import PrepareConfig
+
+Training: TypeAlias = TrainConfig | NetworkConfig
+PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
+"""Network -> encoder whose weights it starts from."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+def _as_encoder(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _checked_runtime(value: str) -> str:
+    runtime.split(value)
+    return value
+
+
+Runtime = Annotated[str, AfterValidator(_checked_runtime)]
+
+
+class PrepareSection(Settings):
+    """The options of `voxshard prepare`."""
+
+    format: str
+    """Corpus format."""
+    root: str
+    """Folder, URL, or (table) file."""
+    glob: str | None = None
+    part: str | None = None
+    split: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    split_from: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    labels: str | None = None
+    label_from: str | None = None
+    study: str | None = None
+    limit: int | None = None
+    probe: bool = True
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        PrepareConfig(**self.model_dump(), out=Path("manifest.parquet"))
+        return self
+
+
+class ExtractSection(Settings):
+    """One feature set of the experiment."""
+
+    encoder: Annotated[dict[str, Any], BeforeValidator(_as_encoder)]
+    """Name of the encoder, or its `name` and settings."""
+    runtime: Runtime | None = None
+    """Where its framework lives: here, venv:PATH or image:PATH; null: where the other stages run."""
+    splits: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Only these splits; none given: all."""
+    shards: int | None = None
+    device: str = "auto"
+    batch_seconds: float | None = None
+    workers: int | None = None
+    max_failure_fraction: float = 0.05
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "name" not in self.encoder:
+            raise ValueError("encoder: needs a name")
+        options = self.options()
+        if registry.spec_of(options["encoder"]).settings is not None:  # a third party's are asked for where it runs
+            registry.settings_of(options["encoder"], options["settings"])
+        ExtractConfig(manifest=Path("m"), out=Path("o"), **options)
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """As fields of ExtractConfig, without paths and split."""
+        settings = {key: value for key, value in self.encoder.items() if key != "name"}
+        common = self.model_dump(include={"shards", "device", "batch_seconds", "workers", "max_failure_fraction"})
+        return {"encoder": self.encoder["name"], "settings": settings, **common}
+
+
+class TrainSection(Settings):
+    """A grid of classifiers; see `voxshard train`."""
+
+    label: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    classifier: Annotated[tuple[ClassifierName, ...], BeforeValidator(_as_list)] = ("logistic",)
+    features: list[Annotated[tuple[str, ...], BeforeValidator(_as_list)]] = Field(default_factory=list)
+    """Names of feature sets; a list among them is joined into one. None given: each alone."""
+    seed: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = (0,)
+    split: str | None = None
+    folds: str | None = None
+    n_shot: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = ()
+    runs: int = Field(5, ge=1)
+    replicates: int = Field(1000, ge=0)
+    wandb: bool = False
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class NetworkSection(NetworkGrid):
+    """A grid of networks; see `voxshard train --network`."""
+
+    runtime: Runtime | None = None
+    """Where PyTorch lives: here, venv:PATH or image:PATH; null: where the other stages run."""
+    features: str | None = None
+    """Name of a `logmel` feature set to train on; null: the recordings."""
+
+
+class EvaluateSection(Settings):
+    """What is told apart in the results."""
+
+    group_by: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Columns to break the results down by."""
+
+
+class ReportSection(Settings):
+    title: str | None = None
+    """Heading; null: the experiment's name."""
+
+
+class JobOptions(Settings):
+    """What the jobs of one stage ask of a cluster; null: what the site says."""
+
+    partitions: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
+    """Names from the site; the tasks are split over them."""
+    tasks: int | None = Field(default=None, ge=1)
+    """Elements of the array (extract only: elsewhere the work says); in a site's file the most, see `num_tasks`."""
+    minutes: int | None = Field(default=None, ge=1)
+    """Time limit of one task."""
+    mem_gb: float | None = Field(default=None, gt=0)
+    """Memory of one task; null on a partition without a figure of its own: what the cluster gives."""
+    throttle: int | None = Field(default=None, ge=1)
+    """At most so many tasks of one array at once."""
+    growth: float | None = Field(default=None, ge=1)
+    """Factor on memory and time for every further attempt; null or 1: none."""
+
+
+class ExperimentConfig(Settings):
+    """A whole experiment."""
+
+    out: Path
+    """Folder of the experiment (EXP)."""
+    runtime: Runtime = "here"
+    """Where stages run that name no runtime of their own: here, venv:PATH or image:PATH."""
+    prepare: PrepareSection
+    extract: dict[str, ExtractSection] = Field(default_factory=dict)
+    """Name -> feature set, in EXP/features/<name>."""
+    train: TrainSection | None = None
+    """Classifiers on features; null: none."""
+    networks: dict[str, NetworkSection] = Field(default_factory=dict)
+    """Name -> networks from audio, in EXP/runs/<name>-<network>-<seed>."""
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+    jobs: dict[str, JobOptions] = Field(default_factory=dict)
+    """Stage (`extract`) or step (`extract-<name>`) -> what its jobs ask of a cluster."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (self.extract or self.networks):
+            raise ValueError("give extract, networks, or both: there is nothing to do beside preparing")
+        for name, section in self.networks.items():
+            if section.features is not None and section.features not in self.extract:
+                there = ", ".join(self.extract) or "none"
+                raise ValueError(f"networks.{name}.features: no {section.features} under extract; there: {there}")
+        if self.train is not None:
+            if not self.extract:
+                raise ValueError("train: there are no features to train on; give extract")
+            unknown = sorted({name for item in self.train.features for name in item} - set(self.extract))
+            if unknown:
+                raise ValueError(
+                    f"train.features: no {', '.join(unknown)} under extract; there: {', '.join(self.extract)}"
+                )
+        steps = ["prepare", *(f"{stage}-{name}" for stage in ("extract", "merge") for name in self.extract)]
+        steps += [f"networks-{name}" for name in self.networks]
+        known = [*steps, "extract", "merge", "train", "networks", "evaluate", "report"]
+        unknown = sorted(set(self.jobs) - set(known))
+        if unknown:
+            raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; there: {', '.join(known)}")
+        return self
+
+
+def load(path: Path, overrides: Mapping[str, Any]) -> ExperimentConfig:
+    """A config file with single keys put over it (see `parse_assignments`).
+
+    Raises
+    ------
+    ConfigError : everything that is wrong with it, at once.
+    """
+    content = load_yaml(path)
+    sections = content.get("extract")
+    for section in sections.values() if isinstance(sections, dict) else ():
+        if isinstance(section, dict) and "encoder" in section:  # so that `encoder: NAME` can be given settings, too
+            section["encoder"] = _as_encoder(section["encoder"])
+    return validated(ExperimentConfig, merged(content, overrides), where=str(path))

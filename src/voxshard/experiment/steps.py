@@ -1,0 +1,235 @@
+"""An experiment as steps for a scheduler: what each runs, what it comes after, and which of its tasks are missing.
+
+Everything is worked out from the experiment's files, so that any process on any node comes to the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxshard.encoders import registry
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.local import Job
+from voxshard.experiment.schema import Training
+from voxshard.extraction.claims import is_leased
+from voxshard.learning.train_config import TrainConfig
+from voxshard.stages.extract import deleted_after_merge
+from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.merged import read_summary
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command line of a task."""
+
+    job: Job
+    product: Path | None = None
+    """Not run where this file exists already."""
+    is_shared: bool = False
+    """Every task runs it, with `--task` and `--tasks` added."""
+    request: Path | None = None
+    """The file that asks for it; removed once it went well."""
+
+    def arguments(self, task: int, count: int) -> list[str]:
+        """Its words for one task."""
+        return [*self.job.command, *(["--task", str(task), "--tasks", str(count)] if self.is_shared else [])]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One array job: a stage, for one feature set where the stage is about one."""
+
+    name: str
+    stage: str
+    after: tuple[str, ...]
+    num_tasks: int
+    commands: Callable[[int], Sequence[Command]] = field(repr=False)
+    """Task -> what it runs, one after the other."""
+    missing: Callable[[], list[int]] = field(repr=False)
+    """Tasks whose results are not there (yet); empty: the step is done."""
+    helps: Callable[[int], bool] = field(default=lambda task: False, repr=False)
+    """Task with nothing missing of its own -> whether it finds something to do among what others miss."""
+    features: FeatureDir | None = None
+
+
+def steps_of(experiment: Experiment, num_tasks: Mapping[str, int]) -> dict[str, Step]:
+    """Return the steps by name, in an order in which they can be submitted.
+
+    Parameters
+    ----------
+    num_tasks : name of each extraction -> number of its array elements.
+    """
+    found = [_prepare(experiment)]
+    for name in experiment.config.extract:
+        makers = [_extract(experiment, name, num_tasks[name])]
+        if repair_request(experiment, name).parent.exists():
+            makers.append(_repair(experiment, name))
+        found += [*makers, _merge(experiment, name, tuple(step.name for step in makers))]
+    merges = tuple(step.name for step in found if step.stage == "merge")
+    grid = experiment.grid()
+    if grid is not None:
+        found.append(_train(experiment, grid.expand(), merges))
+    found += [_networks(experiment, name) for name in experiment.config.networks]
+    trained = tuple(step.name for step in found if step.stage in ("train", "networks"))
+    if trained and experiment.config.evaluate.group_by:
+        found.append(_evaluate(experiment, experiment.trainings(), trained))
+        trained = ("evaluate",)
+    found.append(_report(experiment, (*merges, *trained) if grid is None else trained))
+    return {step.name: step for step in found}
+
+
+def extract_kind(experiment: Experiment, name: str) -> str:
+    """Return the site's entry for an extraction: `extract`, or `extract_cpu` for one that uses no GPU."""
+    section = experiment.config.extract[name]
+    if section.device != "auto":
+        return "extract_cpu" if section.device == "cpu" else "extract"
+    options = section.options()
+    return "extract" if registry.needs_gpu(options["encoder"], options["settings"]) else "extract_cpu"
+
+
+def network_kind(experiment: Experiment, name: str) -> str:
+    """The site's entry for trainings of networks: `networks`, or for those on the CPU that of extractions there."""
+    return "extract_cpu" if experiment.config.networks[name].device == "cpu" else "networks"
+
+
+def _prepare(experiment: Experiment) -> Step:
+    names = list(experiment.config.extract)
+    identities = [experiment.features(name) / "identity.json" for name in names]
+
+    def commands(task: int) -> list[Command]:
+        # Weights are hashed and plans frozen once, here, and not by every task at the same time.
+        plan_only = [experiment.extract_jobs(name)[0].with_words("plan", "--plan-only") for name in names]
+        return [
+            Command(experiment.prepare_job(), experiment.manifest),
+            *(Command(job, identity) for job, identity in zip(plan_only, identities, strict=True)),
+        ]
+
+    def missing() -> list[int]:
+        return [] if all(path.exists() for path in (experiment.manifest, *identities)) else [0]
+
+    return Step("prepare", "prepare", (), 1, commands, missing)
+
+
+def _extract(experiment: Experiment, name: str, count: int) -> Step:
+    folder = FeatureDir(experiment.features(name))
+    splits = experiment.config.extract[name].splits
+
+    def commands(task: int) -> list[Command]:
+        return [Command(job, is_shared=True) for job in experiment.extract_jobs(name)]
+
+    def missing() -> list[int]:
+        groups = shards_by_split(folder, splits)
+        if groups is None:
+            return list(range(count))
+        # Task i of n starts with shards i, i+n, ... of each split: those missing say whose work was lost.
+        lost = set(missing_shards(folder, groups))
+        return sorted({position % count for group in groups for position, shard in enumerate(group) if shard in lost})
+
+    def helps(task: int) -> bool:
+        groups = shards_by_split(folder, splits)
+        if groups is None or task >= min(count, max(map(len, groups), default=0)):
+            return False  # more tasks than shards: it never had one of its own
+        return any(not is_leased(folder, shard) for shard in missing_shards(folder, groups))
+
+    return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, helps, folder)
+
+
+def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]] | None:
+    """The shards each extraction of a set makes, in its order; None before there is a plan."""
+    if not (folder.identity.exists() and folder.plan.exists() and folder.manifest.exists()):
+        return None
+    plan = Plan.read(folder.plan)
+    if not splits:
+        return [list(range(plan.num_shards))]
+    import pyarrow.parquet as pq
+
+    names = pq.read_table(folder.manifest, columns=["split"])["split"].to_pylist()
+    first = plan.starts[:-1].tolist()
+    return [[shard for shard, start in enumerate(first) if names[start] == split] for split in splits]
+
+
+def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Of these shards, those that nobody has published; none once they were merged and deleted."""
+    if deleted_after_merge(folder):
+        return []
+    there = {path.name for path in folder.shards.glob("*.h5")} if folder.shards.exists() else set()
+    total = Identity.read(folder.identity).num_shards
+    return [shard for group in groups for shard in group if folder.shard(shard, total).name not in there]
+
+
+def repair_request(experiment: Experiment, name: str) -> Path:
+    """While this file is there, the recordings of a feature set that failed are to be tried again."""
+    return experiment.jobs / f"repair-{name}" / "wanted"
+
+
+def _repair(experiment: Experiment, name: str) -> Step:
+    folder = FeatureDir(experiment.features(name))
+    request = repair_request(experiment, name)
+    return Step(
+        f"repair-{name}", "repair", (f"extract-{name}",), 1,
+        lambda task: [Command(experiment.repair_job(name), request=request)],
+        lambda: [0] if request.exists() else [], features=folder,
+    )  # fmt: skip
+
+
+def _merge(experiment: Experiment, name: str, after: tuple[str, ...]) -> Step:
+    folder = FeatureDir(experiment.features(name))
+
+    def missing() -> list[int]:
+        summary = read_summary(folder)
+        if summary is None or summary["stale"] or not folder.features.exists():
+            return [0]
+        merged = folder.summary.stat().st_mtime_ns
+        newer = any(path.stat().st_mtime_ns > merged for path in folder.shards.glob("*.h5"))
+        return [0] if newer else []
+
+    return Step(
+        f"merge-{name}", "merge", after, 1,
+        lambda task: [Command(experiment.merge_job(name))], missing, features=folder,
+    )  # fmt: skip
+
+
+def _train(experiment: Experiment, trainings: Sequence[TrainConfig], after: tuple[str, ...]) -> Step:
+    return Step(
+        "train", "train", after, len(trainings),
+        lambda task: [Command(experiment.train_job(trainings[task]))],
+        lambda: [task for task, training in enumerate(trainings) if not experiment.is_trained(training)],
+    )  # fmt: skip
+
+
+def _networks(experiment: Experiment, name: str) -> Step:
+    trainings = experiment.networks(name)
+    features = experiment.config.networks[name].features
+    return Step(
+        f"networks-{name}", "networks", ("prepare" if features is None else f"merge-{features}",), len(trainings),
+        lambda task: [Command(experiment.network_job(name, trainings[task]))],
+        lambda: [task for task, training in enumerate(trainings) if not experiment.is_trained(training)],
+    )  # fmt: skip
+
+
+def _evaluate(experiment: Experiment, trainings: Sequence[tuple[Training, str]], after: tuple[str, ...]) -> Step:
+    def commands(task: int) -> list[Command]:
+        training, where = trainings[task]
+        return [Command(experiment.evaluate_job(training, where))]
+
+    def missing() -> list[int]:
+        return [
+            task
+            for task, (training, _) in enumerate(trainings)
+            if not (experiment.is_trained(training) and experiment.is_evaluated(training))
+        ]
+
+    return Step("evaluate", "evaluate", after, len(trainings), commands, missing)
+
+
+def _report(experiment: Experiment, after: tuple[str, ...]) -> Step:
+    def missing() -> list[int]:
+        if not experiment.report.exists():
+            return [0]
+        inputs = [*experiment.runs.glob("*/metrics.json"), *(experiment.path / "features").glob("*/summary.json")]
+        made = experiment.report.stat().st_mtime_ns
+        return [0] if any(path.stat().st_mtime_ns > made for path in inputs) else []
+
+    return Step("report", "report", after, 1, lambda task: [Command(experiment.report_job())], missing)

@@ -1,0 +1,311 @@
+"""The config of a network's training; no framework is imported here, so that it can be checked anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from voxshard.config import Settings, validated
+from voxshard.learning.train_config import Shots, as_class, as_list, as_names
+from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
+
+
+class Effect(Settings):
+    """One augmentation. A number alone is its strength, with probability 1."""
+
+    strength: float = Field(0.0, ge=0)
+    """How much; 0 is off."""
+    probability: float = Field(1.0, ge=0, le=1)
+    """Share of the recordings it is applied to, drawn anew in every epoch."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.strength > 0 and self.probability > 0
+
+
+class BackgroundEffect(Effect):
+    folder: Path | None = None
+    """Folder of recordings, with subfolders."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.is_on and self.folder is None:
+            raise ValueError("background needs a folder of recordings: {folder: PATH, strength: 0.3}")
+        return self
+
+
+def _as_effect(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"strength": value}
+    if isinstance(value, str | bool):
+        raise ValueError("an augmentation is a strength, or {strength: ..., probability: ...}")
+    return value
+
+
+OneEffect = Annotated[Effect, BeforeValidator(_as_effect)]
+
+
+_ON_SPECTROGRAM = ("frequency_mask", "time_mask", "spectrogram_noise")
+
+
+class AugmentSettings(Settings):
+    """Augmentation of training recordings, in this order. All off by default."""
+
+    trim: OneEffect = Effect.model_validate({})
+    """Cut from both ends what is quieter than the strength times the loudest: 0.1 is 20 dB below it."""
+    time_shift: OneEffect = Effect.model_validate({})
+    """Seconds to shift by at most, to either side; what is shifted out comes in at the other end."""
+    speed: OneEffect = Effect.model_validate({})
+    """Play faster or slower by at most this part (0.1: factors of 0.9 to 1.1); pitch and length change."""
+    pitch: OneEffect = Effect.model_validate({})
+    """Semitones up or down at most; the length stays."""
+    stretch: OneEffect = Effect.model_validate({})
+    """Longer or shorter by at most this part; the pitch stays."""
+    gain: OneEffect = Effect.model_validate({})
+    """dB louder or quieter at most."""
+    mixup: OneEffect = Effect.model_validate({})
+    """Mix with another training recording and its labels, in a share drawn from Beta(strength, strength)."""
+    noise: OneEffect = Effect.model_validate({})
+    """White noise of at most this rms, at least a tenth of it, relative to the recording's: 0.1 is 20 dB below it."""
+    background: Annotated[BackgroundEffect, BeforeValidator(_as_effect)] = BackgroundEffect.model_validate({})
+    """A piece of a recording from a folder, of at most this rms relative to the recording's."""
+    cut_out: OneEffect = Effect.model_validate({})
+    """Silence a stretch of at most this part of the recording."""
+    frequency_mask: OneEffect = Effect.model_validate({})
+    """Replace neighbouring bands of the spectrogram, at most this part of them, by its mean."""
+    time_mask: OneEffect = Effect.model_validate({})
+    """Replace neighbouring frames, at most this part of them, by the spectrogram's mean."""
+    spectrogram_noise: OneEffect = Effect.model_validate({})
+    """Gaussian noise on the spectrogram, of this standard deviation relative to the spectrogram's own."""
+
+    @field_validator("cut_out", "frequency_mask", "time_mask", "speed", "stretch", "trim")
+    @classmethod
+    def _is_part(cls, value: Effect) -> Effect:
+        if value.strength >= 1:
+            raise ValueError(f"strength {value.strength} is a part of the whole: below 1")
+        return value
+
+    @property
+    def on_spectrogram(self) -> list[str]:
+        """Names of those switched on that need a spectrogram."""
+        return [name for name in _ON_SPECTROGRAM if getattr(self, name).is_on]
+
+    @property
+    def on_waveform(self) -> list[str]:
+        """Names of those switched on that need a waveform, in the order they are applied."""
+        names = (name for name in type(self).model_fields if name not in _ON_SPECTROGRAM)
+        return [name for name in names if getattr(self, name).is_on]
+
+
+class ClipPolicy(Settings):
+    """How recordings are cut; `crop` is random in training and central in evaluation."""
+
+    max_seconds: float | None = Field(None, gt=0)
+    """Longest clip; null: whole recordings."""
+    pad: Literal["none", "zero", "repeat"] = "none"
+    """How shorter ones are filled up to `max_seconds`, in training and in evaluation."""
+    trim: bool = False
+    """Cut silence at both ends first."""
+
+
+class EarlyStopping(Settings):
+    """Stop when the validation split gets no better, and keep the best weights."""
+
+    metric: str = "loss"
+    """`loss`, or a metric of the validation split: accuracy, uar, macro_f1, mean_auc, eer ..."""
+    patience: int = Field(5, ge=1)
+    """Epochs without an improvement."""
+
+
+class TrainingSettings(Settings):
+    """The loop."""
+
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(8, ge=1)
+    """Recordings per step, over all devices."""
+    accumulate: int = Field(1, ge=1)
+    """Steps whose gradients are added up before the weights change."""
+    order: Literal["random", "sorted"] = "random"
+    """`sorted` puts recordings of like length into a batch, in random order of batches: less padding."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = Field(3e-4, gt=0)
+    """Learning rate."""
+    backbone_lr: float | None = Field(None, gt=0)
+    """Of what lies below shared layer and heads; null: `lr`."""
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    schedule: Literal["constant", "onecycle", "cosine"] = "constant"
+    max_lr: float = Field(0.01, gt=0)
+    """Peak of onecycle."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Part of all steps over which cosine rises to `lr`."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: rare classes count as much as frequent ones."""
+    margin: float = Field(0.2, ge=0)
+    """Of aam, in radians."""
+    scale: float = Field(30.0, gt=0)
+    """Of aam."""
+    early_stopping: EarlyStopping | None = None
+    checkpoint_steps: int = Field(500, ge=1)
+    """Steps between checkpoints, beside the one after every epoch."""
+
+
+class EpisodeSettings(Settings):
+    """Prototypical training: each step an episode with a support and a query set of every class drawn."""
+
+    ways: int | None = Field(None, ge=2)
+    """Classes per episode; null: all, at most 20."""
+    support: int = Field(1, ge=1)
+    """Recordings per class that make its prototype."""
+    query: int = Field(1, ge=1)
+    """Recordings per class that are told apart by the distance to the prototypes."""
+    per_epoch: int = Field(50, ge=1)
+    """Episodes in an epoch."""
+
+
+class NetworkOptions(Settings):
+    """What a training of a network and a grid of them have in common."""
+
+    label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
+    """Column to predict. Several: yes-or-no columns share a head; of other columns each has a head of its own."""
+    labels_file: Path | None = None
+    """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
+    loss: Loss | None = None
+    """Null: cross_entropy; for several labels bce. aam: additive angular margin, for one label such as the speaker."""
+    split: str | None = None
+    """Split to train on. Null: `train`; with `folds` every labelled utterance."""
+    validate_on: str | None = None
+    """Split whose loss and metrics are followed, epoch by epoch; needed for early stopping."""
+    folds: str | None = None
+    """Column for cross-validation: each of its values is tested with a network trained on the others."""
+    num_folds: int | None = Field(None, ge=2)
+    """Join the values of `folds` to so many."""
+    n_shot: Shots = ()
+    """Examples per class to train on; several give a curve. The network of the most examples, first run, is kept."""
+    runs: int = Field(5, ge=1)
+    """Draws of examples for each number in `n_shot`."""
+    episodes: EpisodeSettings | None = None
+    """Train a prototypical network; null: supervised, with heads."""
+    positive: Annotated[str | None, BeforeValidator(as_class)] = None
+    """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
+    replicates: int = Field(1000, ge=0)
+    """Bootstrap replicates for intervals; 0: none."""
+    wandb: bool = False
+    """Log to Weights & Biases too, offline where it cannot be reached."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto, cpu, cuda or cuda:1."""
+    devices: int = Field(1, ge=1)
+    """Processes that train together, one per GPU, or on the CPU."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    workers: int | None = Field(None, ge=0)
+    """Processes that read and augment; null: the CPUs there are, but one. 0: none beside the training itself."""
+    clip: ClipPolicy = ClipPolicy.model_validate({})
+    augment: AugmentSettings = Field(default_factory=AugmentSettings)
+    training: TrainingSettings = TrainingSettings.model_validate({})
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Of the network."""
+
+
+class NetworkConfig(NetworkOptions):
+    """One training of a network from audio, or from a stored spectrogram."""
+
+    manifest: Path | None = None
+    """What `voxshard prepare` wrote."""
+    features: Path | None = None
+    """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
+    network: Family
+    out: Path
+    """Run directory to write."""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.manifest is None) == (self.features is None):
+            raise ValueError("give manifest, or features, and not both")
+        if self.features is not None:
+            self._check_stored()
+        if bool(self.label) == bool(self.labels_file):
+            raise ValueError("give label, or labels_file, and not both")
+        if self.folds and self.n_shot:
+            raise ValueError("folds and n_shot are two ways to choose what to train on; give one")
+        several = len(self.label) > 1 or self.labels_file is not None
+        if several and (self.n_shot or self.episodes or self.loss == "aam"):
+            raise ValueError("n_shot, episodes and aam take one label")
+        if self.devices > 1 and (self.folds or self.n_shot):
+            raise ValueError("folds and n_shot train many networks; train each on one device")
+        if self.training.batch_size % self.devices:
+            raise ValueError(f"training.batch_size is not a multiple of devices ({self.devices})")
+        least = FAMILIES[self.network].min_batch * self.devices
+        if self.training.batch_size < least:
+            raise ValueError(f"training.batch_size: {self.network} normalises over the batch, give at least {least}")
+        if self.training.early_stopping and self.validate_on is None:
+            raise ValueError("training.early_stopping needs validate_on: the split to judge by")
+        if self.episodes and (self.augment.mixup.is_on or self.loss):
+            raise ValueError("episodes have their own loss and take no mixup: an example is of one class")
+        if self.augment.on_spectrogram and self.network == "wav2vec2":
+            raise ValueError(f"augment.{self.augment.on_spectrogram[0]}: wav2vec2 is given waveforms, no spectrogram")
+        return self
+
+    def _check_stored(self) -> None:
+        if self.network not in ON_LOGMEL:
+            raise ValueError(f"network {self.network} is trained from audio; {', '.join(ON_LOGMEL)} take stored logmel")
+        if self.augment.on_waveform:
+            raise ValueError(
+                f"augment.{self.augment.on_waveform[0]} changes waveforms, and stored features have none; leave it "
+                "out, use frequency_mask, time_mask or spectrogram_noise, or train from audio"
+            )
+        if self.clip.trim:
+            raise ValueError("clip.trim needs a waveform; extract with trim=true, or train from audio")
+
+    def network_settings(self) -> NetworkSettings:
+        """`settings`, validated for the network.
+
+        Raises
+        ------
+        ConfigError : everything that is wrong with them.
+        """
+        return settings_of(self.network, self.settings)
+
+
+class NetworkGrid(NetworkOptions):
+    """Every combination of network and seed, as trainings of their own."""
+
+    network: Annotated[tuple[Family, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """For every network; a key that is a network's name holds settings for it alone."""
+
+    def expand(self, name: str, runs: Path, *, manifest: Path | None, features: Path | None) -> list[NetworkConfig]:
+        """The trainings, in a fixed order, each with `out` RUNS/<name>-<network>-<seed>.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        options = {key: getattr(self, key) for key in NetworkOptions.model_fields if key != "settings"}
+        shared = {key: value for key, value in self.settings.items() if key not in NAMES}
+        trainings = [
+            validated(
+                NetworkConfig,
+                {
+                    **options,
+                    "manifest": manifest,
+                    "features": features,
+                    "network": network,
+                    "seed": seed,
+                    "out": runs / f"{name}-{network}-{seed}",
+                    "settings": {**shared, **self.settings.get(network, {})},
+                },
+                where=f"networks.{name} ({network})",
+            )
+            for network in self.network
+            for seed in self.seed
+        ]
+        for training in trainings:
+            training.network_settings()
+        return trainings

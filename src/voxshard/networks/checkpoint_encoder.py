@@ -1,0 +1,63 @@
+"""The `checkpoint` encoder: embeddings from what this program trained. Suffixes: B utterances, D embedding size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from voxshard.encoders._torch.base import TorchEncoder
+from voxshard.encoders.base import KnownHashes, describe
+from voxshard.encoders.weight_files import hash_files
+from voxshard.networks.checkpoint import CheckpointSettings
+from voxshard.networks.network_files import Checkpoint
+
+_NUMERICS = 1
+
+
+class CheckpointEncoder(TorchEncoder):
+    """One vector per utterance from a trained network."""
+
+    settings_model = CheckpointSettings
+    settings: CheckpointSettings
+
+    def __init__(self, name: str, settings: CheckpointSettings, known_hashes: KnownHashes) -> None:
+        self.settings = settings
+        self.checkpoint = Checkpoint.read(Path(settings.weights).expanduser())
+        with torch.device("meta"):  # shapes alone: the weights are read by `load`
+            network = self.checkpoint.build()
+        backbone = network.backbone
+        self.preparer = backbone.preparer
+        self.seconds = backbone.seconds
+        seconds = settings.chunk_seconds
+        self.info = describe(
+            name=name,
+            settings=settings,
+            numerics=_NUMERICS,
+            libraries=("torch", "transformers", "speechbrain"),
+            weight_files=hash_files(self.checkpoint.folder, self.checkpoint.file_names, known_hashes),
+            weights_folder=self.checkpoint.folder,
+            requires=("torch",),
+            needs_gpu=True,
+            sample_rate=backbone.sample_rate,
+            dim=network.embedding_size(settings.embedding),
+            granularity="utterance",
+            batch_policy=backbone.batch_policy,
+            min_samples=backbone.min_samples,
+            chunk_samples=None if seconds is None else round(seconds * backbone.sample_rate),
+        )
+
+    def build(self) -> nn.Module:
+        """The network with its weights."""
+        return self.checkpoint.load()
+
+    def forward(self, features: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """ "embedding" (B, D)."""
+        return {"embedding": self.model.embed(features, lengths_B, self.settings.embedding, self.settings.heads)}
+
+    def cost(self, length: int) -> float:
+        """Seconds of audio."""
+        return self.seconds(length)

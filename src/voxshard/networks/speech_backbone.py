@@ -1,0 +1,131 @@
+"""Self-supervised models of transformers below heads, frozen or fine-tuned.
+
+Suffixes: B utterances, L padded feature length, T frames, N layers, D size of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+
+from voxshard.encoders import hf
+from voxshard.encoders._torch.attention import LEAN_TYPES, make_attention_lean
+from voxshard.encoders._torch.pooling import pool
+from voxshard.encoders._torch.speech_model import FilterBankModel, WaveformModel
+from voxshard.encoders._torch.transformers_model import (
+    LayerTap,
+    attention_cost_frames,
+    load_model,
+    read_config,
+)
+from voxshard.encoders.filterbanks import SeamlessFeatures
+from voxshard.errors import ConfigError
+from voxshard.networks.backbone import Backbone, Lengths
+from voxshard.networks.settings import Wav2Vec2Settings
+
+
+class SpeechBackbone(Backbone):
+    """Any model of the encoder `hf`: one hidden layer or a learned weighting of all, pooled over valid frames."""
+
+    def __init__(self, settings: Wav2Vec2Settings, assets: Path | None) -> None:
+        super().__init__()
+        self.settings = settings
+        folder = assets or hf.folder_of(settings.weights, wanted_by="network wav2vec2")
+        self.texts = {name: (folder / name).read_text() for name in (hf.CONFIG, hf.PREPROCESSOR)}
+        config = read_config(folder)
+        # Layers dropped at random would leave gaps in the weighting; masks longer than a short clip are an error.
+        config.layerdrop, config.apply_spec_augment = 0.0, False
+        preprocessor = hf.read_json(folder / hf.PREPROCESSOR)
+        self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
+        if settings.sample_rate != self.sample_rate:
+            raise ConfigError(f"sample_rate={settings.sample_rate}: {folder} takes {self.sample_rate} Hz")
+        depth = int(config.num_hidden_layers)
+        (layer,) = hf.resolve_layers(settings.layer, depth, where=str(folder))
+        self.has_layer_weights = settings.weighted
+        layers = [*range(depth + 1), layer] if settings.weighted else [layer]
+        self.preparer = hf.preparer_for(config.model_type, preprocessor, keep_incomplete=False, where=folder)
+        if assets is None:
+            self.model = load_model(folder, config, max(layers))
+        else:
+            config.num_hidden_layers = max(1, min(max(layers), depth))
+            attention = "eager" if config.model_type in LEAN_TYPES else "sdpa"
+            self.model = transformers.AutoModel.from_config(config, attn_implementation=attention)
+            make_attention_lean(self.model)
+        self.tap = LayerTap(self.model, layers, depth)
+        self.run_model: Callable[[torch.Tensor, Lengths], tuple[torch.Tensor, torch.Tensor]]
+        if isinstance(self.preparer, SeamlessFeatures):
+            stacked = FilterBankModel(self.model)
+            self.run_model = lambda features, lengths_B: stacked(features)
+            self.frames: hf.Frames = hf.StackedFrames(self.preparer)
+        else:
+            self.frames = hf.ConvolutionalFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
+            waveforms = WaveformModel(self.model, self.frames)
+            self.run_model = lambda features, lengths_B: waveforms(
+                features, lengths_B, torch.from_numpy(lengths_B).to(features.device)
+            )
+        self.min_samples = self.frames.min_samples
+        self.dim = int(config.hidden_size)
+        if settings.weighted:
+            self.layer_weights = nn.Parameter(torch.zeros(depth + 1))
+        self._frozen = settings.fine_tune == "none"
+        self._untrained = self._choose_untrained(depth)
+
+    def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
+        """(B, D): of the weighted layers if they are weighted, else of the one layer."""
+        plain, weighted = self._pooled(features, lengths_B)
+        return plain if weighted is None else weighted
+
+    def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
+        """(B, D) of the one layer, weighted or not."""
+        return self._pooled(features, lengths_B)[0]
+
+    def _pooled(self, features: torch.Tensor, lengths_B: Lengths) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            last_BTD, valid_BT = self.run_model(features, lengths_B)
+        layers = self.tap.take(last_BTD)
+        plain_BD = pool(layers[-1], valid_BT, self.settings.pooling)
+        if not self.has_layer_weights:
+            return plain_BD, None
+        shares_N = torch.softmax(self.layer_weights, dim=0)
+        mixed_BTD = sum(share * layer_BTD for share, layer_BTD in zip(shares_N, layers[:-1], strict=True))
+        return plain_BD, pool(mixed_BTD, valid_BT, self.settings.pooling)
+
+    def train(self, mode: bool = True) -> SpeechBackbone:
+        """A frozen model stays in evaluation mode: no dropout below the heads."""
+        super().train(mode)
+        if self._frozen:
+            self.model.eval()
+        return self
+
+    def seconds(self, length: int) -> float:
+        hop = self.frames.hop_samples if isinstance(self.frames, hf.StackedFrames) else 1
+        num_frames = self.frames.num_frames(length)
+        return length * hop / self.sample_rate * (1 + num_frames / attention_cost_frames(self.model.config))
+
+    def describe_to(self, folder: Path) -> None:
+        for name, text in self.texts.items():
+            (folder / name).write_text(text)
+
+    def untrained(self) -> list[nn.Parameter]:
+        return self._untrained
+
+    def _choose_untrained(self, depth: int) -> list[nn.Parameter]:
+        choice, model = self.settings.fine_tune, self.model
+        if choice == "all":
+            return []
+        if choice == "none":
+            return list(model.parameters())
+        bottom = getattr(model, "feature_extractor", None)  # w2v-BERT has no convolutions at its bottom
+        if bottom is not None:
+            bottom._freeze_parameters()  # else it asks for gradients down to the waveform
+        if choice == "transformer":
+            return [] if bottom is None else list(bottom.parameters())
+        assert isinstance(choice, int)
+        if not 1 <= choice <= depth:
+            raise ConfigError(f"fine_tune={choice}: the model has {depth} layers; give 1 to {depth}")
+        kept = {id(parameter) for layer in model.encoder.layers[-choice:] for parameter in layer.parameters()}
+        return [parameter for parameter in model.parameters() if id(parameter) not in kept]

@@ -1,0 +1,305 @@
+"""What an extraction will take: from what this encoder did before, else from a short probe, else not known."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from voxshard.config import parse_yaml
+from voxshard.encoders import registry
+from voxshard.errors import ConfigError, VoxshardError
+from voxshard.experiment.steps import Step, extract_kind, missing_shards, shards_by_split
+from voxshard.extraction.heartbeat import TaskState, read_progress
+from voxshard.progress import Progress
+from voxshard.slurm.record import Record
+from voxshard.slurm.site import Partition
+from voxshard.slurm.submit import Array, Cluster
+from voxshard.store.layout import FeatureDir, Identity, Plan
+
+PROBE_UTTERANCES, PROBE_SHARDS = 500, 20
+"""Of a probe; it ends with what is done of them after `PROBE_S`."""
+PROBE_S = 30.0
+_END_S = 20.0
+"""For a probe to end the batch it is at."""
+_START_S = 5.0
+"""Python, imports and reading the manifest, before a task's own clock starts; where nothing was measured."""
+_PACKED_COPIES = 2
+"""Shards, and the merged file beside them."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds of audio per second of one task that is at work."""
+
+    value: float
+    start_s: float
+    """What a task takes besides: Python, imports, loading the model."""
+    source: str
+    """How it is known, and from how much work: the less, the rougher."""
+    is_probe: bool = False
+    """Of a trial here, not of a task."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of one extraction."""
+
+    audio_s: float | None
+    """None before `prepare`, or where nothing was probed."""
+    rate: Rate | None
+
+    @property
+    def task_s(self) -> float | None:
+        """Seconds over all tasks, without their starts; None: not known."""
+        return None if self.audio_s is None or self.rate is None else self.audio_s / self.rate.value
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One extraction."""
+
+    step: str
+    num_tasks: int
+    num_shards: int | None
+    audio_h: float | None
+    """Still to do."""
+    rate: Rate | None
+    task_hours: float | None
+    gpu_hours: float | None
+    units: float | None
+    num_bytes: int | None
+    num_files: int | None
+    free_bytes: int
+
+
+def work_left(cluster: Cluster, step: Step, progress: Progress | None = None) -> Work:
+    """What one extraction still has to do.
+
+    Parameters
+    ----------
+    progress : told when an encoder that never ran and needs no GPU is tried here, for half a minute; None: it is not.
+    """
+    name = step.name.removeprefix("extract-")
+    audio_s = _audio_left_s(cluster, name)
+    if not audio_s:
+        return Work(audio_s, None)
+    shares = [cluster.site.partitions[partition] for partition in cluster.options(step).partitions or ()]
+    rate = _measured(cluster, name, shares)
+    if rate is None and progress is not None and extract_kind(cluster.experiment, name) == "extract_cpu":
+        progress.note(f"{step.name}: this encoder was never run here; trying it for up to {PROBE_S:.0f} s")
+        rate = _probed(cluster, name, shares)
+    return Work(audio_s, rate)
+
+
+def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], work: Work) -> Estimate:
+    """What these arrays of one extraction will take."""
+    assert step.features is not None
+    folder = step.features
+    identity = Identity.read(folder.identity) if folder.identity.exists() else None
+    num_tasks = sum(array.num_tasks for array in arrays)
+    rate, task_s = work.rate, work.task_s
+    hours = None if rate is None or task_s is None else (task_s + num_tasks * rate.start_s) / 3600
+    share = _weighted(arrays)
+    num_bytes = _bytes(identity)
+    return Estimate(
+        step=step.name,
+        num_tasks=num_tasks,
+        num_shards=identity.num_shards if identity else None,
+        audio_h=None if work.audio_s is None else work.audio_s / 3600,
+        rate=rate,
+        task_hours=hours,
+        gpu_hours=None if hours is None else hours * share[0],
+        units=None if hours is None or share[1] is None else hours * share[1],
+        num_bytes=num_bytes,
+        num_files=None if identity is None else identity.num_shards + num_tasks * 3 + 8,
+        free_bytes=shutil.disk_usage(_existing(cluster.experiment.path)).free,
+    )
+
+
+def _weighted(arrays: Sequence[Array]) -> tuple[float, float | None]:
+    """GPUs and price of one task, over partitions."""
+    total = sum(array.num_tasks for array in arrays)
+    gpus = sum(array.num_tasks * array.share.gpus for array in arrays) / total
+    prices = [(array.num_tasks, array.share.units_per_hour) for array in arrays]
+    if any(price is None for _, price in prices):
+        return gpus, None
+    return gpus, sum(count * (price or 0.0) for count, price in prices) / total
+
+
+def _audio_left_s(cluster: Cluster, name: str) -> float | None:
+    """Seconds of audio that no shard holds yet; None before `prepare`, or where nothing was probed."""
+    manifest = cluster.experiment.manifest
+    if not manifest.exists():
+        return None
+    table = pq.read_table(manifest, columns=["duration_s", "split"])
+    if table["duration_s"].null_count == len(table):
+        return None
+    seconds = np.nan_to_num(table["duration_s"].to_numpy().astype(np.float64))
+    splits = cluster.experiment.config.extract[name].splits
+    folder = FeatureDir(cluster.experiment.features(name))
+    groups = shards_by_split(folder, splits)
+    if groups is None:
+        wanted = np.isin(np.array(table["split"].to_pylist(), object), splits) if splits else slice(None)
+        return float(seconds[wanted].sum())
+    starts = Plan.read(folder.plan).starts
+    return sum(float(seconds[starts[shard] : starts[shard + 1]].sum()) for shard in missing_shards(folder, groups))
+
+
+def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
+    """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one;
+    of several, from where it worked longest."""
+    own = cluster.experiment.config.extract[name].encoder
+    chooses = registry.needs_gpu(own["name"], {key: value for key, value in own.items() if key != "name"})
+    on_gpu = extract_kind(cluster.experiment, name) == "extract" and all(share.gpus for share in shares)
+    places = [cluster.experiment.features(name)]
+    places += [path.parent for path in sorted(cluster.experiment.path.parent.glob("*/features/*/identity.json"))]
+    found: list[tuple[float, Path, list[TaskState]]] = []
+    for place in dict.fromkeys(places):
+        if not _same_encoder(place, own):
+            continue
+        states = [
+            state
+            for state in read_progress(place / "progress")
+            if state.audio_s > 0 and not (chooses and state.device.startswith("cuda") != on_gpu)
+        ]
+        if work_s := sum(map(_work_s, states)):
+            found.append((work_s, place, states))
+    if not found:
+        return None
+    work_s, place, states = max(found, key=lambda item: item[0])
+    rate = sum(state.audio_s for state in states) / work_s * _more_workers(cluster, name, states, shares)
+    return Rate(rate, _start_s(place, states), f"{work_s:,.0f} s of work measured in {place}")
+
+
+def _work_s(state: TaskState) -> float:
+    """What of a task's time grows with the audio: no start of Python or of workers, no loading of the model."""
+    waits = sum(state.timers.get(key, 0.0) for key in ("wait_decode_s", "encode_s", "wait_write_s"))
+    return max(0.0, waits - state.timers.get("fill_s", 0.0))
+
+
+def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], shares: Sequence[Partition]) -> float:
+    """How many times the workers of then these tasks will have, where it is the workers that do it all."""
+    if extract_kind(cluster.experiment, name) != "extract_cpu":
+        return 1.0
+    given = cluster.experiment.config.extract[name].workers
+    then = sum(state.num_workers for state in states) / len(states)
+    return (given or min(share.cpus for share in shares)) / max(then, 1.0)
+
+
+def _start_s(place: Path, states: Sequence[TaskState]) -> float:
+    """What a task takes beside that: by the records of its jobs, if it had any, of tasks that ran once and undisturbed;
+    else by the tasks' own clocks, which start after Python has."""
+    work_s: dict[int, float] = {}
+    inside_s: dict[int, float] = {}
+    for state in states:
+        work_s[state.task] = work_s.get(state.task, 0.0) + _work_s(state)
+        inside_s[state.task] = inside_s.get(state.task, 0.0) + state.updated - state.started
+    starts = [
+        record.elapsed_s - work_s[record.task]
+        for record in Record(place.parent.parent).tasks(f"extract-{place.name}")
+        if record.task in work_s and record.state == "done" and not record.restarts and not record.before_s
+    ]
+    if not starts:
+        starts = [_START_S + inside_s[task] - work_s[task] for task in work_s]
+    return max(0.0, sum(starts) / len(starts))
+
+
+def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
+    path = FeatureDir(place).config
+    try:
+        content = parse_yaml(path.read_text(), where=str(path))
+    except (OSError, ConfigError):  # not a feature set, or somebody else's: no reason not to submit this one
+        return False
+    settings = {key: value for key, value in encoder.items() if key != "name"}
+    if not isinstance(content, dict):
+        return False
+    return bool(content.get("encoder") == encoder["name"] and content.get("settings", {}) == settings)
+
+
+def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
+    """Embed some recordings here, with one worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "probe"
+        since = time.monotonic()
+        try:
+            jobs = cluster.experiment.extract_jobs(name)
+            _run_for_a_while(_probe_words(jobs[0].command, out), {**os.environ, **(jobs[0].environment or {})})
+        except (VoxshardError, OSError):
+            return None
+        took_s = time.monotonic() - since
+        states = read_progress(out / "progress")
+        audio_s = sum(state.audio_s for state in states)
+        work_s = sum(map(_work_s, states))
+    if not (audio_s and work_s):
+        return None
+    rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or min(share.cpus for share in shares))
+    start_s = max(0.0, took_s - work_s) * len(jobs)  # a task starts once for every split
+    return Rate(rate, start_s, f"{work_s:.1f} s of work, tried here", is_probe=True)
+
+
+def _probe_words(command: Sequence[str], out: Path) -> list[str]:
+    """An extraction's command line for its first recordings, of whatever split."""
+    words = [*command, "--limit", str(PROBE_UTTERANCES), "--shards", str(PROBE_SHARDS), "--workers", "1"]
+    words[words.index("--out") + 1] = str(out)
+    if "--split" in words:
+        del words[words.index("--split") : words.index("--split") + 2]
+    return words
+
+
+def _run_for_a_while(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a command, tell it to stop after `PROBE_S`, end it if it does not."""
+    none = subprocess.DEVNULL
+    with subprocess.Popen(words, env=environment, stdin=none, stdout=none, stderr=none) as child:
+        try:
+            child.wait(PROBE_S)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_END_S)
+        finally:
+            child.kill()
+
+
+def _bytes(identity: Identity | None) -> int | None:
+    """Of one vector per utterance; what frames take is known only afterwards."""
+    if identity is None or identity.granularity != "utterance":
+        return None
+    return identity.num_utterances * identity.dim * (identity.num_layers or 1) * 4 * _PACKED_COPIES
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def lines_of(item: Estimate, unit: str, quota: Sequence[str] = ()) -> list[str]:
+    """An estimate for a person."""
+    shards = "shards not planned yet" if item.num_shards is None else f"{item.num_shards:,} shards"
+    head = f"{item.step}: {item.num_tasks:,} tasks, {shards}"
+    if item.audio_h is None:
+        lines = [f"{head}; how much audio there is, prepare has to find out first, so the cost is not known"]
+    elif item.rate is None or item.task_hours is None:
+        lines = [f"{head}, {item.audio_h:.2f} h of audio; this encoder was never run here, so the cost is not known"]
+    else:
+        cost = "" if item.units is None else f", {item.units:,.2f} {unit}"
+        lines = [
+            f"{head}, {item.audio_h:.2f} h of audio at {item.rate.value:,.0f} x real time per task "
+            f"({item.rate.source}): {item.task_hours:.3f} task hours, {item.gpu_hours:.3f} GPU hours{cost}"
+        ]
+    size = "not known" if item.num_bytes is None else f"about {item.num_bytes / 1e9:.3f} GB"
+    files = "not known" if item.num_files is None else f"{item.num_files:,}"
+    lines.append(f"  to write: {size} in files: {files}; free here: {item.free_bytes / 1e9:,.0f} GB")
+    if quota:
+        lines.append(f"  quota: see `{' '.join(quota)}`")
+    return lines

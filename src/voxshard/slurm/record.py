@@ -1,0 +1,175 @@
+"""What was submitted, and how each task fared: small files in EXP/jobs that any node can read and write.
+
+They say what happened; whether a step is done is decided by its results alone (see `steps`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from voxshard import files
+from voxshard.config import dump_yaml, load_yaml, merged, parse_yaml, validated
+from voxshard.errors import CorruptFileError, IncompleteError
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.schema import ExperimentConfig
+from voxshard.slurm.site import Site
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The experiment as it was given to a cluster."""
+
+    token: str
+    """In the comment of every job: tells this experiment's jobs from any others, ids come back."""
+    cluster: str
+    cwd: str
+    python: str
+    submitted: float
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Extraction -> number of its tasks, where fewer were chosen than the site's file says."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One time that tasks of a step were submitted."""
+
+    number: int
+    automatic: int
+    """The how-manyeth since a person asked, counted from 1; limited by the site's `max_attempts`."""
+    why: str
+    submitted: float
+    jobs: Sequence[dict[str, Any]] = field(default_factory=list)
+    """Per array: job, partition, elements, first (task of element 0), script, and what it asks for."""
+
+
+@dataclass
+class TaskRecord:
+    """One task's last attempt."""
+
+    task: int
+    attempt: int
+    job: str
+    host: str
+    partition: str
+    state: str
+    """running, done, stopped (back in the queue or to be submitted again), waiting (its input is being made), failed,
+    or killed (a child ended by a signal)."""
+    started: float
+    updated: float
+    restarts: int = 0
+    exit_code: int | None = None
+    message: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    mem_gb: float | None = None
+    minutes: int | None = None
+    units_per_hour: float | None = None
+    max_rss_gb: float = 0.0
+    before_s: float = 0.0
+    """Wall time of this task's earlier runs."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall time of all its runs."""
+        return self.before_s + max(0.0, self.updated - self.started)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether running it again would end the same way: a wrong setting, bad data, or our own fault."""
+        return self.state == "failed" and self.exit_code in (1, 2, 3)
+
+
+class Record:
+    """EXP/jobs."""
+
+    def __init__(self, experiment: Path) -> None:
+        self.experiment_path = experiment
+        self.path = experiment / "jobs"
+        self._submission = self.path / "submission.json"
+        self._site = self.path / "site.yaml"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the experiment was ever submitted."""
+        return self._submission.exists()
+
+    @property
+    def cancelled(self) -> Path:
+        """While this file is there nothing is submitted by itself."""
+        return self.path / "cancelled"
+
+    def write(self, submission: Submission, site: Site) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.publish_bytes(self._site, dump_yaml(site.model_dump(mode="json")).encode())
+        files.publish_json(self._submission, asdict(submission))
+
+    def submission(self) -> Submission:
+        """Raises IncompleteError where nothing was submitted."""
+        try:
+            return Submission(**json.loads(self._submission.read_bytes()))
+        except FileNotFoundError as exc:
+            raise IncompleteError(
+                f"{self.experiment_path}: was not submitted (no {self._submission.name}); see `voxshard submit`. What "
+                f"`voxshard run` says of a job lies in {self._submission.parent}/*.log"
+            ) from exc
+        except (ValueError, TypeError) as exc:
+            raise CorruptFileError(f"{self._submission}: not a record of voxshard: {exc}") from exc
+
+    def site(self, overrides: dict[str, Any] | None = None) -> Site:
+        content = parse_yaml(self._site.read_text(), where=str(self._site))
+        return validated(Site, merged(content, overrides or {}), where=str(self._site))
+
+    def experiment(self, overrides: dict[str, Any] | None = None) -> Experiment:
+        """The experiment, at the place where its folder is now."""
+        path = self.experiment_path / "config.yaml"
+        content = merged(load_yaml(path), overrides or {}) | {"out": str(self.experiment_path.absolute())}
+        return Experiment(validated(ExperimentConfig, content, where=str(path)))
+
+    def folder(self, step: str) -> Path:
+        """Scripts, attempts, tasks and logs of one step."""
+        return self.path / step
+
+    def attempts(self, step: str) -> list[Attempt]:
+        """Every attempt of a step, in order."""
+        found = []
+        for path in sorted(self.folder(step).glob("attempt-*.json")):
+            try:
+                found.append(Attempt(**json.loads(path.read_bytes())))
+            except (OSError, ValueError, TypeError):
+                continue  # claimed by a process that was killed before it submitted anything
+        return found
+
+    def attempt_file(self, step: str, number: int) -> Path:
+        return self.folder(step) / f"attempt-{number:03d}.json"
+
+    def last_number(self, step: str) -> int:
+        """Number of the last attempt, whether it was submitted or only claimed; 0: none."""
+        numbers = [int(path.stem.rpartition("-")[2]) for path in self.folder(step).glob("attempt-*.json")]
+        return max(numbers, default=0)
+
+    def task_file(self, step: str, task: int) -> Path:
+        return self.folder(step) / f"task-{task:05d}.json"
+
+    def write_task(self, step: str, record: TaskRecord) -> None:
+        files.publish_json(self.task_file(step, record.task), asdict(record))
+
+    def task(self, step: str, task: int) -> TaskRecord | None:
+        """A task's record; None if it never began."""
+        try:
+            return TaskRecord(**json.loads(self.task_file(step, task).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def tasks(self, step: str) -> Iterator[TaskRecord]:
+        """The records of a step's tasks that began."""
+        for path in sorted(self.folder(step).glob("task-*.json")):
+            record = self.task(step, int(path.stem.rpartition("-")[2]))
+            if record is not None:
+                yield record
+
+    def logs(self, step: str) -> Path:
+        return self.folder(step) / "logs"

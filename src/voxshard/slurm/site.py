@@ -1,0 +1,163 @@
+"""The facts of one cluster, from one small file: partitions and their shares, limits, containers, paths, prices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from voxshard.config import Settings, load_yaml, merged, validated
+from voxshard.errors import ConfigError
+from voxshard.experiment.schema import JobOptions
+from voxshard.runtime.apptainer import Container
+
+PACKAGED = Path(__file__).parent.parent / "sites"
+VARIABLE = "VOXSHARD_SITES"
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Partition(Settings):
+    """One partition, and the share of a node that one task gets there."""
+
+    gpus: int = Field(0, ge=0)
+    """GPUs of one task."""
+    cpus: int = Field(1, ge=1)
+    """Cores of one task."""
+    mem_gb: float | None = Field(default=None, gt=0)
+    """Memory of one task; null: what the cluster gives with the share (on many sites asking for more bills more)."""
+    max_minutes: int | None = Field(default=None, ge=1)
+    """Longest time limit."""
+    units_per_hour: float | None = Field(default=None, ge=0)
+    """What one task costs per hour, in the site's `unit`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further sbatch options, e.g. `{qos: preempt, gres: "gpu:a100:1"}`; `gres` takes the place of the GPU request."""
+
+
+class Paths(Settings):
+    """Storage."""
+
+    scratch: str | None = None
+    """Fast shared storage; `$NAME` is left to the shell."""
+    scratch_purge_days: int | None = Field(default=None, ge=1)
+    """Age at which files there are removed."""
+    local: str | None = None
+    """Storage of the node."""
+    quota_command: tuple[str, ...] = ()
+    """Command that prints the quota."""
+
+
+class Site(Settings):
+    """A cluster."""
+
+    name: str
+    scheduler: Literal["slurm", "none"] = "slurm"
+    """none: there is no SLURM; use `voxshard run`."""
+    account: str | None = None
+    """Account to bill; null: the user's default."""
+    unit: str = "units"
+    """Name of what is billed."""
+    partitions: dict[str, Partition] = Field(default_factory=dict)
+    """Name -> share."""
+    stages: dict[str, JobOptions] = Field(default_factory=dict)
+    """Stage -> partitions, time and number of tasks, unless the experiment's `jobs` says otherwise. `extract_cpu` is
+    for encoders without a framework; `networks` (as `extract`, if it has no entry) for training networks; `default` for
+    whatever has no entry."""
+    max_array_size: int | Literal["ask"] = "ask"
+    """SLURM's MaxArraySize; ask: read it from the controller."""
+    max_submitted: int | None = Field(default=None, ge=1)
+    """Most array elements a user may have in the queue."""
+    throttle: int | None = Field(default=None, ge=1)
+    """Most tasks of one array at once."""
+    signal: str = "USR2"
+    """Sent before the time limit."""
+    signal_delay_s: int = Field(180, ge=1)
+    """How long before; SLURM may be a minute early. Longer than a batch takes."""
+    requeue: bool = True
+    """Let tasks that were told to stop go back into the queue by themselves."""
+    max_requeues: int = Field(20, ge=0)
+    """Of one task, in one attempt."""
+    max_attempts: int = Field(3, ge=1)
+    """How often missing tasks of a step are submitted before a person must look."""
+    srun_cpus: bool = True
+    """Pass --cpus-per-task to srun too (SLURM 22.05 to 23.02 do not hand it on)."""
+    setup: tuple[str, ...] = ()
+    """Shell lines at the start of every job, e.g. `module load ...`."""
+    sbatch: dict[str, Any] = Field(default_factory=dict)
+    """Further sbatch options of every job."""
+    container: Container = Container()
+    paths: Paths = Paths()
+    network: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Where the internet can be reached: login, compute."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scheduler == "none":
+            return self
+        if not self.partitions:
+            raise ValueError("partitions: name at least one, or scheduler: none")
+        stages = ("prepare", "extract", "extract_cpu", "merge", "train", "networks", "evaluate", "report", "default")
+        unknown = sorted(set(self.stages) - set(stages))
+        if unknown:
+            raise ValueError(f"stages: unknown {', '.join(unknown)}; there: {', '.join(stages)}")
+        for stage in stages[:-1]:
+            self.check_partitions(self.options(stage).partitions or (), f"stages.{stage}")
+        return self
+
+    def options(self, stage: str) -> JobOptions:
+        """What jobs of a stage ask for; a stage without partitions gets the site's first."""
+        base = self.stages.get("default", JobOptions()).model_dump(exclude_none=True)
+        alike = "extract" if stage in ("extract_cpu", "networks") else stage
+        own = self.stages.get(stage) or self.stages.get(alike)
+        found = JobOptions(**{**base, **(own or JobOptions()).model_dump(exclude_none=True)})
+        if found.partitions or not self.partitions:
+            return found
+        return found.model_copy(update={"partitions": (next(iter(self.partitions)),)})
+
+    def check_partitions(self, names: tuple[str, ...], where: str) -> None:
+        """Raise ValueError unless the site has these partitions."""
+        unknown = sorted(set(names) - set(self.partitions))
+        if unknown:
+            raise ValueError(
+                f"{where}: site {self.name} has no partition {', '.join(unknown)}; there: {', '.join(self.partitions)}"
+            )
+
+
+def find(name: str) -> Path:
+    """The file of a site: a path, else `NAME.yaml` in $VOXSHARD_SITES, ./configs/sites, or the package's own.
+
+    Raises
+    ------
+    ConfigError : there is none; names those there are.
+    """
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folders = [
+        *map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))),
+        Path("configs/sites"),
+        PACKAGED,
+    ]
+    for folder in folders:
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} - {"template"})
+    raise ConfigError(
+        f"--site {name}: no {name}.yaml in {', '.join(map(str, folders))}; there: {', '.join(known)}. "
+        "For a new cluster copy template.yaml, or give a path"
+    )
+
+
+def load(name: str, overrides: dict[str, Any] | None = None) -> Site:
+    """Read and check a site.
+
+    Parameters
+    ----------
+    name : see `find`.
+    overrides : keys to replace (`--set site.KEY=...`).
+    """
+    path = find(name)
+    return validated(Site, merged(load_yaml(path), overrides or {}), where=str(path))

@@ -1,0 +1,75 @@
+"""What is wrong with an experiment is told before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from voxshard.config import parse_assignments
+from voxshard.errors import ConfigError
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.schema import load
+from voxshard.manifest import Manifest
+
+TEXT = """
+out: {out}
+prepare: {{format: folder, root: /corpus}}
+extract:
+  mfcc:
+    encoder: mfcc
+train:
+  label: digit
+  classifier: [logistic]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT.format(out=tmp_path / "exp"))
+    return path
+
+
+def test_an_encoder_given_by_its_name_alone_takes_settings_from_the_command_line(config: Path) -> None:
+    found = load(config, parse_assignments(["extract.mfcc.encoder.pooling=mean"]))
+    assert found.extract["mfcc"].encoder == {"name": "mfcc", "pooling": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.classifier=knnn", r"train.classifier.0: Input should be 'logistic', .* \(got 'knnn'\)"),
+        ("extract.mfcc.encoder.n_mfc=3", r"(?s)extract.mfcc: settings of mfcc: .*n_mfc: unknown key"),
+        ("train.runs=0", "train.runs: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_slip_in_a_section_is_named_by_its_key(config: Path, assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(config, parse_assignments([assignment]))
+
+
+def test_what_a_training_refuses_is_said_of_the_section(config: Path) -> None:
+    experiment = Experiment(load(config, parse_assignments(["train.settings.standardise=true"])))
+    with pytest.raises(ConfigError, match="standardise: unknown key"):
+        experiment.trainings()
+    experiment = Experiment(load(config, parse_assignments(["train.n_shot=[0]"])))
+    with pytest.raises(ConfigError, match="train: 1 problem"):
+        experiment.trainings()
+
+
+def test_a_label_that_the_manifest_lacks_is_refused_before_anything_is_extracted(config: Path) -> None:
+    rows = [{"utterance_id": "a", "path": "a.wav", "digit": "1"}]
+    for assignments, missing in (
+        ([], None),
+        (["train.label=digt"], "train.label: digt"),
+        (["train.folds=fald"], "fald"),
+    ):
+        experiment = Experiment(load(config, parse_assignments(assignments)))
+        experiment.path.mkdir(exist_ok=True)
+        Manifest.from_rows(rows, root="/corpus", corpus="folder").write(experiment.manifest)
+        if missing is None:
+            experiment.refuse_unknown_columns()
+            continue
+        with pytest.raises(ConfigError, match=f"{missing}: not in .*manifest.parquet; its columns: utterance_id"):
+            experiment.refuse_unknown_columns()
