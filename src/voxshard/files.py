@@ -113,18 +113,25 @@ def publish(target: Path, *, first_wins: bool = False) -> Iterator[IO[bytes]]:
 def put_in_place(temporary: Path, target: Path, *, first_wins: bool = False) -> None:
     """Publish a finished, fsynced temporary file as `target`, durably."""
     if first_wins:
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            pass
-        except OSError as exc:
-            if exc.errno not in _NO_LINKS:
-                raise
-            if not target.exists():
-                os.replace(temporary, target)
+        link(temporary, target)
     else:
         os.replace(temporary, target)
     fsync_folder(target.parent)
+
+
+def link(temporary: Path, target: Path) -> bool:
+    """Give a finished temporary file its name unless that is taken; return whether this process was the first."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        os.replace(temporary, target)
+    return True
 
 
 def fsync_folder(folder: Path) -> None:

@@ -121,19 +121,22 @@ def _length_class(audio_s: float) -> int:
 
 
 def _take(path: Path) -> bool:
-    """Write a lease, unless a living owner holds it; of two that try at the same moment one gets it."""
+    """Write a lease, unless a living owner holds it; of two that try at the same moment one gets it.
+
+    The lease appears with its content: an empty one, left by a task that was killed while it wrote, would block the
+    shard until it is stale.
+    """
     owner = json.dumps({"host": files.host_name(), "boot": files.boot_id(), "pid": os.getpid()})
-    if path.exists() and not _is_held(path):
+    if path.exists():
+        if _is_held(path):
+            return False
         path.unlink(missing_ok=True)
+    temporary = files.temporary_beside(path)
     try:
-        with open(path, "x") as stream:
-            stream.write(owner)
-    except FileExistsError:
-        return False
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-    return True
+        temporary.write_text(owner)
+        return files.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_held(path: Path) -> bool:
@@ -147,7 +150,7 @@ def _is_held(path: Path) -> bool:
         if files.is_dead(owner["host"], owner["boot"], owner["pid"]):
             return False
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # being written this moment, or its writer died over it: its age tells
+        pass  # another host's boot, or damaged: its age tells
     return age_s < STALE_AFTER_S
 
 
