@@ -38,7 +38,7 @@ class SleepingEncoder(Encoder):
 
     def __init__(self, name: str, settings: EncoderSettings, known_hashes: KnownHashes) -> None:
         self.info = describe(
-            name=name, settings=settings, numerics=1, libraries=["numpy"], sample_rate=RATE, dim=1,
+            name=name, settings=settings, code_version=1, libraries=["numpy"], sample_rate=RATE, dim=1,
             granularity="utterance", batch_policy="single", min_samples=1,
         )  # fmt: skip
 

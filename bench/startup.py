@@ -22,7 +22,7 @@ import soundfile
 
 from voxshard.manifest import Manifest
 from voxshard.runtime import runtime
-from voxshard.runtime.binds import Need
+from voxshard.runtime.binds import RequiredPath
 from voxshard.slurm.task_count import START_SHARE
 
 
@@ -57,10 +57,10 @@ def task(name: str, folder: Path, out: Path, given: argparse.Namespace) -> float
     """Seconds of one task."""
     words = ["extract", str(folder / "manifest.parquet"), "--encoder", given.encoder, "--out", str(out)]
     words += ["--device", "cpu", "--workers", "1"]
-    needs = [Need(folder, "the benchmark")]
+    needs = [RequiredPath(folder, "the benchmark")]
     if given.weights:
         words += ["--set", f"weights={given.weights.absolute()}"]
-        needs.append(Need(given.weights.absolute(), "weights"))
+        needs.append(RequiredPath(given.weights.absolute(), "weights"))
     found = runtime.command(name, words, needs=needs, kept=folder / "kept")
     since = time.perf_counter()
     subprocess.run(found.words, env={**os.environ, **found.environment}, check=True, capture_output=True)

@@ -24,7 +24,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from voxshard.learning._torch.data import Recordings, TrainingOrder, loader
+from voxshard.learning._torch.data import Recordings, ResumableBatchSampler, loader
 from voxshard.learning._torch.losses import NetworkLoss
 from voxshard.learning.network_config import ClipPolicy
 from voxshard.manifest import Manifest
@@ -103,7 +103,7 @@ def main() -> None:
         manifest = Manifest.from_rows(rows, root=folder, corpus="table")
         targets = np.eye(CLASSES, dtype=np.float32)[np.arange(options.recordings) % CLASSES]
         recordings = Recordings.of(manifest, targets, step.network.backbone, clip=ClipPolicy.model_validate({}), seed=0)
-        order = TrainingOrder(np.arange(options.recordings), options.batch, 0)
+        order = ResumableBatchSampler(np.arange(options.recordings), options.batch, 0)
         prepared = [
             (batch.features, batch.lengths_B, batch.targets_BC) for batch in loader(recordings, order, "padded", 0)
         ]

@@ -56,7 +56,7 @@ def boot_id() -> str:
         return "00000000"
 
 
-def temporary_beside(target: Path) -> Path:
+def temp_path_for(target: Path) -> Path:
     """A name in the target's folder that no other attempt uses, and that names its owner."""
     return target.with_name(f"{target.name}.{host_name()}.{boot_id()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
 
@@ -98,19 +98,19 @@ def publish(target: Path, *, first_wins: bool = False) -> Iterator[IO[bytes]]:
     ------
     StorageFullError : disk or quota is full; nothing is published, nothing is left behind.
     """
-    temporary = temporary_beside(target)
+    temporary = temp_path_for(target)
     with storage_errors(target):
         try:
             with open(temporary, "xb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            put_in_place(temporary, target, first_wins=first_wins)
+            commit(temporary, target, first_wins=first_wins)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def put_in_place(temporary: Path, target: Path, *, first_wins: bool = False) -> None:
+def commit(temporary: Path, target: Path, *, first_wins: bool = False) -> None:
     """Publish a finished, fsynced temporary file as `target`, durably."""
     if first_wins:
         link(temporary, target)

@@ -70,5 +70,5 @@ def test_what_the_system_refuses_is_one_line_about_the_file_that_was_asked_for(
 
 def test_a_temporary_file_goes_by_the_name_it_was_to_get(tmp_path: Path) -> None:
     target = tmp_path / "m.parquet"
-    assert files.without_temporary(str(files.temporary_beside(target))) == str(target)
+    assert files.without_temporary(str(files.temp_path_for(target))) == str(target)
     assert files.without_temporary("other.tmp") == "other.tmp"

@@ -58,12 +58,12 @@ def test_lines_that_match_nothing_are_counted_and_named(table: pa.Table, tmp_pat
 
 def test_in_a_part_of_a_corpus_lines_of_the_rest_are_only_counted(table: pa.Table, tmp_path: Path) -> None:
     file = write_text(tmp_path / "l.txt", ["p1/0_ann_7.wav", "p9/other.wav"])
-    found, notes = apply_split_lists(table, [("train", str(file))], whole=False)
+    found, notes = apply_split_lists(table, [("train", str(file))], require_all=False)
     assert splits(found) == ["train", None, None]
     assert notes == [f"--split train={file}: 1 of 2 entries are not in what was chosen of the corpus"]
     write_text(file, ["p9/other.wav"])
     with pytest.raises(ManifestError, match="1 of 1 entries match no utterance"):
-        apply_split_lists(table, [("train", str(file))], whole=False)
+        apply_split_lists(table, [("train", str(file))], require_all=False)
 
 
 def test_a_file_name_that_two_recordings_share_names_neither(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.trees import Notes, column, prepare, rows, write_audio, write_text
-from voxshard.corpora.registry import adapter
+from voxshard.corpora.formats import adapter
 from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError
 
 

@@ -45,7 +45,7 @@ def only(findings: object, name: str) -> Finding:
 
 def test_without_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setattr(queue, "is_available", lambda: False)
     found = only(doctor.check_site(facts()), "submitit")
     assert (found.verdict, found.mend) == ("FAIL", "pip install 'voxshard[slurm]'")
 
@@ -60,20 +60,20 @@ def test_a_controller_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(name: str) -> str:
         raise SchedulerError("scontrol: Unable to contact slurm controller (connect failure)")
 
-    monkeypatch.setattr(queue, "is_there", lambda: True)
+    monkeypatch.setattr(queue, "is_available", lambda: True)
     monkeypatch.setattr(queue, "setting", refuse)
     found = only(doctor.check_site(facts()), "slurm")
     assert (found.verdict, found.mend) == ("FAIL", "is the controller up? `scontrol ping`")
 
 
 def test_a_bind_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setattr(queue, "is_available", lambda: False)
     found = only(doctor.check_site(facts(container={"binds": ["/tmp", "/nowhere"]})), "bind /nowhere")
     assert (found.verdict, found.what) == ("FAIL", "does not exist: a container that binds it does not start")
 
 
 def test_a_site_without_a_container_program_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setattr(queue, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = only(doctor.check_site(facts()), "images")
     assert (found.verdict, found.mend) == ("WARN", "needed by stages with runtime image:PATH only")
@@ -85,13 +85,13 @@ def test_a_site_without_a_container_program_is_a_warning(monkeypatch: pytest.Mon
 
 
 def test_a_quota_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setattr(queue, "is_available", lambda: False)
     found = only(doctor.check_site(facts(paths={"quota_command": ["no-such-quota"]})), "quota")
     assert (found.verdict, found.what) == ("FAIL", "no no-such-quota here")
 
 
 def test_a_quota_command_that_fails_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setattr(queue, "is_available", lambda: False)
     assert only(doctor.check_site(facts(paths={"quota_command": ["false"]})), "quota").verdict == "WARN"
 
 
@@ -101,7 +101,7 @@ def test_a_site_without_slurm_is_told_to_run_here() -> None:
 
 
 def test_no_network_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "is_there", lambda: False)
+    monkeypatch.setattr(queue, "is_available", lambda: False)
     assert only(doctor.check_site(facts()), "network").verdict == "WARN"
 
 

@@ -69,7 +69,7 @@ def test_a_label_that_the_manifest_lacks_is_refused_before_anything_is_extracted
         experiment.path.mkdir(exist_ok=True)
         Manifest.from_rows(rows, root="/corpus", corpus="folder").write(experiment.manifest)
         if missing is None:
-            experiment.refuse_unknown_columns()
+            experiment.check_columns()
             continue
         with pytest.raises(ConfigError, match=f"{missing}: not in .*manifest.parquet; its columns: utterance_id"):
-            experiment.refuse_unknown_columns()
+            experiment.check_columns()

@@ -44,7 +44,7 @@ def test_every_network_with_every_seed_is_a_run_with_settings_of_its_own(tmp_pat
 
 def test_networks_alone_are_an_experiment_and_need_no_features(tmp_path: Path) -> None:
     steps = steps_of(experiment(tmp_path), {})
-    assert {name: step.after for name, step in steps.items()} == {
+    assert {name: step.depends_on for name, step in steps.items()} == {
         "prepare": (),
         "networks-digits": ("prepare",),
         "report": ("networks-digits",),
@@ -61,7 +61,9 @@ def test_networks_come_after_what_they_are_trained_on_and_are_evaluated_with_the
         evaluate={"group_by": ["speaker"]},
     )
     steps = steps_of(found, {"logmel": 1})
-    assert {name: step.after for name, step in steps.items() if step.stage in ("networks", "evaluate", "report")} == {
+    assert {
+        name: step.depends_on for name, step in steps.items() if step.stage in ("networks", "evaluate", "report")
+    } == {
         "networks-digits": ("prepare",),
         "networks-stored": ("merge-logmel",),
         "evaluate": ("train", "networks-digits", "networks-stored"),

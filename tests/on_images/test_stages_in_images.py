@@ -80,7 +80,7 @@ def outside(
     return folder / "exp"
 
 
-def refuse_difference(found: Path, wanted: Path, images: Images) -> None:
+def check_equal(found: Path, wanted: Path, images: Images) -> None:
     """An experiment made in the images has the numbers of one made outside, and says where it was made."""
     for name in ENCODERS:
         inside = open_features(found / "features" / name)
@@ -115,7 +115,7 @@ def test_an_experiment_in_both_images_has_the_numbers_of_the_environments(
     cluster.wait_until_empty()
     assert (run.path / "report.html").exists(), [run.logs(step) for step in run.statuses()]
     assert not any(Manifest.read(run.path / "manifest.parquet").table["problem"].to_pylist())
-    refuse_difference(run.path, outside, images)
+    check_equal(run.path, outside, images)
 
 
 def test_read_only_and_contained_as_an_ordinary_user_it_has_the_same_numbers(
@@ -134,7 +134,7 @@ def test_read_only_and_contained_as_an_ordinary_user_it_has_the_same_numbers(
     command = [*become, sys.executable, "-m", "voxshard", "run", "config.yaml", *contained]
     images.run(*command, cwd=open_folder, **environment)
     assert (open_folder / "exp" / "report.html").stat().st_uid == 65534
-    refuse_difference(open_folder / "exp", outside, images)
+    check_equal(open_folder / "exp", outside, images)
 
 
 def test_the_plain_scripts_run_in_an_image_submitted_from_any_folder(

@@ -71,7 +71,7 @@ def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return Run.read(folder / "run")
 
 
-def refuse_difference(found: Run, expected: Run) -> None:
+def check_equal(found: Run, expected: Run) -> None:
     """The same loss in every epoch, the same scores and metrics."""
     for name in ("train_loss", "learning_rate"):
         one, other = (run.tables()["training"][name].to_numpy() for run in (found, expected))
@@ -111,7 +111,7 @@ def test_trainings_told_to_stop_go_back_into_the_queue_and_lose_nothing(
         log = run.logs(f"networks-{name}")
         assert log.count(f"going on with the training in {path}.training") == 1, log
         assert run.attempts(f"networks-{name}") == 1, "requeued, not submitted again"
-        refuse_difference(Run.read(path), undisturbed)
+        check_equal(Run.read(path), undisturbed)
     assert "was told to stop and goes back into the queue" in run.logs("networks-told")
     tasks = {name: step["tasks"] for name, step in run.statuses().items()}
     assert tasks == {name: {"done": 1} for name in ("prepare", "networks-told", "networks-requeued", "report")}
@@ -140,4 +140,4 @@ def test_the_script_for_ecapa_as_a_user_types_it_is_stopped_and_goes_on(
     cluster.wait_until_empty()
     assert log.read_text().count("stopped by a signal") == 1, log.read_text()
     assert log.read_text().count(f"going on with the training in {run}.training") == 1, log.read_text()
-    refuse_difference(Run.read(run), undisturbed)
+    check_equal(Run.read(run), undisturbed)

@@ -24,7 +24,7 @@ from voxshard.manifest import Manifest
 from voxshard.runtime import apptainer as launcher
 from voxshard.runtime import binds, images, runtime
 from voxshard.runtime.apptainer import Container
-from voxshard.runtime.binds import Need
+from voxshard.runtime.binds import RequiredPath
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def image(tmp_path: Path) -> Path:
     return write_image(tmp_path / "voxshard.sif")
 
 
-def words_of(image: Path, needs: Sequence[Need] = (), **site: object) -> list[str]:
+def words_of(image: Path, needs: Sequence[RequiredPath] = (), **site: object) -> list[str]:
     return runtime.command(f"image:{image}", ["merge", "x"], needs=needs, site=Container(**site)).words  # type: ignore[arg-type]
 
 
@@ -87,20 +87,29 @@ def test_a_linked_folder_is_shown_by_both_names_and_none_twice(apptainer: StandI
     (tmp_path / "projects").mkdir()
     link = tmp_path / "projects" / "ours"
     link.symlink_to(real)
-    needs = [Need(link / "exp", "out"), Need(real / "exp", "out"), Need(link, "prepare.root"), Need(link, "again")]
+    needs = [
+        RequiredPath(link / "exp", "out"),
+        RequiredPath(real / "exp", "out"),
+        RequiredPath(link, "prepare.root"),
+        RequiredPath(link, "again"),
+    ]
     assert sorted(shown(words_of(image, needs))) == sorted(map(str, (tmp_path / "cwd", real, link)))
 
 
 def test_what_a_folder_shows_is_not_bound_again(apptainer: StandIn, image: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "below").mkdir(parents=True)
-    needs = [Need(tmp_path / "data" / "below", "a"), Need(tmp_path / "data", "b"), Need(tmp_path / "data", "c")]
+    needs = [
+        RequiredPath(tmp_path / "data" / "below", "a"),
+        RequiredPath(tmp_path / "data", "b"),
+        RequiredPath(tmp_path / "data", "c"),
+    ]
     assert shown(words_of(image, needs, binds=[str(tmp_path)])) == [str(tmp_path)]
 
 
 @pytest.mark.parametrize("place", ["/", "/usr", "/opt"])
 def test_what_would_hide_the_image_is_refused(apptainer: StandIn, image: Path, place: str) -> None:
     with pytest.raises(EnvironmentProblemError) as caught:
-        words_of(image, [Need(Path(place), "prepare.root")])
+        words_of(image, [RequiredPath(Path(place), "prepare.root")])
     assert str(caught.value) == (
         f"{place} (prepare.root): to bind it would hide the image's own files; name a folder below it"
     )
@@ -118,7 +127,7 @@ def test_a_missing_bind_is_named(apptainer: StandIn, image: Path) -> None:
 def test_odd_names_are_bound_too(apptainer: StandIn, image: Path, tmp_path: Path) -> None:
     odd = tmp_path / 'a, b:"c"'
     odd.mkdir()
-    words = words_of(image, [Need(odd, "out")])
+    words = words_of(image, [RequiredPath(odd, "out")])
     assert words[words.index("--mount") + 1] == (
         f'type=bind,"source={tmp_path}/a, b:""c""","destination={tmp_path}/a, b:""c"""'
     )
@@ -319,7 +328,7 @@ def test_recordings_that_nothing_shows_are_named_before_anything_starts(tmp_path
         f"{tmp_path}/corpus/flac_T/a.wav lies in {tmp_path}/store, which the image is not shown; "
         "--set site.container.binds=[FOLDER], or write it into the site's file"
     )
-    shown = [Need(tmp_path / "store", "container.binds")]
+    shown = [RequiredPath(tmp_path / "store", "container.binds")]
     assert binds.folders(binds.audio(manifest, shown)) == [tmp_path / "corpus"]
 
 

@@ -14,26 +14,26 @@ from support.earlier_runs import cluster, prepared
 from voxshard import files
 from voxshard.errors import IncompleteError
 from voxshard.extraction.claims import STALE_AFTER_S
-from voxshard.slurm.array_task import Element
+from voxshard.slurm.array_task import ArrayTask
 from voxshard.slurm.record import Record, TaskRecord
 from voxshard.stages import extract
 from voxshard.store.layout import FeatureDir
 
 NUM_TASKS = 8
-RunElement = Callable[[str, int], str]
+RunTask = Callable[[str, int], str]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunElement:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunTask:
     """Run one element of an experiment of three shards; its stage starts, or else what its record says."""
     started: list[object] = []
 
-    def child(self: Element, words: object, environment: object) -> int:
+    def child(self: ArrayTask, words: object, environment: object) -> int:
         started.append(words)
         return 0
 
-    monkeypatch.setattr(Element, "_child", child)
-    monkeypatch.setattr(Element, "_asked", lambda self: {})
+    monkeypatch.setattr(ArrayTask, "_child", child)
+    monkeypatch.setattr(ArrayTask, "_asked", lambda self: {})
     monkeypatch.setenv("PATH", str(scheduler_stand_in.put_into(tmp_path / "bin")), prepend=":")
     own = cluster(tmp_path, "exp", "mfcc", NUM_TASKS)
     prepared(own.experiment, [100.0] * 3)
@@ -46,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunElement:
     def element(step: str, task: int) -> str:
         started.clear()
         own.record.folder(step).mkdir(exist_ok=True)
-        assert Element(own.experiment.path, step, 1, task, f"7_{task}", 0, threading.Event()).run() == 0
+        assert ArrayTask(own.experiment.path, step, 1, task, f"7_{task}", 0, threading.Event()).run() == 0
         record = own.record.task(step, task)
         assert record is not None
         return "started" if started else str(record.message)
@@ -59,14 +59,14 @@ def folder(tmp_path: Path) -> FeatureDir:
     return FeatureDir(tmp_path / "exp/features/one")
 
 
-def test_elements_beyond_the_number_of_shards_end_without_starting_anything(run: RunElement) -> None:
+def test_elements_beyond_the_number_of_shards_end_without_starting_anything(run: RunTask) -> None:
     assert [run("extract-one", task) for task in range(NUM_TASKS)] == ["started"] * 3 + [
         "other tasks are at the rest"
     ] * 5
 
 
 def test_an_element_whose_own_shards_are_there_starts_only_if_nobody_is_at_those_of_the_others(
-    run: RunElement, folder: FeatureDir
+    run: RunTask, folder: FeatureDir
 ) -> None:
     folder.shard(0, 3).touch()
     assert run("extract-one", 0) == "started"
@@ -85,7 +85,7 @@ def test_an_element_whose_own_shards_are_there_starts_only_if_nobody_is_at_those
 
 
 def test_what_failed_for_good_stops_the_chain_only_while_it_is_missing(
-    run: RunElement, folder: FeatureDir, tmp_path: Path
+    run: RunTask, folder: FeatureDir, tmp_path: Path
 ) -> None:
     pytest.importorskip("submitit", reason="jobs are written with submitit: pip install 'voxshard[slurm]'")
     record = Record(tmp_path / "exp")
@@ -106,7 +106,7 @@ def test_what_failed_for_good_stops_the_chain_only_while_it_is_missing(
     assert run("merge-one", 0) == "started"
 
 
-def test_shards_that_were_merged_and_deleted_are_not_missing(run: RunElement, folder: FeatureDir) -> None:
+def test_shards_that_were_merged_and_deleted_are_not_missing(run: RunTask, folder: FeatureDir) -> None:
     assert run("extract-one", 0) == "started"
     files.publish_json(
         folder.summary, {"format_version": 1, "merge_id": "m", "stale": False, "shards": {"deleted": True}}

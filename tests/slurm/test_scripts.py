@@ -96,7 +96,7 @@ def test_another_try_of_what_failed_is_a_step_before_merge_that_asks_for_what_th
     request.parent.mkdir(parents=True)
     request.touch()
     steps = steps_of(cluster.experiment, {"one": 6})
-    assert steps["merge-one"].after == ("extract-one", "repair-one")
+    assert steps["merge-one"].depends_on == ("extract-one", "repair-one")
     repair = steps["repair-one"]
     assert cluster.options(repair) == cluster.options(steps["extract-one"])
     (command,) = repair.commands(0)

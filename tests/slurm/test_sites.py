@@ -84,7 +84,7 @@ def test_a_config_that_names_an_unknown_step_is_refused(tmp_path: Path) -> None:
 
 def test_steps_come_after_those_they_need(tmp_path: Path) -> None:
     steps = steps_of(experiment(tmp_path, evaluate={"group_by": ["codec"]}), {"mfcc": 2, "wav2vec2": 2})
-    assert {name: step.after for name, step in steps.items()} == {
+    assert {name: step.depends_on for name, step in steps.items()} == {
         "prepare": (),
         "extract-mfcc": ("prepare",),
         "merge-mfcc": ("extract-mfcc",),

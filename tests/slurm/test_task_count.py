@@ -142,7 +142,7 @@ def test_what_submit_chooses_holds_for_every_process_and_every_later_attempt(cli
     prepared(experiment, [3 * HALF_HOUR / 100] * 100)
     line = "extract-one: 5 tasks of about 18.3 min, not the site's 8"
     assert line in cli.submit("--dry-run")
-    assert not Record(cli.experiment).is_there
+    assert not Record(cli.experiment).exists
     told = cli.submit()
     assert line in told
     assert "extract-one: 5 tasks, job" in told

@@ -268,9 +268,7 @@ def test_a_shard_names_the_image_it_was_made_in(
 
 def test_what_a_process_in_another_pid_namespace_writes_is_left_alone(tmp_path: Path) -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
-    script = (
-        "from voxshard import files; import sys, pathlib; files.temporary_beside(pathlib.Path(sys.argv[1])).touch()"
-    )
+    script = "from voxshard import files; import sys, pathlib; files.temp_path_for(pathlib.Path(sys.argv[1])).touch()"
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
     done = subprocess.run([*unshare, script, str(tmp_path / "x")], env=environment, capture_output=True, check=False)
     if done.returncode:

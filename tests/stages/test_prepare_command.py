@@ -6,7 +6,7 @@ import pytest
 
 from support.trees import rows, write_audio, write_text
 from voxshard.cli import main
-from voxshard.corpora.registry import FORMATS
+from voxshard.corpora.formats import FORMATS
 from voxshard.manifest import Manifest
 
 

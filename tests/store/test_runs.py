@@ -156,7 +156,7 @@ def test_a_name_becomes_a_safe_part_of_a_file_name() -> None:
 
 
 def test_sweeping_removes_folders_too(tmp_path: Path) -> None:
-    folder = files.temporary_beside(tmp_path / "run")
+    folder = files.temp_path_for(tmp_path / "run")
     (folder / "model").mkdir(parents=True)
     assert files.sweep_temporaries(tmp_path) == []
     assert files.sweep_temporaries(tmp_path, everything=True) == [folder]

@@ -82,7 +82,7 @@ class ToyEncoder(Encoder):
         self.info = describe(
             name=name,
             settings=settings.model_copy(update={"log": None, "prepare_s": 0.0}),
-            numerics=settings.numerics,
+            code_version=settings.numerics,
             libraries=["numpy"],
             sample_rate=16000,
             dim=2,

@@ -59,7 +59,7 @@ def uninterrupted(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def refuse_difference(found: Run, expected: Run) -> None:
+def check_equal(found: Run, expected: Run) -> None:
     """The same losses epoch by epoch and the same weights: nothing was left out, nothing done twice."""
     for name in ("train_loss", "learning_rate"):
         one, other = (run.tables()["training"][name].to_numpy() for run in (found, expected))
@@ -98,7 +98,7 @@ def test_a_training_that_was_asked_to_stop_goes_on_as_if_nothing_had_happened(
     assert not config.out.exists()
     run = train.run(config, Task())
     assert run is not None
-    refuse_difference(run, uninterrupted)
+    check_equal(run, uninterrupted)
     assert not config.out.with_name("run.training").exists()
 
 
@@ -112,7 +112,7 @@ def test_accumulated_gradients_are_not_torn_apart_by_a_stop(tones: Path, tmp_pat
     run = train.run(config, Task())
     assert run is not None
     assert whole is not None
-    refuse_difference(run, whole)
+    check_equal(run, whole)
 
 
 def test_another_config_starts_anew(tones: Path, tmp_path: Path, uninterrupted: Run) -> None:
@@ -121,7 +121,7 @@ def test_another_config_starts_anew(tones: Path, tmp_path: Path, uninterrupted: 
         train.run(config_of(tones, tmp_path / "run", seed=7), Task(stop=stop, progress=StopAfter(stop, 4)))
     run = train.run(config_of(tones, tmp_path / "run"), Task())
     assert run is not None
-    refuse_difference(run, uninterrupted)
+    check_equal(run, uninterrupted)
 
 
 def test_other_labels_in_the_labels_file_start_anew(tones: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_killed_or_signalled_training_ends_like_an_uninterrupted_one(
     assert state.exists()
     assert not config.out.exists()
     assert subprocess.run(arguments, capture_output=True, timeout=250, check=False, env=one_thread()).returncode == 0
-    refuse_difference(Run.read(config.out), uninterrupted_long)
+    check_equal(Run.read(config.out), uninterrupted_long)
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def both(tones: Path, stored: Path, folder: Path, **changes: Any) -> tuple[Run, 
     return trained(recordings), trained(frames.model_copy(update={"manifest": None, "features": stored}))
 
 
-def refuse_difference(one: Run, other: Run) -> None:
+def check_equal(one: Run, other: Run) -> None:
     """Trials of both in the order of the corpus, scores the same to float32."""
     first, second = (run.trials().sort_by("utterance_id") for run in (one, other))
     assert first["utterance_id"].to_pylist() == second["utterance_id"].to_pylist()
@@ -70,7 +70,7 @@ def test_a_training_from_stored_frames_ends_as_one_from_audio(
     curves = [run.tables()["training"]["train_loss"].to_numpy() for run in (recordings, frames)]
     assert curves[0][-1] < curves[0][0]
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
-    refuse_difference(recordings, frames)
+    check_equal(recordings, frames)
     first, second = (Checkpoint.read(run.path).about.network.settings for run in (recordings, frames))
     assert first == second
 
@@ -81,7 +81,7 @@ def test_few_shot_trainings_and_prototypes_take_stored_frames_too(tones: Path, s
     for row, other in zip(*(run.tables()["n-shot"].to_pylist() for run in (recordings, frames)), strict=True):
         assert (row["shots"], row["run"]) == (other["shots"], other["run"])
         assert row["accuracy"] == pytest.approx(other["accuracy"])
-    refuse_difference(recordings, frames)
+    check_equal(recordings, frames)
 
 
 def test_what_was_trained_on_frames_scores_recordings_and_the_other_way_round(

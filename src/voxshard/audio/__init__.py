@@ -7,10 +7,10 @@ with the storage is an `OSError`, never mistaken for a bad recording.
 
 from voxshard.audio.clip import ClipPolicy, first_of_crop, fit
 from voxshard.audio.reading import AudioHeader, probe, read, read_clip
-from voxshard.audio.retry import RETRY_DELAYS_S, read_patiently
+from voxshard.audio.retry import RETRY_DELAYS_S, read_with_retries
 from voxshard.audio.sources import is_url, resolve
 
 __all__ = [
     "RETRY_DELAYS_S", "AudioHeader", "ClipPolicy", "first_of_crop", "fit", "is_url", "probe", "read", "read_clip",
-    "read_patiently", "resolve",
+    "read_with_retries", "resolve",
 ]  # fmt: skip

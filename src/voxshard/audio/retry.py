@@ -21,7 +21,7 @@ RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _TRIES_IF_GONE = 2  # a file missing beside others is looked for again only so often: caches of network storage
 
 
-def read_patiently(
+def read_with_retries(
     path: AudioPath,
     *,
     sample_rate: int,
@@ -52,7 +52,7 @@ def read_patiently(
             if problem is not None:  # known to be unreadable since prepare, and it still is
                 kind = MissingRecordingError if isinstance(exc, FileNotFoundError) else UnreadableAudioError
                 raise kind(f"{exc.strerror or exc}; prepare found: {problem}") from exc
-            gone = isinstance(exc, FileNotFoundError) and _folder_is_there(path)
+            gone = isinstance(exc, FileNotFoundError) and _folder_exists(path)
             if gone and attempt >= min(_TRIES_IF_GONE, len(retry_delays_s)):
                 raise MissingRecordingError("the file is gone, its folder is there") from exc
             if attempt >= len(retry_delays_s):
@@ -61,7 +61,7 @@ def read_patiently(
     raise AssertionError("unreachable")
 
 
-def _folder_is_there(path: AudioPath) -> bool:
+def _folder_exists(path: AudioPath) -> bool:
     """Whether a file's real folder exists and holds something: then the storage works and the file alone is missing."""
     try:
         return any(Path(os.fsdecode(path)).resolve().parent.iterdir())

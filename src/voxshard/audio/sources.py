@@ -103,7 +103,7 @@ def opened(path: AudioPath) -> Iterator[Source]:
     """
     if is_url(path):
         source = Source(_fetch(os.fspath(path)))  # type: ignore[arg-type]
-        _refuse_empty(source)
+        _check_not_empty(source)
         yield source
         return
     # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
@@ -114,13 +114,13 @@ def opened(path: AudioPath) -> Iterator[Source]:
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise UnreadableAudioError(f"not a file but {kind}")
         source = FileSource(descriptor, status.st_size)
-        _refuse_empty(source)
+        _check_not_empty(source)
         yield source
     finally:
         os.close(descriptor)
 
 
-def _refuse_empty(source: Source) -> None:
+def _check_not_empty(source: Source) -> None:
     if source.num_bytes == 0:
         raise EmptyAudioError("the file is empty (0 bytes)")
 

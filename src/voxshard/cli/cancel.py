@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, say
+from voxshard.cli.options import EXISTING, echo_info
 from voxshard.slurm import submit
 
 
@@ -20,8 +20,8 @@ def command(path: Path) -> None:
     """
     live = submit.cancel(path)
     if not live:
-        say(f"{path}: nothing of it is in the queue")
+        echo_info(f"{path}: nothing of it is in the queue")
         return
     running = sum(item.state == "RUNNING" for item in live)
-    say(f"{path}: {running} running and {len(live) - running} queued tasks are cancelled; "
+    echo_info(f"{path}: {running} running and {len(live) - running} queued tasks are cancelled; "
         f"to go on: voxshard retry {path}")  # fmt: skip

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxshard.cli.options import EXISTING, say
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, echo_info
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.signals import stop_on_signals
@@ -35,7 +35,7 @@ def command(trained: Path, on: tuple[Path, ...], split: str | None, group_by: tu
     values = {"run": trained, "on": on, "split": split, "group_by": group_by}
     config = validated(EvaluateConfig, values, where="evaluate")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         found = run(config, Task(stop=stop, progress=progress))
     for line in results_table(found.metrics):
         click.echo(line)
@@ -44,7 +44,7 @@ def command(trained: Path, on: tuple[Path, ...], split: str | None, group_by: tu
             click.echo(f"\n{name}")
             for line in _breakdown(table):
                 click.echo(line)
-    say(f"{trained}: scores and metrics are up to date; next: voxshard report {trained} --out report.html")
+    echo_info(f"{trained}: scores and metrics are up to date; next: voxshard report {trained} --out report.html")
 
 
 def results_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, say
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, PATH, echo_info
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
 from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
@@ -29,6 +29,6 @@ def command(features: Path, **options: Any) -> None:
     """
     config = validated(ExportConfig, {"features": features, **options}, where="export")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         written = export(config, progress, Task(stop=stop).check)
-    say("\n".join(str(path) for path in written))
+    echo_info("\n".join(str(path) for path in written))

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, say, set_option
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, PATH, echo_info, set_option
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.signals import stop_on_signals
@@ -57,26 +57,26 @@ def command(
     values = {"manifest": manifest, "encoder": encoder, "settings": settings, **given}
     config = validated(ExtractConfig, values, where="extract")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         result = run(config, Task(index, count, stop, progress), plan_only=plan_only)
-    tell(result, plan_only=plan_only)
+    print_summary(result, plan_only=plan_only)
 
 
-def tell(result: ExtractResult, *, plan_only: bool = False) -> None:
+def print_summary(result: ExtractResult, *, plan_only: bool = False) -> None:
     """Say how an extraction ended and what comes next."""
     done = result.num_selected - len(result.missing)
     folder = result.folder.path
     if plan_only:
-        say(f"{folder}: {result.identity.num_utterances:,} utterances in {result.identity.num_shards:,} shards, "
+        echo_info(f"{folder}: {result.identity.num_utterances:,} utterances in {result.identity.num_shards:,} shards, "
             f"{done:,} of them done; fingerprint {result.identity.fingerprint[:12]}")  # fmt: skip
         return
     if result.advice:
-        say(result.advice)
+        echo_info(result.advice)
     if result.num_failed:
-        say(f"{result.num_failed:,} recordings failed; `voxshard merge` lists them in failures.csv")
+        echo_info(f"{result.num_failed:,} recordings failed; `voxshard merge` lists them in failures.csv")
     if result.missing:
-        say(f"{done:,} of {result.num_selected:,} shards are done; other tasks are at the rest")
+        echo_info(f"{done:,} of {result.num_selected:,} shards are done; other tasks are at the rest")
     elif result.folder.features.exists() and result.folder.summary.exists() and not is_stale(folder):
-        say(f"all {result.num_selected:,} shards are done, and merged")
+        echo_info(f"all {result.num_selected:,} shards are done, and merged")
     else:
-        say(f"all {result.num_selected:,} shards are done; next: voxshard merge {folder}")
+        echo_info(f"all {result.num_selected:,} shards are done; next: voxshard merge {folder}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.merge import tell
+from voxshard.cli.merge import print_summary
 from voxshard.cli.options import PATH
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
 from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
@@ -27,6 +27,6 @@ def command(inputs: tuple[str, ...], out: Path) -> None:
     """
     config = validated(IngestConfig, {"inputs": inputs, "out": out}, where="ingest")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         summary = ingest(config, progress, Task(stop=stop).check)
-    tell(out, summary)
+    print_summary(out, summary)

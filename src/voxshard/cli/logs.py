@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, say
+from voxshard.cli.options import EXISTING, echo_info
 from voxshard.slurm.record import Record
 from voxshard.slurm.submit import Cluster
 
@@ -44,7 +44,7 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
                 click.echo(f"[{ended_badly[log.stem].state}: {ended_badly[log.stem].message}]")
             shown += 1
     if not shown:
-        say(f"{path}: no {'failed tasks' if failed else 'logs'}{f' of {only}' if only else ''}")
+        echo_info(f"{path}: no {'failed tasks' if failed else 'logs'}{f' of {only}' if only else ''}")
 
 
 def _by_number(log: Path) -> list[int]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, say
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, echo_info
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
 from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
@@ -33,16 +33,16 @@ def command(features: Path, **options: Any) -> None:
     """
     config = validated(MergeConfig, {"features": features, **options}, where="merge")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         summary = run(config, Task(stop=stop, progress=progress))
-    tell(features, summary)
+    print_summary(features, summary)
 
 
-def tell(folder: Path, summary: dict[str, Any]) -> None:
+def print_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Say what was merged."""
     counts = summary["utterances"]
     parts = [f"{counts['ok']:,} utterances", f"{counts['failed']:,} failures"]
     parts += [f"{counts[state]:,} {state}" for state in ("pending", "missing") if counts[state]]
-    say(f"{folder}: {', '.join(parts)}; {summary['audio_hours']:.2f} h of audio, {summary['mode']}")
+    echo_info(f"{folder}: {', '.join(parts)}; {summary['audio_hours']:.2f} h of audio, {summary['mode']}")
     for warning in summary["warnings"]:
-        say(f"warning: {warning}")
+        echo_info(f"warning: {warning}")

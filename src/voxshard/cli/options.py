@@ -22,6 +22,6 @@ def set_option(command: Command) -> Command:
     return option(command)
 
 
-def say(message: str) -> None:
+def echo_info(message: str) -> None:
     """One line for the person at the terminal; results meant for programs go to stdout with `click.echo`."""
     click.echo(message, err=True)

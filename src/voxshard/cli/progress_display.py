@@ -18,7 +18,7 @@ _FORESEE_FROM, _FORESEE_AFTER_S = 0.01, 60.0
 
 
 @contextmanager
-def drawing() -> Iterator[Progress]:
+def progress_display() -> Iterator[Progress]:
     """A progress receiver for the block: a live bar if stderr is a terminal, else a line now and then."""
     if sys.stderr.isatty():
         with _Bar() as bar:

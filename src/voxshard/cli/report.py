@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, say
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, PATH, echo_info
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
 from voxshard.stages.base import Task
 from voxshard.stages.report import ReportConfig, run
@@ -24,6 +24,6 @@ def command(paths: tuple[Path, ...], out: Path, title: str | None) -> None:
     as results.csv and, for a paper, as results.tex.
     """
     config = validated(ReportConfig, {"paths": paths, "out": out, "title": title}, where="report")
-    with drawing() as progress:
+    with progress_display() as progress:
         written = run(config, Task(progress=progress))
-    say(f"{written}: open it in a browser")
+    echo_info(f"{written}: open it in a browser")

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from voxshard.cli.extract import tell
-from voxshard.cli.options import EXISTING, say, set_option
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.extract import print_summary
+from voxshard.cli.options import EXISTING, echo_info, set_option
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import parse_assignments
 from voxshard.diagnostics.status import feature_dirs
 from voxshard.signals import stop_on_signals
@@ -33,26 +33,28 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
     config or its site, e.g. --set jobs.extract.mem_gb=64 --set jobs.train.minutes=120 --set site.account=NAME.
     """
     overrides = parse_assignments(assignments)
-    if Record(path).is_there:
+    if Record(path).exists:
         _submit(path, overrides, failed=failed)
         return
     stop = stop_on_signals()
     for folder in feature_dirs(path):
         config = repair.last_config(folder, overrides)
-        with drawing() as progress:
+        with progress_display() as progress:
             task = Task(stop=stop, progress=progress)
             for result in repair.missing(config, task):
-                tell(result)
+                print_summary(result)
             repaired = repair.failed(config, task) if failed else None
         if repaired is not None:
-            say(f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now")
+            echo_info(
+                f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now"
+            )
             if repaired.num_ok:
-                say(f"the merged set is stale; next: voxshard merge {folder.path}")
+                echo_info(f"the merged set is stale; next: voxshard merge {folder.path}")
 
 
 def _submit(path: Path, overrides: dict[str, Any], *, failed: bool) -> None:
     site = overrides.pop("site", {})
-    with drawing() as progress:
+    with progress_display() as progress:
         jobs = submit.resubmit(path, overrides, site, progress, why="voxshard retry", failed=failed)
     nothing = f"{path}: nothing is missing{', nothing has failed' if failed else ''}"
-    say(f"submitted; next: voxshard status {path}" if jobs else nothing)
+    echo_info(f"submitted; next: voxshard status {path}" if jobs else nothing)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import PATH, say, set_option
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import PATH, echo_info, set_option
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
@@ -34,6 +34,6 @@ def command(config: Path, site: str, assignments: tuple[str, ...]) -> None:
     experiment = Experiment(load(config, overrides), facts.container)
     doctor.require(doctor.check_images(experiment), EnvironmentProblemError)
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         report = run_experiment(experiment, stop, progress)
-    say(f"done; the report is {report}")
+    echo_info(f"done; the report is {report}")

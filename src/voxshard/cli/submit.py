@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import PATH, say, set_option
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import PATH, echo_info, set_option
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
@@ -50,23 +50,23 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
     cluster, choices = task_count.fitted(cluster, task_count.known_work(cluster))
     for choice in choices:
         if choice.is_fewer:
-            say(choice.line())
-    submit.begin(cluster)
-    drafts = cluster.draft(cluster.todo())
+            echo_info(choice.line())
+    submit.write_submission(cluster)
+    drafts = cluster.render_arrays(cluster.missing_tasks())
     if not drafts:
-        say(f"everything is done; the report is {experiment.report}")
+        echo_info(f"everything is done; the report is {experiment.report}")
         return
-    with drawing() as progress:
+    with progress_display() as progress:
         cluster.submit(drafts, "voxshard submit", progress)
-    say(f"submitted; next: voxshard status {experiment.path}")
+    echo_info(f"submitted; next: voxshard status {experiment.path}")
 
 
 def _show(cluster: submit.Cluster) -> None:
     """Scripts to stdout, costs to stderr."""
-    with drawing() as progress:
+    with progress_display() as progress:
         works = task_count.known_work(cluster, progress)
     cluster, choices = task_count.fitted(cluster, works)
-    drafts = cluster.draft(cluster.todo())
+    drafts = cluster.render_arrays(cluster.missing_tasks())
     for arrays in drafts.values():
         for array in arrays:
             click.echo(f"# {array.script}\n{array.for_reading()}")
@@ -74,9 +74,9 @@ def _show(cluster: submit.Cluster) -> None:
         if cluster.steps[name].stage == "extract":
             found = estimate(cluster, cluster.steps[name], arrays, works[name])
             for line in lines_of(found, cluster.site.unit, cluster.site.paths.quota_command):
-                say(line)
+                echo_info(line)
     for choice in choices:
         if choice.is_notable:
-            say(choice.line())
+            echo_info(choice.line())
     if not drafts:
-        say("everything is done")
+        echo_info("everything is done")

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import EXISTING, PATH, say, set_option
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, PATH, echo_info, set_option
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.learning.network_config import NetworkConfig
@@ -96,13 +96,13 @@ def command(
         values["settings"] = assigned
     config = validated(model, merged(content, values), where=str(config_file) if config_file else "train")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         trained = run(config, Task(stop=stop, progress=progress))
     if trained is not None:
-        tell(trained)
+        print_summary(trained)
 
 
-def tell(trained: Run) -> None:
+def print_summary(trained: Run) -> None:
     """Print the results of a training."""
     found = trained.metrics
     for line in results_table(found["metrics"]):
@@ -111,4 +111,4 @@ def tell(trained: Run) -> None:
         if row["metric"] in ("accuracy", "eer") and row["mean"] is not None:
             spread = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
             click.echo(f"{row['split']}, {row['shots']} per class: {row['metric']} {row['mean']:.4f}{spread}")
-    say(f"{trained.path}: model, scores and metrics; next: voxshard report {trained.path} --out report.html")
+    echo_info(f"{trained.path}: model, scores and metrics; next: voxshard report {trained.path} --out report.html")

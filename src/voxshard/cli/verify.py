@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, say
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, echo_info
+from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
 from voxshard.errors import DataError
 from voxshard.signals import stop_on_signals
@@ -26,25 +26,25 @@ def command(features: Path, quarantine: bool) -> None:
     """
     config = validated(VerifyConfig, {"features": features, "quarantine": quarantine}, where="verify")
     stop = stop_on_signals()
-    with drawing() as progress:
+    with progress_display() as progress:
         verdict = run(config, Task(stop=stop, progress=progress))
-    tell(features, verdict)
+    print_summary(features, verdict)
     if verdict.problems:
         count = "1 problem" if len(verdict.problems) == 1 else f"{len(verdict.problems)} problems"
         lines = "\n".join(f"  {problem.error}" for problem in verdict.problems)
         raise DataError(f"{features}: {count}\n{lines}")
 
 
-def tell(folder: Path, verdict: Verdict) -> None:
+def print_summary(folder: Path, verdict: Verdict) -> None:
     """Say what was checked."""
     parts = [f"{verdict.num_shards:,} shards checked"]
     if verdict.num_pending:
         parts.append(f"{verdict.num_pending:,} pending")
     parts.append("merged files checked" if verdict.is_merged else "not merged yet")
-    say(f"{folder}: {', '.join(parts)}")
+    echo_info(f"{folder}: {', '.join(parts)}")
     if verdict.temporaries:
-        say(f"{len(verdict.temporaries)} temporary files, of running or interrupted writers:")
+        echo_info(f"{len(verdict.temporaries)} temporary files, of running or interrupted writers:")
         for path in verdict.temporaries:
-            say(f"  {path}")
+            echo_info(f"  {path}")
     else:
-        say("no temporary files left")
+        echo_info("no temporary files left")

@@ -10,8 +10,8 @@ from types import ModuleType
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, say
-from voxshard.cli.progress_display import drawing
+from voxshard.cli.options import EXISTING, PATH, echo_info
+from voxshard.cli.progress_display import progress_display
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, CorruptFileError
 from voxshard.weights import catalogue, fetch
@@ -71,7 +71,7 @@ def fetch_(names: tuple[str, ...], root: Path | None, revision: str | None) -> N
     where = fetch.weights_root(root)
     handles = [name for name in names if _HANDLE.fullmatch(name)]
     wanted = [catalogue.weight_set(name, revision) for name in names if name not in handles]
-    with drawing() as progress:
+    with progress_display() as progress:
         for handle in handles:
             hub = _tensorflow_module(_HUB, f"fetching {handle}")
             folder = where / "savedmodels" / handle.removeprefix("https://").strip("/")
@@ -94,7 +94,7 @@ def verify(names: tuple[str, ...], root: Path | None) -> None:
         count += 1
     if bad:
         raise CorruptFileError(f"{bad} of {count} files changed or missing; `voxshard weights fetch` brings them again")
-    say(f"{count} files in {where}, none changed or missing")
+    echo_info(f"{count} files in {where}, none changed or missing")
 
 
 @command.command("convert")
@@ -106,7 +106,7 @@ def convert(source: Path, folder: Path | None) -> None:
     FOLDER is by default the one SOURCE is in.
     """
     module = _tensorflow_module(_CONVERT, "converting")
-    say(f"{module.convert_vggish(source, folder)}: written")
+    echo_info(f"{module.convert_vggish(source, folder)}: written")
 
 
 def _tensorflow_module(name: str, what: str) -> ModuleType:

@@ -25,14 +25,14 @@ _FREE = ("split", "fold", "speaker")
 
 
 def apply_split_lists(
-    table: pa.Table, lists: Sequence[tuple[str, str]], *, whole: bool = True
+    table: pa.Table, lists: Sequence[tuple[str, str]], *, require_all: bool = True
 ) -> tuple[pa.Table, Notes]:
     """Give the utterances that each list names its split.
 
     Parameters
     ----------
     lists : (split, file) pairs. A file has one id, path, file name or stem per line, or is a table with such a column.
-    whole : the table is the whole corpus, so every line must match; else lines without a match are only counted.
+    require_all : the table is the whole corpus, so every line must match; else lines without a match are only counted.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def apply_split_lists(
     for split, file in lists:
         option = f"--split {split}={file}"
         entries = list_entries(file)
-        matches, note = _match(table, entries, option, whole=whole)
+        matches, note = _match(table, entries, option, require_all=require_all)
         notes += note
         for row, index in enumerate(matches.to_pylist()):
             if index is None:
@@ -55,7 +55,7 @@ def apply_split_lists(
     return put(table, "split", pa.array(values, pa.string())), notes
 
 
-def join_labels(table: pa.Table, file: str, *, whole: bool = True) -> tuple[pa.Table, Notes]:
+def join_labels(table: pa.Table, file: str, *, require_all: bool = True) -> tuple[pa.Table, Notes]:
     """Add the columns of a label table, joined by id, path, file name or stem.
 
     Raises
@@ -76,7 +76,7 @@ def join_labels(table: pa.Table, file: str, *, whole: bool = True) -> tuple[pa.T
         counts = pc.value_counts(entries)
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         raise ManifestError(f"{option}: {len(twice)} values of {key} stand twice: {first_names(twice.to_pylist())}")
-    matches, notes = _match(table, entries.to_pylist(), option, whole=whole)
+    matches, notes = _match(table, entries.to_pylist(), option, require_all=require_all)
     measured = [name for name in labels.column_names if name in COLUMNS and name not in _FREE and name != key]
     if measured:
         notes.append(f"{option}: columns {', '.join(measured)} are left out, prepare finds them itself")
@@ -174,7 +174,7 @@ def list_entries(file: str) -> list[str]:
     return [str(value) for value in table[key].to_pylist()]
 
 
-def _match(table: pa.Table, entries: Sequence[str], option: str, *, whole: bool) -> tuple[pa.Array, Notes]:
+def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all: bool) -> tuple[pa.Array, Notes]:
     """For each utterance the index of the entry that names it, or null; by the first kind of name that fits.
 
     Kinds are tried from the strictest on, and the one that leaves the fewest entries over is taken. A file name or
@@ -200,7 +200,7 @@ def _match(table: pa.Table, entries: Sequence[str], option: str, *, whole: bool)
         return matches, []
     used_entries = set(pc.unique(matches).to_pylist())
     over = [entry for index, entry in enumerate(entries) if index not in used_entries]
-    if whole or matches.null_count == len(matches):
+    if require_all or matches.null_count == len(matches):
         like = first_names(table["utterance_id"][:3].to_pylist())
         raise ManifestError(
             f"{option}: {len(over):,} of {len(entries):,} entries match no utterance: {first_names(over)}; "

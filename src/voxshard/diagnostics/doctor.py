@@ -19,7 +19,7 @@ from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import PRETRAINED
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.runtime import apptainer, runtime
-from voxshard.runtime.binds import Need
+from voxshard.runtime.binds import RequiredPath
 from voxshard.slurm import queue
 from voxshard.slurm.site import Site
 from voxshard.slurm.submit import Cluster
@@ -68,7 +68,7 @@ def check_experiment(cluster: Cluster) -> Iterator[Finding]:
     yield from check_runtimes(cluster.experiment)
     yield from check_weights(cluster.experiment)
     yield from _storage(cluster.experiment.path, cluster.site)
-    if cluster.site.scheduler == "slurm" and queue.is_there() and find_spec("submitit"):
+    if cluster.site.scheduler == "slurm" and queue.is_available() and find_spec("submitit"):
         yield from _jobs(cluster)
 
 
@@ -93,7 +93,7 @@ def check_images(experiment: Experiment) -> Iterator[Finding]:
             yield _checked(experiment, name, needs, _IMAGES, "build the image again, see docs/images.md")
 
 
-def _checked(experiment: Experiment, name: str, needs: Sequence[Need], absent: str, other: str) -> Finding:
+def _checked(experiment: Experiment, name: str, needs: Sequence[RequiredPath], absent: str, other: str) -> Finding:
     """One runtime, started once. `absent` and `other`: the mends where it is not there, and of another version."""
     where = f"runtime {name}"
     try:
@@ -116,7 +116,7 @@ def _checked(experiment: Experiment, name: str, needs: Sequence[Need], absent: s
     return Finding(where, "PASS", f"voxshard {said}")
 
 
-def _needs(experiment: Experiment, name: str) -> list[Need]:
+def _needs(experiment: Experiment, name: str) -> list[RequiredPath]:
     """What extractions and trainings of networks in one runtime read."""
     sets = [feature for feature in experiment.config.extract if experiment.runtime(feature) == name]
     weights = [need for feature in sets for need in experiment.weights(feature)]
@@ -151,7 +151,7 @@ def _submitit() -> Finding:
 
 
 def _slurm(site: Site) -> Iterator[Finding]:
-    if not queue.is_there():
+    if not queue.is_available():
         yield Finding("slurm", "FAIL", "no sbatch on PATH", "log in to the cluster, or load its SLURM module")
         return
     try:
@@ -243,7 +243,7 @@ def _storage(path: Path, site: Site) -> Iterator[Finding]:
 
 def _jobs(cluster: Cluster) -> Iterator[Finding]:
     try:
-        arrays = [array for found in cluster.draft(cluster.todo()).values() for array in found]
+        arrays = [array for found in cluster.render_arrays(cluster.missing_tasks()).values() for array in found]
     except VoxshardError as exc:
         yield Finding("jobs", "FAIL", str(exc), "mend the config's `jobs` or the site")
         return

@@ -44,7 +44,7 @@ class StepStatus:
 
 def step_statuses(path: Path) -> list[StepStatus]:
     """The steps of a submitted experiment; empty where nothing was submitted."""
-    if not Record(path).is_there:
+    if not Record(path).exists:
         return []
     cluster = Cluster.of(path)
     try:

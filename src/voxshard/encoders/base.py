@@ -115,7 +115,7 @@ def describe(
     *,
     name: str,
     settings: EncoderSettings,
-    numerics: int,
+    code_version: int,
     libraries: Sequence[str],
     weight_files: tuple[WeightFile, ...] = (),
     derived: Mapping[str, Any] | None = None,
@@ -125,7 +125,7 @@ def describe(
 
     Parameters
     ----------
-    numerics : raised by hand whenever our code changes the numbers.
+    code_version : raised by hand whenever our code changes the numbers.
     libraries : distributions whose major version the numbers depend on (of a 0.x, the minor one too).
     weight_files : the files the loader opens.
     derived : further facts the numbers depend on (a probed frame hop, the layer a default stands for).
@@ -141,7 +141,7 @@ def describe(
         "encoder": name,
         "settings": chosen,
         "weights": {item.name: item.sha256 for item in weight_files},
-        "numerics": numerics,
+        "numerics": code_version,
         "libraries": {library: _major(version(library)) for library in libraries},
         **({"derived": dict(derived)} if derived else {}),
     }

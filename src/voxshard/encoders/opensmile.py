@@ -19,7 +19,7 @@ from pydantic import Field
 
 from voxshard.encoders.base import Encoder, EncoderSettings, Features, KnownHashes, Output, Waveform, describe
 
-_NUMERICS = 1
+_CODE_VERSION = 1
 _NUM_FUNCTIONALS = 88
 _NUM_DESCRIPTORS = 25
 _FRAME_RATE_HZ = 100.0
@@ -71,7 +71,7 @@ class EgemapsEncoder(Encoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=_NUMERICS,
+            code_version=_CODE_VERSION,
             libraries=("opensmile", "soxr"),
             requires=("opensmile",),
             sample_rate=settings.sample_rate,

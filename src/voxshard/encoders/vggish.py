@@ -22,7 +22,7 @@ from voxshard.encoders.vggish_weights import CHECKPOINT, CONVERTED, EMBEDDING_SI
 from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError
 
-NUMERICS = 1
+CODE_VERSION = 1
 PCA_PARAMETERS = "vggish_pca_params.npz"
 QUANTIZE_MIN, QUANTIZE_MAX = -2.0, 2.0
 """What post-processing clips to before it makes 8 bits of it (vggish_params.py)."""
@@ -70,7 +70,7 @@ class VggishEncoder(Encoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=NUMERICS,
+            code_version=CODE_VERSION,
             libraries=[framework],
             weights_folder=folder,
             weight_files=hash_files(folder, used, known_hashes),

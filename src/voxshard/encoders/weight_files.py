@@ -26,7 +26,7 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
         candidates.append(Path(given).expanduser())
     if store:
         candidates.append(Path(store, encoder, given) if given else Path(store, encoder))
-    found = next((path for path in candidates if _is_there(path, encoder)), None)
+    found = next((path for path in candidates if _exists(path, encoder)), None)
     if found is None:
         looked = ", ".join(map(_with_target, candidates)) or f"nowhere: ${WEIGHTS_VARIABLE} is not set"
         raise MissingWeightsError(
@@ -36,7 +36,7 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
     return found
 
 
-def _is_there(path: Path, encoder: str) -> bool:
+def _exists(path: Path, encoder: str) -> bool:
     try:
         return path.exists()
     except PermissionError as exc:
@@ -64,7 +64,7 @@ def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fet
     MissingWeightsError : says what is missing, where it was looked for, and the command that brings it.
     """
     found = find(encoder, given, fetch_name=fetch_name)
-    missing = [name for name in required if not _is_there(found / name, encoder)]
+    missing = [name for name in required if not _exists(found / name, encoder)]
     if missing:
         raise MissingWeightsError(
             f"{found}: no {', '.join(missing)} in this folder; {encoder} expects {', '.join(required)}; is it the"

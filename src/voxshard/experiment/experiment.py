@@ -20,7 +20,7 @@ from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import GridConfig, TrainConfig
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
-from voxshard.runtime.binds import Need
+from voxshard.runtime.binds import RequiredPath
 from voxshard.store.layout import FeatureDir
 
 
@@ -76,7 +76,7 @@ class Experiment:
             found += [(training, section.runtime or self.config.runtime) for training in self.networks(name)]
         return found
 
-    def refuse_unknown_columns(self) -> None:
+    def check_columns(self) -> None:
         """Make sure that what is to be learned stands in the manifest, before hours of extraction.
 
         Raises
@@ -107,7 +107,7 @@ class Experiment:
         networks = [section.runtime or self.config.runtime for section in self.config.networks.values()]
         return list(dict.fromkeys([*map(self.runtime, self.config.extract), *networks, self.config.runtime]))
 
-    def audio(self) -> list[Need]:
+    def audio(self) -> list[RequiredPath]:
         """The corpus: what prepare is told to read, or where the manifest says it lies."""
         if self.manifest.exists():
             of_site = apptainer.of_site(self.images)
@@ -122,7 +122,7 @@ class Experiment:
             *(need for path in lists if Path(path).is_file() for need in binds.needed(path, "prepare")),
         ]
 
-    def weights(self, name: str) -> list[Need]:
+    def weights(self, name: str) -> list[RequiredPath]:
         """Where the weights of one feature set's encoder lie; nothing for those without, or if an image holds them."""
         encoder = self.config.extract[name].encoder
         given = encoder.get("weights")
@@ -131,14 +131,14 @@ class Experiment:
         return self._located(encoder["name"], given, f"weights of {name}")
 
     @staticmethod
-    def _located(encoder: str, given: str | None, what: str) -> list[Need]:
+    def _located(encoder: str, given: str | None, what: str) -> list[RequiredPath]:
         try:
             place = find(encoder, given).absolute()
         except MissingWeightsError:
             return []
         return list(binds.weights(place, what))
 
-    def named_paths(self, training: Training) -> list[Need]:
+    def named_paths(self, training: Training) -> list[RequiredPath]:
         """Weights to start from and files that the config of a network names."""
         if isinstance(training, TrainConfig):
             return []
@@ -149,8 +149,15 @@ class Experiment:
             found += self._located(encoder, training.settings.get("weights"), f"weights of {training.out.name}")
         return found
 
-    def _job(self, name: str, arguments: Sequence[str], *, where: str | None = None,
-             needs: Callable[[], list[Need]] = list, environment: dict[str, str] | None = None) -> Job:  # fmt: skip
+    def _job(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        where: str | None = None,
+        needs: Callable[[], list[RequiredPath]] = list,
+        environment: dict[str, str] | None = None,
+    ) -> Job:
         """One command line of a stage, in its runtime; an image is shown the experiment's folder and what it needs."""
         where = where or self.config.runtime
         is_in_image = runtime.image_of(where) is not None
@@ -252,7 +259,7 @@ class Experiment:
         columns, run = self.config.evaluate.group_by, training.out
         arguments = ["evaluate", str(run), *(word for column in columns for word in ("--group-by", column))]
         reads_audio = isinstance(training, NetworkConfig) and training.manifest is not None
-        needs = self.audio if reads_audio else list[Need]
+        needs = self.audio if reads_audio else list[RequiredPath]
         return self._job(f"evaluate-{run.name}", arguments, where=where, needs=needs)
 
     def report_job(self) -> Job:

@@ -35,7 +35,7 @@ def run_experiment(experiment: Experiment, stop: threading.Event, progress: Prog
     trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
     _prepare(experiment, stop, progress)
     if not all(FeatureDir(experiment.features(name)).summary.exists() for name in experiment.config.extract):
-        experiment.refuse_unknown_columns()  # merged sets may have been given later labels
+        experiment.check_columns()  # merged sets may have been given later labels
     gpus = usable_gpus()
     for name in experiment.config.extract:
         _extract(experiment, name, gpus, stop, progress)

@@ -43,13 +43,13 @@ class Step:
 
     name: str
     stage: str
-    after: tuple[str, ...]
+    depends_on: tuple[str, ...]
     num_tasks: int
     commands: Callable[[int], Sequence[Command]] = field(repr=False)
     """Task -> what it runs, one after the other."""
     missing: Callable[[], list[int]] = field(repr=False)
     """Tasks whose results are not there (yet); empty: the step is done."""
-    helps: Callable[[int], bool] = field(default=lambda task: False, repr=False)
+    can_take_over: Callable[[int], bool] = field(default=lambda task: False, repr=False)
     """Task with nothing missing of its own -> whether it finds something to do among what others miss."""
     features: FeatureDir | None = None
 
@@ -127,13 +127,13 @@ def _extract(experiment: Experiment, name: str, count: int) -> Step:
         lost = set(missing_shards(folder, groups))
         return sorted({position % count for group in groups for position, shard in enumerate(group) if shard in lost})
 
-    def helps(task: int) -> bool:
+    def can_take_over(task: int) -> bool:
         groups = shards_by_split(folder, splits)
         if groups is None or task >= min(count, max(map(len, groups), default=0)):
             return False  # more tasks than shards: it never had one of its own
         return any(not is_leased(folder, shard) for shard in missing_shards(folder, groups))
 
-    return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, helps, folder)
+    return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, can_take_over, folder)
 
 
 def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]] | None:

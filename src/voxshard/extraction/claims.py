@@ -131,7 +131,7 @@ def _take(path: Path) -> bool:
         if _is_held(path):
             return False
         path.unlink(missing_ok=True)
-    temporary = files.temporary_beside(path)
+    temporary = files.temp_path_for(path)
     try:
         temporary.write_text(owner)
         return files.link(temporary, path)
@@ -156,7 +156,7 @@ def _is_held(path: Path) -> bool:
 
 def _now(folder: Path) -> float:
     """The file system's clock: on network storage the server's, which leases are stamped with."""
-    probe = files.temporary_beside(folder / "clock")
+    probe = files.temp_path_for(folder / "clock")
     try:
         probe.touch()
         return probe.stat().st_mtime

@@ -77,7 +77,7 @@ class Decoder:
         return Decoded(pieces, len(waveform) / self.sample_rate)
 
     def _read(self, utterance: Utterance) -> Waveform:
-        return audio.read_patiently(
+        return audio.read_with_retries(
             audio.resolve(self.root, utterance.path),
             sample_rate=self.sample_rate,
             clip=self.clip,

@@ -151,7 +151,7 @@ class ShardEncoder:
             return
         self._remember_for_check(batch, outputs)
         for item, output in zip(batch, outputs, strict=True):
-            self._settle(item, output)
+            self._record(item, output)
 
     def _retry_smaller(self, batch: list[_Item], exc: DeviceMemoryError) -> None:
         while self._running:  # what is in flight holds memory, too
@@ -192,7 +192,7 @@ class ShardEncoder:
             del self._checks[least]
         self._checks.append(_Check(padding, batch[row].position, np.array(batch[row].features), outputs[row]))
 
-    def _settle(self, item: _Item, output: Output) -> None:
+    def _record(self, item: _Item, output: Output) -> None:
         parts = self._parts[item.position]
         parts.outputs[item.piece] = output
         if any(part is None for part in parts.outputs):

@@ -39,7 +39,7 @@ def freeze(
     ConfigError : the folder is something else, such as a run.
     IdentityError : the folder was made with other inputs; says which.
     """
-    folder.refuse_unless_features()
+    folder.check_is_feature_dir()
     if folder.identity.exists():
         plan = Plan.read(folder.plan)
         if num_shards is not None:
@@ -64,7 +64,7 @@ def freeze(
     ours = _identity(manifest, info, plan)
     ours.write(folder.identity)
     identity = Identity.read(folder.identity)
-    identity.refuse_unless_same(ours, folder.path)
+    identity.check_same(ours, folder.path)
     return identity, plan
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 SAMPLE_EVERY_S = 5.0
-TELL_EVERY_S = 60.0
+LOG_EVERY_S = 60.0
 MAX_SAMPLES = 240
 
 
@@ -163,7 +163,7 @@ class GpuRecorder:
     def _watch(self) -> None:
         told = time.monotonic()
         while not self._end.wait(SAMPLE_EVERY_S):
-            if time.monotonic() - told >= TELL_EVERY_S:
+            if time.monotonic() - told >= LOG_EVERY_S:
                 told = time.monotonic()
                 self.say("now")
             else:

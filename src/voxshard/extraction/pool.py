@@ -26,7 +26,7 @@ from voxshard.store.shard import Failure
 READERS_PER_WORKER = 2
 BLOCKS_PER_WORKER = 2
 """Blocks a worker holds: one it decodes, one that waits so that it never does."""
-LONE_TRIES = 2
+ISOLATED_TRIES = 2
 """How often a recording may kill the worker that decodes nothing else, before the recording is at fault."""
 BLOCK_TIMEOUT_S = 900.0
 MAX_DEATHS_AT_START = 3
@@ -43,7 +43,7 @@ class _Worker:
 
 
 @dataclass
-class _Suspects:
+class _Isolated:
     """A block whose worker died: its utterances are decoded again one by one, each alone in a worker."""
 
     block: Block
@@ -77,9 +77,9 @@ class DecodePool:
         self._timed_out: set[int] = set()
         self._todo: deque[Block] = deque()
         self._done: dict[int, DecodedBlock] = {}
-        self._suspects: dict[int, _Suspects] = {}
-        self._lone: dict[int, tuple[int, int]] = {}  # number of a one-utterance block -> (its suspects, position)
-        self._next_lone = -1
+        self._suspects: dict[int, _Isolated] = {}
+        self._isolated: dict[int, tuple[int, int]] = {}  # number of a one-utterance block -> (its suspects, position)
+        self._next_isolated = -1
         self.max_ahead = num_workers * BLOCKS_PER_WORKER + 1
         self._workers = [self._spawn() for _ in range(num_workers)]
 
@@ -154,7 +154,7 @@ class DecodePool:
         try:
             message = receive(worker.connection)
         except (EOFError, OSError):
-            self._bury(worker)
+            self._replace_worker(worker)
             return
         worker.busy_since = time.monotonic()
         if isinstance(message, Fault):
@@ -175,13 +175,13 @@ class DecodePool:
             self._finish(message)
 
     def _finish(self, block: DecodedBlock) -> None:
-        if block.number not in self._lone:
+        if block.number not in self._isolated:
             self._done[block.number] = block
             return
-        number, position = self._lone.pop(block.number)
-        self._settle(number, position, block.results[0], block.busy_s)
+        number, position = self._isolated.pop(block.number)
+        self._record(number, position, block.results[0], block.busy_s)
 
-    def _settle(self, number: int, position: int, result: Decoded | Failure, busy_s: float) -> None:
+    def _record(self, number: int, position: int, result: Decoded | Failure, busy_s: float) -> None:
         suspects = self._suspects[number]
         suspects.results[position] = result
         suspects.busy_s += busy_s
@@ -200,9 +200,9 @@ class DecodePool:
             )
         self._timed_out.add(block.number)
         self._todo.appendleft(worker.blocks.popleft())
-        self._bury(worker)
+        self._replace_worker(worker)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _replace_worker(self, worker: _Worker) -> None:
         """Replace a dead worker; what it was decoding becomes suspect, what merely waited is handed out again."""
         worker.connection.close()
         worker.process.kill()
@@ -216,31 +216,31 @@ class DecodePool:
                 )
         self._on_death(f"a decode worker ended with code {code}; its recordings are decoded again")
         if worker.is_ready and worker.blocks:
-            self._suspect(worker.blocks.popleft(), code)
+            self._isolate(worker.blocks.popleft(), code)
         self._todo.extendleft(reversed(worker.blocks))
         self._workers[position] = self._spawn()
 
-    def _suspect(self, block: Block, code: int) -> None:
-        if block.number not in self._lone:
-            self._suspects[block.number] = _Suspects(block)
+    def _isolate(self, block: Block, code: int) -> None:
+        if block.number not in self._isolated:
+            self._suspects[block.number] = _Isolated(block)
             for position, utterance in enumerate(block.utterances):
                 self._try_alone(block.number, position, utterance)
             return
-        number, position = self._lone.pop(block.number)
+        number, position = self._isolated.pop(block.number)
         suspects = self._suspects[number]
         suspects.crashes[position] = suspects.crashes.get(position, 0) + 1
         utterance = block.utterances[0]
-        if suspects.crashes[position] < LONE_TRIES:
+        if suspects.crashes[position] < ISOLATED_TRIES:
             self._try_alone(number, position, utterance)
             return
         how = f"signal {-code}" if code < 0 else f"code {code}"
-        message = f"decoding it ended the worker process ({how}), {LONE_TRIES} times, with nothing else in it"
-        self._settle(number, position, Failure(utterance.utterance_id, WorkerCrashedError.__name__, message), 0.0)
+        message = f"decoding it ended the worker process ({how}), {ISOLATED_TRIES} times, with nothing else in it"
+        self._record(number, position, Failure(utterance.utterance_id, WorkerCrashedError.__name__, message), 0.0)
 
     def _try_alone(self, number: int, position: int, utterance: Utterance) -> None:
-        self._lone[self._next_lone] = (number, position)
-        self._todo.append(Block(self._next_lone, [utterance]))
-        self._next_lone -= 1
+        self._isolated[self._next_isolated] = (number, position)
+        self._todo.append(Block(self._next_isolated, [utterance]))
+        self._next_isolated -= 1
 
     def _dispatch(self) -> None:
         while self._todo:
@@ -256,7 +256,7 @@ class DecodePool:
                 worker.blocks.append(block)
             except OSError:
                 self._todo.appendleft(block)
-                self._bury(worker)
+                self._replace_worker(worker)
 
     def _spawn(self) -> _Worker:
         ours, theirs = socket.socketpair()

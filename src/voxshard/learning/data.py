@@ -199,7 +199,7 @@ class Dataset(ManifestColumns):
             yield self.take(rows), np.arange(start, stop), starts
             start = stop
 
-    def refuse_unless_made_for(self, model: Model) -> None:
+    def check_made_for(self, model: Model) -> None:
         """Compare the fingerprints with those of the features a model was trained on.
 
         Raises

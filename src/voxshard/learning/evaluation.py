@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     run = Run.read(config.run)
     model = Model.read(run.model)
     data, name = _open(config, run, model)
-    data.refuse_unless_made_for(model)
+    data.check_made_for(model)
     there = [column for column in model.target.labels if column in data.table.column_names]
     texts = label_texts(data.table, there) if len(there) == len(model.target.labels) else None
     labels = number_labels(model.target, texts or [[None] * len(data)] * len(model.target.labels))

@@ -74,7 +74,7 @@ def fit(
     if len(np.unique(numbers)) < 2:
         raise DataError(f"{what}: its {len(numbers)} training utterances are of one class; a classifier needs two")
     num_rows = data.num_rows(utterances)
-    _refuse_more_than_rows(settings, num_rows, data.dim, what)
+    _check_below_num_rows(settings, num_rows, data.dim, what)
     pipeline = build(name, settings, seed)
     limit_gb = settings.memory_limit_gb or memory.free_gb()
     streamed = memory.must_stream(name, num_rows, data.dim, limit_gb)
@@ -98,7 +98,7 @@ def fit(
     return Fitted(pipeline, len(utterances), num_rows, streamed, tuple(dict.fromkeys(notes)))
 
 
-def _refuse_more_than_rows(settings: TrainingSettings, num_rows: int, dim: int, what: str) -> None:
+def _check_below_num_rows(settings: TrainingSettings, num_rows: int, dim: int, what: str) -> None:
     most = min(num_rows, dim)
     if settings.pca is not None and settings.pca > most:
         raise DataError(

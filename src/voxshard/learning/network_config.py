@@ -119,7 +119,7 @@ class EarlyStopping(Settings):
     """Epochs without an improvement."""
 
 
-class TrainingSettings(Settings):
+class OptimizationSettings(Settings):
     """The loop."""
 
     epochs: int = Field(1, ge=1)
@@ -206,7 +206,7 @@ class NetworkOptions(Settings):
     """Processes that read and augment; null: the CPUs there are, but one. 0: none beside the training itself."""
     clip: ClipPolicy = ClipPolicy.model_validate({})
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
-    training: TrainingSettings = TrainingSettings.model_validate({})
+    training: OptimizationSettings = OptimizationSettings.model_validate({})
     settings: dict[str, Any] = Field(default_factory=dict)
     """Of the network."""
 

@@ -23,7 +23,7 @@ from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import TrainConfig
 from voxshard.learning.training import Check, Trainer
 from voxshard.progress import Progress
-from voxshard.store.runs import publish_run, refuse_unless_run
+from voxshard.store.runs import check_is_run, publish_run
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -65,7 +65,7 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     ConfigError, DataError : what is wrong with the config or the features; nothing is published.
     """
     settings = config.classifier_settings()
-    refuse_unless_run(config.out)
+    check_is_run(config.out)
     data = Dataset.open(config.features, layer=settings.layer)
     texts = label_texts(data.table, config.label)
     split, in_split = split_to_train_on(config, data)

@@ -15,7 +15,7 @@ from voxshard.encoders.weight_files import hash_files
 from voxshard.networks.checkpoint import CheckpointSettings
 from voxshard.networks.network_files import Checkpoint
 
-_NUMERICS = 1
+_CODE_VERSION = 1
 
 
 class CheckpointEncoder(TorchEncoder):
@@ -36,7 +36,7 @@ class CheckpointEncoder(TorchEncoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=_NUMERICS,
+            code_version=_CODE_VERSION,
             libraries=("torch", "transformers", "speechbrain"),
             weight_files=hash_files(self.checkpoint.folder, self.checkpoint.file_names, known_hashes),
             weights_folder=self.checkpoint.folder,

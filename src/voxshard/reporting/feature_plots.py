@@ -10,7 +10,7 @@ import numpy as np
 from voxshard.reporting.plots import MAX_LINES, Plot, legend_below, style
 from voxshard.reporting.report_data import EmbeddingMap, Series
 from voxshard.reporting.result_tables import table
-from voxshard.reporting.vector import GREY, MARKERS, PALETTE, drawing, short, to_svg
+from voxshard.reporting.vector import GREY, MARKERS, PALETTE, short, svg_figure, to_svg
 
 MAX_CLASSES = 12
 """Values of a column that get a marker of their own on a map."""
@@ -25,7 +25,7 @@ def embedding_map(sample: EmbeddingMap, column: str, *, key: str, name: str) -> 
     first, second = (
         f"component {place} ({100 * share:.0f} % of variance)" for place, share in enumerate(sample.explained, 1)
     )
-    with drawing(4.8, 3.9) as figure:
+    with svg_figure(4.8, 3.9) as figure:
         axes = figure.add_subplot()
         rest = ~np.isin(values, own)
         if rest.any():
@@ -78,7 +78,7 @@ def timeline(series: Sequence[Series], *, key: str, name: str) -> Plot:
     divisor, time_unit = (3600.0, "h") if longest > 2 * 3600 else (60.0, "min") if longest > 120 else (1.0, "s")
     title = f"{quantity[:1].upper()}{quantity[1:]} of {name}"
     caption = f"The first {len(shown)} of {len(series)}." if len(shown) < len(series) else f"In {unit}, over wall time."
-    with drawing(4.8, 2.6) as figure:
+    with svg_figure(4.8, 2.6) as figure:
         axes = figure.add_subplot()
         for index, part in enumerate(shown):
             axes.plot(part.time_s / divisor, part.values, label=short(part.name), **style(index))

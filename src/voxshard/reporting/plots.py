@@ -23,7 +23,7 @@ from voxshard.reporting.report_data import (
     TrainingCurve,
 )
 from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
-from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, drawing, short, to_svg
+from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, short, svg_figure, to_svg
 
 _MOST_MARKERS = 40
 """On a line; more hide it."""
@@ -81,7 +81,7 @@ def det(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: s
     """Miss against false-alarm rate on probit axes; system -> curve and its equal error rate."""
     eers = [estimate.value for _, estimate in curves.values() if estimate.value is not None]
     low, high = _det_range(list(curves.values()), eers)
-    with drawing(4.8, 4.1) as figure:
+    with svg_figure(4.8, 4.1) as figure:
         axes = figure.add_subplot()
         for index, (name, (curve, estimate)) in enumerate(curves.items()):
             x, y = probit(curve.false_alarm_rate), probit(curve.miss_rate)
@@ -141,7 +141,7 @@ def _spoken(curves: Mapping[str, tuple[ErrorCurve, Estimate]]) -> str:
 
 def roc(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: str) -> Plot:
     """True against false positive rate."""
-    with drawing(4.8, 4.1) as figure:
+    with svg_figure(4.8, 4.1) as figure:
         axes = figure.add_subplot()
         for index, (name, (curve, _)) in enumerate(curves.items()):
             axes.plot(100 * curve.false_alarm_rate, 100 * (1 - curve.miss_rate), label=short(name), **style(index))
@@ -172,7 +172,7 @@ def roc(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: s
 def histogram(spread: ScoreHistogram, *, key: str, system: str, where: str) -> Plot:
     """Share of each class's utterances per bin of the score."""
     totals = {name: max(int(counts.sum()), 1) for name, counts in spread.counts.items()}
-    with drawing(4.8, 3.4) as figure:
+    with svg_figure(4.8, 3.4) as figure:
         axes = figure.add_subplot()
         for index, (name, counts) in enumerate(spread.counts.items()):
             share = 100 * counts / totals[name]
@@ -207,7 +207,7 @@ def confusion(matrix: Confusion, *, key: str, system: str, where: str) -> Plot |
     written = None
     if count <= 12:
         written = [[f"{number:,}" if number or count <= 4 else "" for number in row] for row in matrix.counts.tolist()]
-    with drawing(4.8, 5.0 if count > 12 else 1.4 + 0.3 * count) as figure:
+    with svg_figure(4.8, 5.0 if count > 12 else 1.4 + 0.3 * count) as figure:
         axes = figure.add_subplot()
         _shaded(axes, share, 0.0, 1.0, written)
         _label_cells(axes, matrix.labels, matrix.labels)
@@ -287,7 +287,7 @@ def intervals(
     how = measures.measure(metric)
     scale = 100.0 if how.percent else 1.0
     shown = [(name, estimate) for name, estimate in estimates if estimate.value is not None][:MAX_ROWS]
-    with drawing(4.8, 0.9 + 0.25 * len(shown)) as figure:
+    with svg_figure(4.8, 0.9 + 0.25 * len(shown)) as figure:
         axes = figure.add_subplot()
         for row, (_, estimate) in enumerate(shown):
             value = scale * (estimate.value or 0.0)
@@ -323,7 +323,7 @@ def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key:
     high = float(np.nanmax(values, initial=0.0)) or 1.0
     low = 0.0 if how.better == "lower" else float(np.nanmin(values, initial=high))
     written = [[how.number(cell.value) for cell in row] for row in shown]
-    with drawing(4.8, 1.2 + 0.26 * len(shown)) as figure:
+    with svg_figure(4.8, 1.2 + 0.26 * len(shown)) as figure:
         axes = figure.add_subplot()
         _shaded(axes, values, low, high if high > low else low + 1.0, written)
         _label_cells(axes, names[:MAX_ROWS], list(systems))
@@ -346,7 +346,7 @@ def few_shot(curves: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, met
     how = measures.measure(metric)
     scale = 100.0 if how.percent else 1.0
     every = sorted({count for points in curves.values() for count, _ in points})
-    with drawing(4.8, 3.6) as figure:
+    with svg_figure(4.8, 3.6) as figure:
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(curves.items()):
             x = [count for count, _ in points]
@@ -385,7 +385,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def training(curves: Sequence[TrainingCurve], *, key: str, system: str) -> Plot:
     """Quantities over epochs that share an axis (losses, learning rates, or metrics)."""
-    with drawing(4.8, 3.4) as figure:
+    with svg_figure(4.8, 3.4) as figure:
         axes = figure.add_subplot()
         for index, curve in enumerate(curves[:MAX_LINES]):
             marker = MARKERS[index] if len(curve.epochs) <= _MOST_MARKERS else None

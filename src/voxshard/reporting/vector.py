@@ -53,7 +53,7 @@ _COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
+def svg_figure(width: float, height: float) -> Iterator[Figure]:
     """A figure of that many inches, in the report's style; 4.8 wide, its text has 10 px on a phone, 14 on a desk."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height))

@@ -13,7 +13,7 @@ from voxshard.config import Settings
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, StorageFullError
 from voxshard.runtime import binds
-from voxshard.runtime.binds import Need
+from voxshard.runtime.binds import RequiredPath
 
 FAILED_TO_START = 255
 """Exit code of the container program itself; its FATAL line says why."""
@@ -53,7 +53,7 @@ def command(
     image: Path,
     words: Sequence[str],
     *,
-    needs: Sequence[Need],
+    needs: Sequence[RequiredPath],
     environment: Mapping[str, str],
     cache: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
@@ -87,8 +87,8 @@ def command(
         if (value := os.environ.get(name)) and Path(value).is_dir()
         for need in binds.needed(value, f"${name}")
     ]
-    here = [] if cwd == "/" else [Need(Path(cwd), "the current folder")]
-    kept = [] if cache is None else [Need(cache, "compiled code")]
+    here = [] if cwd == "/" else [RequiredPath(Path(cwd), "the current folder")]
+    kept = [] if cache is None else [RequiredPath(cache, "compiled code")]
     shown = binds.folders([*of_site(container), *here, *of_variables, *needs, *kept])
     line = [program, "exec", "--cleanenv", "--no-home", "--pwd", cwd, *gpu_flags(container)]
     line += [] if cache else ["--scratch", _OWN_CACHE]
@@ -102,7 +102,7 @@ def command(
     return [*line, str(image), *words], {f"{_prefix(program)}{name}": value for name, value in inside.items()}
 
 
-def of_site(container: Container) -> list[Need]:
+def of_site(container: Container) -> list[RequiredPath]:
     """The folders every image is shown on a site."""
     return [need for path in container.binds for need in binds.needed(os.path.expandvars(path), "container.binds")]
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from voxshard.audio import is_url, resolve
 from voxshard.errors import EnvironmentProblemError
 
-_OF_THE_IMAGE = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "/sys")))
+RESERVED_IMAGE_DIRS = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "/sys")))
 _SAMPLE = 64
 """Recordings of a manifest that are looked at for links."""
 _MAX_LINKS = 40
@@ -30,7 +30,7 @@ _MAX_LINKED_FILES = 64
 
 
 @dataclass(frozen=True)
-class Need:
+class RequiredPath:
     """A folder or file that a stage uses."""
 
     path: Path
@@ -38,20 +38,20 @@ class Need:
     """For messages: which setting or variable names it."""
 
 
-def needed(path: str | os.PathLike[str], what: str) -> list[Need]:
+def needed(path: str | os.PathLike[str], what: str) -> list[RequiredPath]:
     """A path somebody gave as a need; none for a URL."""
     text = os.fspath(path)
-    return [] if is_url(text) else [Need(Path(text).expanduser().absolute(), what)]
+    return [] if is_url(text) else [RequiredPath(Path(text).expanduser().absolute(), what)]
 
 
-def folders(needs: Iterable[Need]) -> list[Path]:
+def folders(needs: Iterable[RequiredPath]) -> list[Path]:
     """What to bind: real folders before the links to them, an outer folder before what lies in it.
 
     Raises
     ------
     EnvironmentProblemError : one does not exist, or would hide what the image itself holds.
     """
-    wanted: dict[Path, Need] = {}
+    wanted: dict[Path, RequiredPath] = {}
     for need in needs:
         path = Path(os.path.normpath(need.path))
         if not path.exists():
@@ -59,7 +59,7 @@ def folders(needs: Iterable[Need]) -> list[Path]:
                 f"{path} ({need.what}): does not exist on {os.uname().nodename}, so it cannot be shown to an image"
             )
         for place in names_of(path):
-            if any(part.is_relative_to(place) for part in _OF_THE_IMAGE):
+            if any(part.is_relative_to(place) for part in RESERVED_IMAGE_DIRS):
                 raise EnvironmentProblemError(
                     f"{place} ({need.what}): to bind it would hide the image's own files; name a folder below it"
                 )
@@ -67,7 +67,7 @@ def folders(needs: Iterable[Need]) -> list[Path]:
     ordered = sorted(wanted, key=lambda place: (place != place.resolve(), len(place.parts)))
     found: list[Path] = []
     for place in ordered:
-        if not is_shown(place, found):
+        if not is_bound(place, found):
             found.append(place)
     return found
 
@@ -85,12 +85,12 @@ def names_of(path: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def is_shown(path: Path, bound: Sequence[Path]) -> bool:
+def is_bound(path: Path, bound: Sequence[Path]) -> bool:
     """Whether a folder that is bound holds this path, by this name."""
     return any(path.is_relative_to(place) for place in bound)
 
 
-def corpus(root: str, what: str) -> list[Need]:
+def corpus(root: str, what: str) -> list[RequiredPath]:
     """A corpus that has no manifest yet, and what in it is a link to elsewhere: folders, and its protocols."""
     found = needed(root, what)
     if not found or not found[0].path.is_dir():
@@ -116,19 +116,19 @@ def corpus(root: str, what: str) -> list[Need]:
     return found
 
 
-def weights(place: Path, what: str) -> Iterator[Need]:
+def weights(place: Path, what: str) -> Iterator[RequiredPath]:
     """A folder (or file) of weights, and where files in it that are links lead (as in a cache of a hub)."""
-    yield Need(place, what)
+    yield RequiredPath(place, what)
     real = place.resolve()
     inside = [real] if real.is_file() else real.rglob("*")
     for count, path in enumerate(inside):
         if count > _MAX_WEIGHT_FILES:
             return
         if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(real):
-            yield Need(path, f"{what}: a link in it")
+            yield RequiredPath(path, f"{what}: a link in it")
 
 
-def audio(manifest: Path, besides: Sequence[Need]) -> list[Need]:
+def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]:
     """The root of a manifest's audio, and folders in it that are links to elsewhere.
 
     Parameters
@@ -150,7 +150,7 @@ def audio(manifest: Path, besides: Sequence[Need]) -> list[Need]:
             continue
         path = Path(os.fsdecode(recording)).absolute()
         real = path.resolve()
-        if not real.exists() or all(is_shown(name, shown) for name in names_of(path)):
+        if not real.exists() or all(is_bound(name, shown) for name in names_of(path)):
             continue
         link = _linked_folder(path, Path(root).absolute())
         if link is None:
@@ -158,7 +158,7 @@ def audio(manifest: Path, besides: Sequence[Need]) -> list[Need]:
                 f"{path} lies in {real.parent}, which the image is not shown; "
                 "--set site.container.binds=[FOLDER], or write it into the site's file"
             )
-        found.append(Need(link, f"the audio of {manifest}"))
+        found.append(RequiredPath(link, f"the audio of {manifest}"))
         shown = folders([*found, *besides])
     return found
 

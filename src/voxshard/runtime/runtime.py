@@ -15,7 +15,7 @@ from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.files import storage_errors
 from voxshard.runtime import apptainer, images
 from voxshard.runtime.apptainer import Container
-from voxshard.runtime.binds import Need
+from voxshard.runtime.binds import RequiredPath
 
 DIGEST_VARIABLE = "VOXSHARD_IMAGE_DIGEST"
 """What an image's shards say they were made in."""
@@ -35,7 +35,7 @@ def command(
     *,
     program: Sequence[str] = ("-m", "voxshard"),
     environment: Mapping[str, str] | None = None,
-    needs: Sequence[Need] = (),
+    needs: Sequence[RequiredPath] = (),
     site: Container | None = None,
     kept: Path | None = None,
 ) -> Invocation:

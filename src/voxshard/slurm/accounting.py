@@ -91,6 +91,6 @@ def add_to_summary(cluster: Cluster, step: Step) -> None:
     """Put the cost of an extraction into its merged set's summary.json, as `jobs`; once, so that it keeps its time."""
     assert step.features is not None
     summary = read_summary(step.features)
-    entries = [entry for entry in account(cluster) if entry["step"] in step.after]
+    entries = [entry for entry in account(cluster) if entry["step"] in step.depends_on]
     if summary is not None and entries and "jobs" not in summary:
         files.publish_json(step.features.summary, {**summary, "jobs": entries[0]})

@@ -56,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     job, element, restarts = inside
     try:
-        element_of = Element(given.experiment, given.step, given.attempt, given.first + element, job, restarts, stop)
-        return element_of.run()
+        array_task = ArrayTask(given.experiment, given.step, given.attempt, given.first + element, job, restarts, stop)
+        return array_task.run()
     except VoxshardError as exc:
         print(f"voxshard: {exc}", file=sys.stderr, flush=True)
         return exc.exit_code
 
 
-class Element:
+class ArrayTask:
     """One task of one step, at work."""
 
     def __init__(self, path: Path, step: str, attempt: int, task: int, job: str, restarts: int,
@@ -111,7 +111,7 @@ class Element:
         self._write("running")
         try:
             missing = self.step.missing()
-            if self.task not in missing and not (missing and self.step.helps(self.task)):
+            if self.task not in missing and not (missing and self.step.can_take_over(self.task)):
                 self._write("done", message="other tasks are at the rest" if missing else "was done already")
                 return 0
             self._check_inputs()
@@ -182,7 +182,7 @@ class Element:
 
     def _check_inputs(self) -> None:
         """See that the steps before this one are done; submit again what is missing of them, and this one after it."""
-        for name in self.step.after:
+        for name in self.step.depends_on:
             before = self.cluster.steps[name]
             missing = before.missing()
             if not missing:
@@ -214,7 +214,7 @@ class Element:
                 f"{before.name}: {what} after {tried} attempts; see "
                 f"`voxshard logs {cluster.experiment.path} --failed`, then voxshard retry {cluster.experiment.path}"
             )
-        jobs = cluster.again(
+        jobs = cluster.resubmit_from_job(
             before, missing, self._live_inputs(before), attempt=number, why=f"{self.step.name}: {what}", counts=True
         )
         if jobs is not None:
@@ -231,12 +231,12 @@ class Element:
         )
 
     def _live_inputs(self, step: Step) -> list[int]:
-        return sorted({item.job for item in self.cluster.live(step.after)}) if step.after else []
+        return sorted({item.job for item in self.cluster.live(step.depends_on)}) if step.depends_on else []
 
     def _wait_for(self, name: str, jobs: Sequence[int]) -> None:
         """Submit this step again, to start after these jobs, and end."""
         mine = self.step.missing()
-        self.cluster.again(
+        self.cluster.resubmit_from_job(
             self.step, mine or [self.task], jobs, attempt=self.attempt, why=f"waits for {name}", counts=False
         )
         raise _Waiting(f"{self.step.name} waits for {name} (job {', '.join(map(str, jobs))})")

@@ -47,7 +47,7 @@ class QueuedTask:
         return f"{self.job}" if self.element is None else f"{self.job}_{self.element}"
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Whether this machine has SLURM's commands."""
     return shutil.which("sbatch") is not None
 
@@ -69,7 +69,7 @@ def call(command: Sequence[str], *, patience_s: float = _PATIENCE_S) -> str:
                 timeout=_TIMEOUT_S,
                 env=outside_a_job(),
                 stdin=subprocess.DEVNULL,
-                preexec_fn=_deaf,
+                preexec_fn=_ignore_stop_signals,
             )
         except FileNotFoundError as exc:
             raise SchedulerError(
@@ -87,7 +87,7 @@ def call(command: Sequence[str], *, patience_s: float = _PATIENCE_S) -> str:
         time.sleep(3)
 
 
-def _deaf() -> None:
+def _ignore_stop_signals() -> None:
     """A stop that SLURM sends to every process of a job must not cut an answer short."""
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

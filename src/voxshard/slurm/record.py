@@ -93,7 +93,7 @@ class Record:
         self._site = self.path / "site.yaml"
 
     @property
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether the experiment was ever submitted."""
         return self._submission.exists()
 

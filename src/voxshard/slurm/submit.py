@@ -196,20 +196,20 @@ class Cluster:
             if item.is_live and (names is None or item.name in names)
         ]
 
-    def todo(self) -> dict[str, list[int]]:
+    def missing_tasks(self) -> dict[str, list[int]]:
         """Step -> tasks to submit: what is missing, and everything that comes after something missing."""
         found: dict[str, list[int]] = {}
         for step in self.steps.values():
             tasks = step.missing()
-            if step.stage not in ("extract", "repair") and any(name in found for name in step.after):
+            if step.stage not in ("extract", "repair") and any(name in found for name in step.depends_on):
                 tasks = list(range(step.num_tasks))
-            if step.stage == "extract" and step.after[0] in found and not tasks:
+            if step.stage == "extract" and step.depends_on[0] in found and not tasks:
                 continue
             if tasks:
                 found[step.name] = tasks
         return found
 
-    def draft(self, todo: Mapping[str, Sequence[int]]) -> dict[str, list[Array]]:
+    def render_arrays(self, todo: Mapping[str, Sequence[int]]) -> dict[str, list[Array]]:
         """The sbatch calls for these tasks, not submitted."""
         limit = self.array_limit()
         return {
@@ -234,7 +234,7 @@ class Cluster:
         jobs: dict[str, list[int]] = {}
         try:
             for name, arrays in drafts.items():
-                after = [job for step in self.steps[name].after for job in jobs.get(step, [])]
+                after = [job for step in self.steps[name].depends_on for job in jobs.get(step, [])]
                 jobs[name] = self._submit_step(name, arrays, after, automatic=1, why=why)
                 progress.note(f"{name}: {sum(array.num_tasks for array in arrays)} tasks, job "
                               f"{', '.join(map(str, jobs[name]))}")  # fmt: skip
@@ -243,7 +243,7 @@ class Cluster:
             raise
         return jobs
 
-    def again(self, step: Step, tasks: Sequence[int], after: Sequence[int], *, attempt: int, why: str,
+    def resubmit_from_job(self, step: Step, tasks: Sequence[int], after: Sequence[int], *, attempt: int, why: str,
               counts: bool) -> list[int] | None:  # fmt: skip
         """Submit tasks of a step once more, from inside a job. Of several processes that try, one does it.
 
@@ -373,20 +373,20 @@ def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Subm
     """
     if site.scheduler == "none":
         raise ConfigError(f"site {site.name} has no SLURM; use `voxshard run` for this machine")
-    if not queue.is_there():
+    if not queue.is_available():
         raise SchedulerError(
             "sbatch: no such command here; submit from a login node of the cluster, or use `voxshard run`"
         )
     experiment = Experiment(experiment.config.model_copy(update={"out": experiment.path.absolute()}))
     record = Record(experiment.path)
-    before = record.submission() if record.is_there else None
+    before = record.submission() if record.exists else None
     token = before.token if before else uuid.uuid4().hex[:12]
     cluster = queue.setting("ClusterName") or ""
     tasks = before.tasks if before else {}
     return experiment, Submission(token, cluster, str(Path.cwd()), sys.executable, time.time(), tasks)
 
 
-def begin(cluster: Cluster) -> None:
+def write_submission(cluster: Cluster) -> None:
     """Write everything the jobs read: config, site, submission, configs of trainings.
 
     Raises
@@ -420,11 +420,11 @@ def resubmit(
     cluster = Cluster.of(path, config, site)
     before = cluster.submission
     cluster.submission = replace(before, python=sys.executable)
-    begin(cluster)
+    write_submission(cluster)
     os.chdir(before.cwd)
     requests = _request_repairs(cluster) if failed else []
     try:
-        drafts = cluster.draft(cluster.todo())
+        drafts = cluster.render_arrays(cluster.missing_tasks())
         return cluster.submit(drafts, why, progress) if drafts else {}
     except BaseException:
         for request in requests:

@@ -263,7 +263,7 @@ class Extraction:
             self.num_ok += len(result.outputs)
             self.failures.update(failure.error for failure in result.failures)
 
-        def told_works() -> Iterator[ShardWork]:
+        def with_progress() -> Iterator[ShardWork]:
             for work in works:
                 self._give_up_if_hopeless()
                 state.current_shard = work.index
@@ -292,7 +292,7 @@ class Extraction:
                         timers=self.timers,
                         progress=task.progress,
                         check=task.check,
-                    ).run(told_works())
+                    ).run(with_progress())
                 state.state = "done"
             except BaseException as exc:
                 state.state = "stopped" if isinstance(exc, StoppedError) else "failed"

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from voxshard.audio import is_url
 from voxshard.audio.sndfile import Span
 from voxshard.config import Settings
-from voxshard.corpora import annotate, registry
+from voxshard.corpora import annotate
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
 from voxshard.corpora.probe import probe_all
@@ -60,8 +60,8 @@ class PrepareConfig(Settings):
     @field_validator("format")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in registry.FORMATS:
-            raise ValueError(f"no such corpus format; there are {', '.join(registry.FORMATS)}")
+        if value not in formats.FORMATS:
+            raise ValueError(f"no such corpus format; there are {', '.join(formats.FORMATS)}")
         return value
 
     @field_validator("split", "split_from")
@@ -91,10 +91,10 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     StoppedError : asked to stop; nothing is written.
     """
     task = task or Task()
-    _refuse_unless_manifest(config.out, config.root)
+    _check_is_manifest(config.out, config.root)
     task.progress.begin(f"listing {config.root}")
     request = _request(config)
-    listing = registry.adapter(config.format)(request)
+    listing = formats.adapter(config.format)(request)
     table = _chosen(listing, request)
     task.progress.advance(len(table))
     table, notes = _annotated(table, config)
@@ -113,7 +113,7 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     return manifest
 
 
-def _refuse_unless_manifest(out: Path, root: str) -> None:
+def _check_is_manifest(out: Path, root: str) -> None:
     """Make sure that writing `out` replaces nothing but a manifest, before hours of listing and probing."""
     if out.is_dir():
         raise ConfigError(f"--out {out}: a folder; give the name of the manifest, such as {out / 'manifest.parquet'}")
@@ -207,12 +207,12 @@ def _chosen(listing: Listing, request: Request) -> pa.Table:
 
 def _annotated(table: pa.Table, config: PrepareConfig) -> tuple[pa.Table, list[str]]:
     """The user's labels and splits; the more particular an option is, the later it has its say."""
-    whole = config.part is None and config.glob is None
+    require_all = config.part is None and config.glob is None
     notes: list[str] = []
     if config.study is not None:
         table = annotate.put(table, "study", pa.array([config.study] * len(table), pa.string()))
     if config.labels is not None:
-        table, more = annotate.join_labels(table, config.labels, whole=whole)
+        table, more = annotate.join_labels(table, config.labels, require_all=require_all)
         notes += more
     if config.label_from is not None:
         table, more = annotate.labels_from_paths(table, config.label_from)
@@ -221,8 +221,8 @@ def _annotated(table: pa.Table, config: PrepareConfig) -> tuple[pa.Table, list[s
         rules = [(expression, name) for expression, _, name in (text.rpartition("=") for text in config.split_from)]
         table, more = annotate.splits_from_paths(table, rules)
         notes += more
-    if config.split and not registry.FORMATS[config.format].from_lists:
-        table, more = annotate.apply_split_lists(table, _split_lists(config), whole=whole)
+    if config.split and not formats.FORMATS[config.format].from_lists:
+        table, more = annotate.apply_split_lists(table, _split_lists(config), require_all=require_all)
         notes += more
     return table, notes
 

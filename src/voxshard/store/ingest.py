@@ -87,7 +87,7 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     if not named:
         raise ConfigError("ingest: no file given")
     folder = FeatureDir(config.out)
-    folder.refuse_unless_features(folder.manifest)
+    folder.check_is_feature_dir(folder.manifest)
     sources = [open_foreign(path) for _, path in named]
     kinds = {source.granularity for source in sources}
     if len(kinds) > 1:
@@ -97,7 +97,7 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     identity = _identity(sources, named, survey, manifest)
     folder.path.mkdir(parents=True, exist_ok=True)
     if folder.identity.exists():
-        Identity.read(folder.identity).refuse_unless_same(identity, folder.path)
+        Identity.read(folder.identity).check_same(identity, folder.path)
     identity.write(folder.identity)  # first: one that is killed after it can be run again
     manifest.write(folder.manifest)
     ok = pa.array(~survey.failed)
@@ -167,7 +167,7 @@ def _survey(sources: Sequence[ForeignFile], progress: Progress, check: Callable[
                 check()
                 progress.advance(1024)
     progress.advance(len(ids) % 1024)
-    _refuse_twice(ids, of_file, sources)
+    _check_unique(ids, of_file, sources)
     if row_shape is None:
         raise ManifestError(f"{', '.join(str(source.path) for source in sources)}: no utterances in it")
     return _Survey(
@@ -191,7 +191,7 @@ def _failure(name: str, output: Arrays) -> Failure | None:
     return None
 
 
-def _refuse_twice(ids: Sequence[str], of_file: Sequence[int], sources: Sequence[ForeignFile]) -> None:
+def _check_unique(ids: Sequence[str], of_file: Sequence[int], sources: Sequence[ForeignFile]) -> None:
     seen: dict[str, int] = {}
     for name, number in zip(ids, of_file, strict=True):
         if "\0" in name:

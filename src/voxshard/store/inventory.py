@@ -17,7 +17,7 @@ NO_SPLIT = "(no split)"
 
 
 @dataclass(frozen=True)
-class Inventory:
+class ShardInventory:
     """Which shards of the plan there are."""
 
     folder: FeatureDir
@@ -41,7 +41,7 @@ class Inventory:
         return self.folder.shard(index, self.plan.num_shards)
 
     @classmethod
-    def take(cls, folder: FeatureDir) -> Inventory:
+    def scan(cls, folder: FeatureDir) -> ShardInventory:
         """Read identity, plan and manifest, hold them against each other, and list the shards.
 
         Raises
@@ -86,12 +86,12 @@ class Inventory:
             f"{path}: a shard of another plan than this one of {self.plan.num_shards} shards; move it away"
         )
 
-    def refuse_foreign(self) -> None:
+    def check_no_foreign(self) -> None:
         """Raise StaleShardError if shards of another plan lie among these."""
         if self.foreign:
             raise self.not_in_plan(self.foreign[0])
 
-    def refuse_gaps(self) -> None:
+    def check_complete(self) -> None:
         """Raise IncompleteError, with the line that mends it, unless every split that was begun is whole."""
         if not self.present:
             raise IncompleteError(f"{self.folder.path}: no shard is done yet; run `voxshard retry {self.folder.path}`")

@@ -74,7 +74,7 @@ class FeatureDir:
         """Path of shard `index` of `count`; both stand in the name."""
         return self.shards / f"shard-{index:05d}-of-{count:05d}.h5"
 
-    def refuse_unless_features(self, *also: Path) -> None:
+    def check_is_feature_dir(self, *also: Path) -> None:
         """Make sure that a feature set written here replaces no file of something else.
 
         Parameters
@@ -147,7 +147,7 @@ class Identity:
             raise FormatVersionError(f"{path}: format {found}, this voxshard reads up to {FORMAT_VERSION}; update it")
         return cls(**content)
 
-    def refuse_unless_same(self, other: Identity, folder: Path) -> None:
+    def check_same(self, other: Identity, folder: Path) -> None:
         """Compare with what a new command would make here.
 
         Raises

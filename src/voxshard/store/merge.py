@@ -28,10 +28,10 @@ from voxshard.errors import (
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
 from voxshard.store import hdf5, merged
-from voxshard.store.accounts import Accounts, Piece, summarise, totals_of
 from voxshard.store.hdf5 import PER_FRAME, USER_BLOCK_BYTES
-from voxshard.store.inventory import Inventory
+from voxshard.store.inventory import ShardInventory
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
+from voxshard.store.merge_ledger import MergeLedger, Piece, summarise, totals_of
 from voxshard.store.merged import Bulk, Content, OrderedHash
 
 Mode = Literal["packed", "index"]
@@ -98,44 +98,44 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
     before = merged.read_summary(folder)
     if before and before["shards"]["deleted"] and not any(folder.shards.glob("shard-*.h5")):
         return _merged_and_deleted(folder, before, config)
-    inventory = Inventory.take(folder)
-    inventory.refuse_foreign()
+    inventory = ShardInventory.scan(folder)
+    inventory.check_no_foreign()
     if not config.allow_missing or not inventory.present:
-        inventory.refuse_gaps()
-    accounts = Accounts.take(inventory, progress, check)
-    mode = _mode(accounts, config)
+        inventory.check_complete()
+    ledger = MergeLedger.collect(inventory, progress, check)
+    mode = _mode(ledger, config)
     labels = config.labels or folder.manifest
-    merge_id = _merge_id(accounts, mode, labels)
+    merge_id = _merge_id(ledger, mode, labels)
     if before and before["merge_id"] == merge_id and not before["stale"] and _is_intact(folder, before):
         progress.note(f"{folder.path}: merged already, and intact")
         summary = before
     else:
-        utterances = _utterances(accounts, labels)
+        utterances = _utterances(ledger, labels)
         summary = merged.publish_set(
             folder,
-            _content(accounts, mode, merge_id, progress, check),
+            _content(ledger, mode, merge_id, progress, check),
             utterances,
-            _failure_rows(accounts),
-            summarise(accounts, mode, config.labels),
+            _failure_rows(ledger),
+            summarise(ledger, mode, config.labels),
         )
     if config.delete_shards:
-        summary = _delete_shards(accounts, summary)
+        summary = _delete_shards(ledger, summary)
     for place in (folder.path, folder.shards):
         files.sweep_temporaries(place, everything=inventory.is_complete)
     _judge(folder, summary, allowed_failures(config))
     return summary
 
 
-def _mode(accounts: Accounts, config: MergeConfig) -> Mode:
-    num_bytes = accounts.num_bytes()
+def _mode(ledger: MergeLedger, config: MergeConfig) -> Mode:
+    num_bytes = ledger.num_bytes()
     mode: Mode = "packed" if config.mode == "packed" or num_bytes <= PACKED_UP_TO_BYTES else "index"
     if config.mode == "index":
         mode = "index"
     if config.delete_shards and mode == "index":
         size = f"{num_bytes / 2**30:.0f} GiB" + (" (over 64 GiB, auto chooses index)" if config.mode == "auto" else "")
         raise ConfigError(f"--delete-shards: an index of {size} reads from its shards; add --mode packed, or keep them")
-    if config.delete_shards and not accounts.inventory.is_complete:
-        inventory = accounts.inventory
+    if config.delete_shards and not ledger.inventory.is_complete:
+        inventory = ledger.inventory
         raise ConfigError(
             f"--delete-shards: {len(inventory.missing) + len(inventory.pending)} of {inventory.plan.num_shards} shards "
             "are still to come, and they could not be merged with deleted ones; finish them first"
@@ -143,17 +143,17 @@ def _mode(accounts: Accounts, config: MergeConfig) -> Mode:
     return mode
 
 
-def _merge_id(accounts: Accounts, mode: str, labels: Path) -> str:
+def _merge_id(ledger: MergeLedger, mode: str, labels: Path) -> str:
     if not labels.exists():
         raise ManifestError(f"{labels}: no such manifest; --labels wants one that `voxshard prepare` wrote")
     return files.digest_of(
         {
             "format_version": FORMAT_VERSION,
-            "fingerprint": accounts.inventory.identity.fingerprint,
-            "plan_hash": accounts.inventory.identity.plan_hash,
+            "fingerprint": ledger.inventory.identity.fingerprint,
+            "plan_hash": ledger.inventory.identity.plan_hash,
             "mode": mode,
             "labels": files.sha256_of(labels),
-            "shards": [[piece.index, piece.digest] for piece in accounts.pieces],
+            "shards": [[piece.index, piece.digest] for piece in ledger.pieces],
         }
     )
 
@@ -167,11 +167,11 @@ def _is_intact(folder: FeatureDir, summary: Mapping[str, Any]) -> bool:
         return False
 
 
-def _utterances(accounts: Accounts, labels: Path) -> pa.Table:
+def _utterances(ledger: MergeLedger, labels: Path) -> pa.Table:
     """The rows of the labels' manifest that belong to the rows of the arrays, in their order."""
-    inventory = accounts.inventory
+    inventory = ledger.inventory
     table = inventory.manifest.table if labels == inventory.folder.manifest else Manifest.read(labels).table
-    ids = inventory.plan.ids_array.filter(pa.array(accounts.ok))
+    ids = inventory.plan.ids_array.filter(pa.array(ledger.ok))
     rows = pc.index_in(ids, table["utterance_id"].combine_chunks())
     if rows.null_count:
         first = ids.filter(pc.is_null(rows))[0].as_py()
@@ -180,18 +180,18 @@ def _utterances(accounts: Accounts, labels: Path) -> pa.Table:
             f"are not in it, first {first!r}; --labels wants a manifest with every one of them"
         )
     table = table.take(rows).drop_columns([name for name in merged.FRAME_COLUMNS if name in table.column_names])
-    if accounts.offsets is not None:
-        values = (accounts.offsets[:-1], np.diff(accounts.offsets))
+    if ledger.offsets is not None:
+        values = (ledger.offsets[:-1], np.diff(ledger.offsets))
         for name, column in zip(merged.FRAME_COLUMNS, values, strict=True):
             table = table.append_column(name, pa.array(column))
     return table
 
 
-def _failure_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
-    table = accounts.inventory.manifest.table.select(["path", "split"]).take(
-        pa.array([row for row, _ in accounts.failures], pa.int64())
+def _failure_rows(ledger: MergeLedger) -> Iterator[dict[str, Any]]:
+    table = ledger.inventory.manifest.table.select(["path", "split"]).take(
+        pa.array([row for row, _ in ledger.failures], pa.int64())
     )
-    for (_, failure), about in zip(accounts.failures, table.to_pylist(), strict=True):
+    for (_, failure), about in zip(ledger.failures, table.to_pylist(), strict=True):
         path = about["path"]
         yield {
             "utterance_id": failure.utterance_id,
@@ -202,8 +202,8 @@ def _failure_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
         }
 
 
-def _content(accounts: Accounts, mode: Mode, merge_id: str, progress: Progress, check: Callable[[], None]) -> Content:
-    pieces, identity = accounts.pieces, accounts.inventory.identity
+def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress, check: Callable[[], None]) -> Content:
+    pieces, identity = ledger.pieces, ledger.inventory.identity
     rows = np.cumsum([0, *(piece.num_rows for piece in pieces)])
     frames = np.cumsum([0, *(piece.num_frames for piece in pieces)])
     shards: dict[str, npt.NDArray[Any]] = {
@@ -217,7 +217,7 @@ def _content(accounts: Accounts, mode: Mode, merge_id: str, progress: Progress, 
     bulk: dict[str, Bulk] = {}
     dtypes: dict[str, str] = {}
     progress.begin("merge", items=len(pieces))
-    for number, name in enumerate(accounts.datasets):
+    for number, name in enumerate(ledger.datasets):
         shape, dtype, _ = next(
             piece.datasets[name]
             for piece in sorted(pieces, key=lambda piece: -piece.num_rows)
@@ -258,11 +258,9 @@ def _content(accounts: Accounts, mode: Mode, merge_id: str, progress: Progress, 
         "self_check": totals["self_check"],
         **dtypes,
     }
-    ids = accounts.inventory.plan.ids_array.filter(pa.array(accounts.ok))
-    failures = [failure for _, failure in accounts.failures]
-    return Content(
-        attributes=attributes, ids=ids, failures=failures, offsets=accounts.offsets, shards=shards, bulk=bulk
-    )
+    ids = ledger.inventory.plan.ids_array.filter(pa.array(ledger.ok))
+    failures = [failure for _, failure in ledger.failures]
+    return Content(attributes=attributes, ids=ids, failures=failures, offsets=ledger.offsets, shards=shards, bulk=bulk)
 
 
 @dataclass(frozen=True)
@@ -307,12 +305,12 @@ class _Copy:
             raise hdf5.broken_seal(piece.path)
 
 
-def _delete_shards(accounts: Accounts, summary: dict[str, Any]) -> dict[str, Any]:
-    folder = accounts.inventory.folder
+def _delete_shards(ledger: MergeLedger, summary: dict[str, Any]) -> dict[str, Any]:
+    folder = ledger.inventory.folder
     hdf5.check_seal(folder.features, "features")
     summary = {**summary, "shards": {**summary["shards"], "deleted": True}}
     files.publish_json(folder.summary, summary)
-    for piece in accounts.pieces:
+    for piece in ledger.pieces:
         piece.path.unlink()
     return summary
 

@@ -209,7 +209,7 @@ def publish_set(
     The summary, complete.
     """
     merge_id = content.attributes["merge_id"]
-    temporary = files.temporary_beside(folder.features)
+    temporary = files.temp_path_for(folder.features)
     try:
         with files.storage_errors(folder.features):
             digest = write_features(temporary, content)
@@ -219,7 +219,7 @@ def publish_set(
             pq.write_table(utterances.replace_schema_metadata({b"voxshard": about}), stream, compression="zstd")
         files.publish_bytes(folder.failures, _failures_csv(failures, merge_id))
         with files.storage_errors(folder.features):
-            files.put_in_place(temporary, folder.features)
+            files.commit(temporary, folder.features)
     finally:
         temporary.unlink(missing_ok=True)
     small = {

@@ -174,11 +174,11 @@ def publish_run(path: Path) -> Iterator[Run]:
     ------
     ConfigError : `path` is a folder or file that is not a run; nothing is touched.
     """
-    refuse_unless_run(path)
+    check_is_run(path)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     files.sweep_temporaries(path.parent)
-    temporary = files.temporary_beside(path)
+    temporary = files.temp_path_for(path)
     with files.storage_errors(path):
         try:
             (temporary / "model").mkdir(parents=True)
@@ -191,7 +191,7 @@ def publish_run(path: Path) -> Iterator[Run]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_unless_run(path: Path) -> None:
+def check_is_run(path: Path) -> None:
     """Make sure that writing a run to `path` replaces nothing but a run."""
     if path.is_dir():
         if (path / "config.yaml").exists() and (path / "model").is_dir():
@@ -213,7 +213,7 @@ def _rename_over(temporary: Path, path: Path) -> None:
         except OSError as exc:
             if exc.errno not in _OCCUPIED:
                 raise
-        aside = files.temporary_beside(path)
+        aside = files.temp_path_for(path)
         with suppress(FileNotFoundError):  # another training of the same run was faster
             path.rename(aside)
             replaced.append(aside)

@@ -16,7 +16,7 @@ from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, Incom
 from voxshard.progress import Progress
 from voxshard.store import hdf5, merged
 from voxshard.store.features import FeatureSet, is_stale
-from voxshard.store.inventory import Inventory
+from voxshard.store.inventory import ShardInventory
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.shard import check_shard
 
@@ -61,7 +61,7 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
     problems: list[Problem] = []
     num_shards = num_pending = 0
     if Identity.read(folder.identity).num_shards and not (summary and summary["shards"]["deleted"]):
-        inventory = Inventory.take(folder)
+        inventory = ShardInventory.scan(folder)
         num_shards, num_pending = len(inventory.present), len(inventory.pending)
         progress.begin("verify shards", items=num_shards)
         for index in inventory.present:
@@ -92,7 +92,7 @@ def quarantine(problems: list[Problem]) -> list[Path]:
     return moved
 
 
-def _of_shard(path: Path, index: int, inventory: Inventory) -> Iterator[DataError]:
+def _of_shard(path: Path, index: int, inventory: ShardInventory) -> Iterator[DataError]:
     """A shard with changed bytes is looked into all the same: what else is wrong may say how that came about."""
     is_sealed = True
     try:

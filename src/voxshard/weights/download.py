@@ -82,7 +82,7 @@ def download(
             raise CorruptFileError(f"{url}: {problem}; nothing was kept. Try again; if it stays so, the origin changed")
         os.fchmod(stream.fileno(), 0o640 | (0o004 & os.fstat(stream.fileno()).st_mode))
         os.fsync(stream.fileno())
-        files.put_in_place(part, target)
+        files.commit(part, target)
         transfer.forget()
     return found
 

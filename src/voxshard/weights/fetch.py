@@ -202,7 +202,7 @@ class _Fetcher:
     def _unpack(self, source: Source) -> list[Entry]:
         archive = self.folder / source.name
         self._download(source)
-        staging = files.temporary_beside(archive)
+        staging = files.temp_path_for(archive)
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(staging, filter="data")  # refuses paths and links that lead outside

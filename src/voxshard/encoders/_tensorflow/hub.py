@@ -46,7 +46,7 @@ def fetch_savedmodel(handle_or_url: str, target: Path) -> Path:
         found = ", ".join(sorted(path.name for path in cached.iterdir())[:10]) or "nothing"
         raise MissingWeightsError(f"{handle_or_url}: is no SavedModel: no {GRAPH} in it, but {found}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = files.temporary_beside(target)
+    staging = files.temp_path_for(target)
     try:
         with files.storage_errors(target):
             shutil.copytree(cached, staging, copy_function=shutil.copyfile)

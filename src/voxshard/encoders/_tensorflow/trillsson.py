@@ -18,7 +18,7 @@ from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes, Output
 from voxshard.encoders.trillsson import TrillssonSettings
 from voxshard.encoders.weight_files import hash_files, locate
 
-NUMERICS = 1
+CODE_VERSION = 1
 
 Embed: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """float32 (B, S) to float32 (B, D), row by row."""
@@ -47,7 +47,7 @@ class TrillssonEncoder(Encoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=NUMERICS,
+            code_version=CODE_VERSION,
             libraries=["tensorflow"],
             weights_folder=folder,
             weight_files=hash_files(folder, self._model.files, known_hashes),

@@ -23,7 +23,7 @@ from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
 from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import CorruptFileError
 
-_NUMERICS = 1
+_CODE_VERSION = 1
 
 
 class EcapaEncoder(TorchEncoder):
@@ -43,7 +43,7 @@ class EcapaEncoder(TorchEncoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=_NUMERICS,
+            code_version=_CODE_VERSION,
             libraries=("torch", "speechbrain"),
             weight_files=hash_files(self.folder, settings.weight_files(self.folder), known_hashes),
             weights_folder=self.folder,

@@ -24,7 +24,7 @@ from voxshard.encoders.pooling import join_pooled, pooled_size
 from voxshard.encoders.weight_files import hash_files
 from voxshard.errors import ConfigError
 
-_NUMERICS = 1
+_CODE_VERSION = 1
 
 
 class HfEncoder(TorchEncoder):
@@ -57,7 +57,7 @@ class HfEncoder(TorchEncoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=_NUMERICS,
+            code_version=_CODE_VERSION,
             libraries=("torch", "transformers"),
             weight_files=hash_files(self.folder, settings.weight_files(self.folder), known_hashes),
             derived={"layers": list(self.layers)},

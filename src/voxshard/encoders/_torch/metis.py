@@ -24,7 +24,7 @@ from voxshard.encoders.metis import BACKBONE, CODEC, STATISTICS, Metis8dSettings
 from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import ConfigError, CorruptFileError
 
-_NUMERICS = 1
+_CODE_VERSION = 1
 
 
 class Metis8dEncoder(TorchEncoder):
@@ -53,7 +53,7 @@ class Metis8dEncoder(TorchEncoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=_NUMERICS,
+            code_version=_CODE_VERSION,
             libraries=("torch", "transformers"),
             weight_files=hash_files(self.folder, settings.weight_files(self.folder), known_hashes),
             derived={"layer": settings.layer},

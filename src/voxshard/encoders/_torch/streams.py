@@ -28,18 +28,18 @@ class Streams(Generic[T]):
         num_threads = min(torch.get_num_threads(), available_cpus())
         self.count = min(num_threads, MAX_STREAMS)
         each = num_threads // self.count
-        everyone_is_there = threading.Barrier(self.count + 1)
+        all_ready = threading.Barrier(self.count + 1)
 
         def begin() -> None:
             torch.get_num_threads()  # asked first, a thread takes the process's number, and keeps what is set then
             torch.set_num_threads(each)
-            everyone_is_there.wait()
+            all_ready.wait()
 
         self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="stream")
         for _ in range(self.count):
             self._threads.submit(begin)
         own = torch.get_num_threads()
-        everyone_is_there.wait()
+        all_ready.wait()
         torch.set_num_threads(own)  # it is also what threads begun later start with
 
     def submit(self, function: Callable[[], T]) -> Future[T]:

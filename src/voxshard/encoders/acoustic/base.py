@@ -64,7 +64,7 @@ class AcousticEncoder(Encoder):
     """All the work is in `prepare`. Subclasses say how many features a frame has and how short a clip may be."""
 
     preparer_class: ClassVar[type[AcousticPreparer]]
-    numerics: ClassVar[int] = 1
+    code_version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("librosa", "soxr")
 
     def __init__(self, name: str, settings: AcousticSettings, known_hashes: KnownHashes) -> None:
@@ -74,7 +74,7 @@ class AcousticEncoder(Encoder):
         self.info = describe(
             name=name,
             settings=settings,
-            numerics=self.numerics,
+            code_version=self.code_version,
             libraries=self.libraries,
             sample_rate=settings.sample_rate,
             dim=pooled_size(self.num_features(settings), settings.pooling),

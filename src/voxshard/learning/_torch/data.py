@@ -69,7 +69,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples(ABC):
+class AudioDataset(ABC):
     """Utterances as a data set for torch: `examples[epoch, row]`. Subclasses say where the features come from."""
 
     utterances: Sequence[Utterance]
@@ -117,7 +117,7 @@ class Examples(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recordings(Examples):
+class Recordings(AudioDataset):
     """Utterances of a manifest, read from their recordings."""
 
     root: str
@@ -168,7 +168,7 @@ class Recordings(Examples):
 
     def _read(self, epoch: int, row: int, *, pad: bool) -> Waveform:
         utterance = self.utterances[row]
-        return audio.read_patiently(
+        return audio.read_with_retries(
             audio.resolve(self.root, utterance.path),
             sample_rate=self.sample_rate,
             clip=self.clip_of(epoch, pad=pad),
@@ -180,7 +180,7 @@ class Recordings(Examples):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredPatches(Examples):
+class StoredPatches(AudioDataset):
     """Utterances of a stored `logmel` set, in patches."""
 
     stored: StoredLogMel
@@ -197,7 +197,7 @@ def _mix(*numbers: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:6], "big")
 
 
-def into_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> Batch:
+def collate_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> Batch:
     """Put recordings together, those that cannot be used aside."""
     usable = [item for item in items if isinstance(item, Item)]
     unusable = [item for item in items if isinstance(item, Unusable)]
@@ -210,7 +210,7 @@ def into_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> Batch:
     return Batch(rows, torch.from_numpy(features), lengths_B, targets_BC, unusable)
 
 
-class TrainingOrder(Sampler[list[Key]]):  # type: ignore[misc]  # torch is Any where it is not installed
+class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch is Any where it is not installed
     """Batches of an epoch: a pure function of seed and epoch, so that a training can go on in the middle.
 
     `position` tells the epoch, and how many of its batches are done already; `rank` and `world` are this process's
@@ -248,7 +248,7 @@ class TrainingOrder(Sampler[list[Key]]):  # type: ignore[misc]  # torch is Any w
 class EpisodeOrder(Sampler[list[Key]]):  # type: ignore[misc]
     """Episodes: of every class drawn, support recordings and then query recordings, one class after the other.
 
-    `position`, `rank` and `world` as in `TrainingOrder`; every process has episodes of its own.
+    `position`, `rank` and `world` as in `ResumableBatchSampler`; every process has episodes of its own.
 
     Parameters
     ----------
@@ -276,21 +276,21 @@ class EpisodeOrder(Sampler[list[Key]]):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class _IntoBatch:
+class _Collate:
     policy: BatchPolicy
 
     def __call__(self, items: Sequence[Item | Unusable]) -> Batch:
-        return into_batch(items, self.policy)
+        return collate_batch(items, self.policy)
 
 
 def loader(
-    examples: Examples, batches: Sampler[list[Key]] | list[list[Key]], policy: BatchPolicy, num_workers: int
+    examples: AudioDataset, batches: Sampler[list[Key]] | list[list[Key]], policy: BatchPolicy, num_workers: int
 ) -> DataLoader[Any]:
     """A data loader over batches of keys. Workers are forked once and read ahead two batches each."""
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=batches,
-        collate_fn=_IntoBatch(policy),
+        collate_fn=_Collate(policy),
         num_workers=num_workers,
         persistent_workers=num_workers > 0 and isinstance(batches, Sampler),
         worker_init_fn=_one_thread if num_workers else None,
@@ -308,7 +308,7 @@ def default_workers() -> int:
     return max(0, available_cpus() - 1)
 
 
-def evaluation_batches(examples: Examples, rows: Ints, budget_s: float) -> list[list[Key]]:
+def evaluation_batches(examples: AudioDataset, rows: Ints, budget_s: float) -> list[list[Key]]:
     """Recordings of like length together, as far as durations are known; `budget_s` seconds of audio to a batch."""
     longest_s = examples.clip.max_seconds or math.inf
     durations = [examples.utterances[row].duration_s for row in rows]

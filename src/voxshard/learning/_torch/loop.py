@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from voxshard import files
 from voxshard.encoders._torch.device import memory_errors, resolve_device
 from voxshard.errors import DeviceMemoryError
-from voxshard.learning._torch.data import EpisodeOrder, TrainingOrder
+from voxshard.learning._torch.data import EpisodeOrder, ResumableBatchSampler
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.states import SafetensorsIO
 from voxshard.learning.network_config import EarlyStopping, NetworkConfig
@@ -44,7 +44,7 @@ _LOWER_IS_BETTER = ("loss", "eer", "eer_tie_aware", "min_dcf", "act_dcf", "cllr"
 _STOPPING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
-class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is not installed
+class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is not installed
     """Saves the state, keeps the best weights, stops early, and stops when asked to.
 
     It runs after everything else that happens at the end of a step or of an epoch.
@@ -53,7 +53,7 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
     def __init__(
         self,
         folder: Path,
-        order: TrainingOrder | EpisodeOrder,
+        order: ResumableBatchSampler | EpisodeOrder,
         config: NetworkConfig,
         stop: threading.Event,
         progress: Progress,
@@ -97,14 +97,14 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
         looked at between steps. And count what an earlier attempt did."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        trainer.should_stop = self._has_waited_enough()  # and was killed before the run was published
+        trainer.should_stop = self._patience_exhausted()  # and was killed before the run was published
         self.progress.advance(self.done[0] * trainer.num_training_batches + self.done[1])
 
     def _position(self, epoch: int) -> tuple[int, int]:
         """Epoch, and the batch of it to go on with."""
         return epoch, self.done[1] if self.done[0] == epoch else 0
 
-    def remember_handlers(self) -> None:
+    def save_signal_handlers(self) -> None:
         """Take note of the signal handlers there are; only the main thread has any."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.getsignal(number) for number in _STOPPING}
@@ -149,9 +149,9 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
                 files.publish_bytes(self.folder / "best.safetensors", weights)
         else:
             self.epochs_without += 1
-        trainer.should_stop = trainer.should_stop or self._has_waited_enough()
+        trainer.should_stop = trainer.should_stop or self._patience_exhausted()
 
-    def _has_waited_enough(self) -> bool:
+    def _patience_exhausted(self) -> bool:
         return self.early is not None and self.epochs_without >= self.early.patience
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -163,7 +163,7 @@ class Keeper(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is 
 
 
 def fit(
-    module: TrainedNetwork, batches: DataLoader[Any], keeper: Keeper, config: NetworkConfig, *, what: str
+    module: TrainedNetwork, batches: DataLoader[Any], keeper: CheckpointCallback, config: NetworkConfig, *, what: str
 ) -> pl.Trainer:
     """Train, from the state in the keeper's folder if there is one.
 
@@ -178,7 +178,7 @@ def fit(
     """
     training = config.training
     device = torch.device(resolve_device(config.device)[0])
-    keeper.remember_handlers()
+    keeper.save_signal_handlers()
     keeper.progress.begin(what, items=len(batches) * training.epochs)
     with _quiet():
         trainer = pl.Trainer(

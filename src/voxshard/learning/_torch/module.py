@@ -13,7 +13,7 @@ from torch import nn
 from voxshard.errors import ConfigError, DataError
 from voxshard.learning._torch.data import Batch
 from voxshard.learning._torch.losses import NetworkLoss
-from voxshard.learning.network_config import EpisodeSettings, TrainingSettings
+from voxshard.learning.network_config import EpisodeSettings, OptimizationSettings
 from voxshard.networks.heads import squared_distances
 from voxshard.networks.network import Network
 
@@ -35,7 +35,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self,
         network: Network,
         loss: NetworkLoss,
-        settings: TrainingSettings,
+        settings: OptimizationSettings,
         episodes: EpisodeSettings | None,
         validate: Validate | None,
     ) -> None:

@@ -14,7 +14,7 @@ from voxshard.encoders._torch.device import memory_errors
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
 from voxshard.learning import results
-from voxshard.learning._torch.data import Examples, Ints, Unusable, evaluation_batches, loader
+from voxshard.learning._torch.data import AudioDataset, Ints, Unusable, evaluation_batches, loader
 from voxshard.learning.labels import Labels
 from voxshard.learning.model import Target
 from voxshard.manifest import Manifest
@@ -42,7 +42,7 @@ class Outputs:
 class Predictor:
     """Runs networks over utterances, in evaluation mode; afterwards they are in the mode they were in."""
 
-    examples: Examples
+    examples: AudioDataset
     precision: Precision
     workers: int
     check: Callable[[], None]

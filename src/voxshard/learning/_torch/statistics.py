@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from voxshard.learning._torch.data import EVALUATION, Examples, Ints, Item
+from voxshard.learning._torch.data import EVALUATION, AudioDataset, Ints, Item
 from voxshard.networks.backbone import Backbone
 from voxshard.networks.backbones import Standardize
 
@@ -13,7 +13,7 @@ _AT_MOST = 500
 """Recordings; more change them little."""
 
 
-def standardize(backbone: Backbone, examples: Examples, rows: Ints, seed: int) -> None:
+def standardize(backbone: Backbone, examples: AudioDataset, rows: Ints, seed: int) -> None:
     """Set the backbone's statistics by recordings drawn from `rows`, where it wants them."""
     found = getattr(backbone, "standardize", None)
     if not isinstance(found, Standardize) or not found.wants_statistics:

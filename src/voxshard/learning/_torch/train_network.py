@@ -36,7 +36,7 @@ from voxshard.learning.training import Check
 from voxshard.manifest import Manifest
 from voxshard.networks.network_files import write_checkpoint
 from voxshard.progress import Progress
-from voxshard.store.runs import publish_run, refuse_unless_run
+from voxshard.store.runs import check_is_run, publish_run
 
 
 @reading_faults()
@@ -53,7 +53,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     StoppedError : asked to stop; the same command goes on from there.
     TransientFaultError : the storage fails, or a process that reads recordings dies; the same.
     """
-    refuse_unless_run(config.out)
+    check_is_run(config.out)
     trainer, chosen, split = _prepare(config, progress, check, stop)
     tested = tested_splits(trainer, split)
     trials: list[pa.Table] = []

@@ -19,17 +19,17 @@ from voxshard.config import dump_yaml
 from voxshard.errors import ConfigError, DataError, StoppedError
 from voxshard.learning._torch.augmentation import Augmenter, recordings_in
 from voxshard.learning._torch.data import (
+    AudioDataset,
     EpisodeOrder,
-    Examples,
     Floats,
     Ints,
     Recordings,
+    ResumableBatchSampler,
     StoredPatches,
-    TrainingOrder,
     default_workers,
     loader,
 )
-from voxshard.learning._torch.loop import Keeper, fit
+from voxshard.learning._torch.loop import CheckpointCallback, fit
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.prediction import Predictor, failures_of, trials_of
@@ -137,7 +137,7 @@ class NetworkTrainer:
         folder.mkdir(exist_ok=True)
         is_part = bool(self.config.n_shot or self.config.folds)
         progress = NotesOnly(self.progress) if is_part else self.progress
-        keeper = Keeper(folder, order, self.config, self.stop, progress)
+        keeper = CheckpointCallback(folder, order, self.config, self.stop, progress)
         if not keeper.state.exists():
             standardize(network.backbone, examples, utterances, seed)
         module = TrainedNetwork(network, loss, self.config.training, self.config.episodes, validation)
@@ -181,7 +181,7 @@ class NetworkTrainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         files.publish_bytes(path, text.encode())
 
-    def _examples(self, network: Network, utterances: Ints, seed: int) -> Examples:
+    def _examples(self, network: Network, utterances: Ints, seed: int) -> AudioDataset:
         settings: dict[str, Any] = {
             "clip": self.config.clip,
             "seed": seed,
@@ -192,7 +192,7 @@ class NetworkTrainer:
             recordings_in(Path(self.config.augment.background.folder or ""))  # a wrong folder is told before training
         return examples_of(self.manifest, self.stored, self.targets_UC, network, **settings)
 
-    def _order(self, examples: Examples, utterances: Ints, seed: int) -> TrainingOrder | EpisodeOrder:
+    def _order(self, examples: AudioDataset, utterances: Ints, seed: int) -> ResumableBatchSampler | EpisodeOrder:
         training, episodes = self.config.training, self.config.episodes
         if episodes is None:
             durations = None
@@ -201,7 +201,7 @@ class NetworkTrainer:
                 if any(value is None for value in known):
                     raise ConfigError("training.order=sorted needs durations; prepare the manifest without --no-probe")
                 durations = np.array(known, np.float64)
-            return TrainingOrder(utterances, training.batch_size, seed, durations)
+            return ResumableBatchSampler(utterances, training.batch_size, seed, durations)
         numbers, size = self.labels.numbers[utterances], episodes.support + episodes.query
         counts = {self.labels.target.classes[number]: int((numbers == number).sum()) for number in np.unique(numbers)}
         rarest = min(counts, key=lambda name: counts[name])
@@ -221,11 +221,11 @@ class NetworkTrainer:
             weights = balanced_weights(self.targets_UC[utterances], spec.loss, sizes)
         return NetworkLoss(spec.loss, sizes, weights, training.margin, spec.scale)
 
-    def _predictor(self, examples: Examples, check: Callable[[], None]) -> Predictor:
+    def _predictor(self, examples: AudioDataset, check: Callable[[], None]) -> Predictor:
         return Predictor(examples, self.config.precision, self.workers, check)
 
     def _validation(
-        self, spec: NetworkSpec, loss: NetworkLoss, examples: Examples, utterances: Ints
+        self, spec: NetworkSpec, loss: NetworkLoss, examples: AudioDataset, utterances: Ints
     ) -> Validation | None:
         split = self.config.validate_on
         if split is None:
@@ -246,7 +246,7 @@ class NetworkTrainer:
 
 def examples_of(
     manifest: Manifest, stored: StoredLogMel | None, targets_UC: Floats, network: Network, **settings: Any
-) -> Examples:
+) -> AudioDataset:
     """The utterances as a network wants them: from a stored set if there is one, else from their recordings."""
     if stored is None:
         return Recordings.of(manifest, targets_UC, network.backbone, **settings)

@@ -17,7 +17,7 @@ from voxshard.errors import CorruptFileError
 from voxshard.progress import Progress
 from voxshard.store import hdf5
 from voxshard.store.hdf5 import BULK, PER_FRAME
-from voxshard.store.inventory import NO_SPLIT, Inventory
+from voxshard.store.inventory import NO_SPLIT, ShardInventory
 from voxshard.store.shard import Failure, Shard, ShardHeader, check_shard
 
 STATES = ("ok", "failed", "pending", "missing")
@@ -50,10 +50,10 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Accounts:
+class MergeLedger:
     """Every row of the manifest, and every shard, as found."""
 
-    inventory: Inventory
+    inventory: ShardInventory
     pieces: Sequence[Piece]
     ok: npt.NDArray[np.bool_]
     """(rows of the manifest,)"""
@@ -71,7 +71,7 @@ class Accounts:
         return sum(piece.num_bytes(name) for piece in self.pieces for name in self.datasets)
 
     @classmethod
-    def take(cls, inventory: Inventory, progress: Progress, check: Callable[[], None]) -> Accounts:
+    def collect(cls, inventory: ShardInventory, progress: Progress, check: Callable[[], None]) -> MergeLedger:
         """Open every shard and hold it against the plan (all but its SHA-256).
 
         Raises
@@ -97,11 +97,11 @@ class Accounts:
             progress.advance()
         failures.sort(key=lambda item: item[0])
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64) if lengths else None
-        accounts = cls(inventory, pieces, ok, failures, offsets)
-        accounts._refuse_mixtures()
-        return accounts
+        ledger = cls(inventory, pieces, ok, failures, offsets)
+        ledger._check_uniform()
+        return ledger
 
-    def _refuse_mixtures(self) -> None:
+    def _check_uniform(self) -> None:
         for name in self.datasets:
             kinds = {(piece.datasets[name][0][1:], piece.datasets[name][1]) if name in piece.datasets else None: piece
                      for piece in self.pieces if piece.num_rows}  # fmt: skip
@@ -127,10 +127,10 @@ def totals_of(pieces: Sequence[Piece]) -> dict[str, Any]:
     }
 
 
-def summarise(accounts: Accounts, mode: str, labels: Path | None) -> dict[str, Any]:
+def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, Any]:
     """What summary.json says of a merge, but for merge_id and checksums."""
-    inventory, totals = accounts.inventory, totals_of(accounts.pieces)
-    total, splits = _count(accounts)
+    inventory, totals = ledger.inventory, totals_of(ledger.pieces)
+    total, splits = _count(ledger)
     mixtures = {name: versions for name, versions in totals["software"].items() if len(versions) > 1}
     identity = inventory.identity
     return {
@@ -144,7 +144,7 @@ def summarise(accounts: Accounts, mode: str, labels: Path | None) -> dict[str, A
         "labels": str(labels) if labels else None,
         "utterances": total,
         "splits": splits,
-        "reasons": dict(Counter(failure.error for _, failure in accounts.failures).most_common()),
+        "reasons": dict(Counter(failure.error for _, failure in ledger.failures).most_common()),
         "shards": {
             "total": inventory.plan.num_shards,
             "merged": len(inventory.present),
@@ -156,7 +156,7 @@ def summarise(accounts: Accounts, mode: str, labels: Path | None) -> dict[str, A
         **totals,
         "warnings": [
             *(f"{name} in several versions: {', '.join(versions)}" for name, versions in mixtures.items()),
-            *_several_images({piece.header.image_digest for piece in accounts.pieces}),
+            *_several_images({piece.header.image_digest for piece in ledger.pieces}),
         ],
     }
 
@@ -168,10 +168,10 @@ def _several_images(digests: Set[str | None]) -> list[str]:
     return [f"shards of several images: {', '.join(sorted((digest or 'none')[:19] for digest in digests))}"]
 
 
-def _count(accounts: Accounts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+def _count(ledger: MergeLedger) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """Utterances in each state, of the whole manifest and of each split."""
-    inventory = accounts.inventory
-    state = np.where(accounts.ok, STATES.index("ok"), STATES.index("failed")).astype(np.int8)
+    inventory = ledger.inventory
+    state = np.where(ledger.ok, STATES.index("ok"), STATES.index("failed")).astype(np.int8)
     for name, indices in (("pending", inventory.pending), ("missing", inventory.missing)):
         for index in indices:
             state[slice(*inventory.plan.rows(index))] = STATES.index(name)

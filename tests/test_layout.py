@@ -1,0 +1,21 @@
+"""The layout of the package: one meaning per module name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "src" / "voxshard"
+MIRRORED = {"_torch", "_tensorflow"}
+"""Folders that hold one framework's half of what the module of the same name next to them describes."""
+
+
+def test_no_basename_has_two_meanings() -> None:
+    """A command is named after what it runs, a stage after the function it calls, and `base` and `__init__` are exempt."""
+    places: dict[str, set[Path]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        folder = path.parent.relative_to(PACKAGE)
+        if path.stem in ("__init__", "__main__", "base") or folder.parts[:1] in (("cli",), ("stages",)):
+            continue
+        places[path.stem].add(folder.parent if folder.name in MIRRORED else folder)
+    assert {name: sorted(map(str, found)) for name, found in places.items() if len(found) > 1} == {}
