@@ -11,7 +11,7 @@ MIRRORED = {"_torch", "_tensorflow"}
 
 
 def test_no_basename_has_two_meanings() -> None:
-    """A command is named after what it runs, a stage after the function it calls, and `base` and `__init__` are exempt."""
+    """Commands and stages are named after what they run; `base` and `__init__` are exempt, too."""
     places: dict[str, set[Path]] = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
         folder = path.parent.relative_to(PACKAGE)
