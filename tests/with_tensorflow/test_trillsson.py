@@ -129,7 +129,7 @@ def test_the_model_meets_few_shapes_however_many_files_pass(
 
 def test_what_is_known_before_loading_is_told_before_loading(save_trillsson: Save) -> None:
     info = create("trillsson5", {"weights": str(save_trillsson())}).info
-    assert (info.framework, info.batch_policy, info.granularity) == ("tensorflow", "windows", "utterance")
+    assert (info.requires, info.batch_policy, info.granularity) == (("tensorflow",), "windows", "utterance")
     assert sorted(info.provenance["weights"]) == [
         "saved_model.pb",
         "variables/variables.data-00000-of-00001",

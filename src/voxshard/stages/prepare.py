@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from voxshard.audio import is_url
 from voxshard.audio.sndfile import Span
 from voxshard.config import Settings
-from voxshard.corpora import annotate
+from voxshard.corpora import annotate, formats
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
 from voxshard.corpora.probe import probe_all
