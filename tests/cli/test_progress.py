@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from voxshard.cli.progress_display import amount, progress_display
+from voxshard.progress_display import amount, progress_display
 
 
 def test_work_is_told_to_be_done_when_it_is_not_when_more_begins(capsys: pytest.CaptureFixture[str]) -> None:

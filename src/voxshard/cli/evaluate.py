@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxshard.cli.options import EXISTING, echo_info
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, echo_info, stage_task
 from voxshard.config import validated
 from voxshard.learning.train_config import EvaluateConfig
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.stages.evaluate import run
 
 if TYPE_CHECKING:
@@ -34,9 +31,8 @@ def command(trained: Path, on: tuple[Path, ...], split: str | None, group_by: tu
     """
     values = {"run": trained, "on": on, "split": split, "group_by": group_by}
     config = validated(EvaluateConfig, values, where="evaluate")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        found = run(config, Task(stop=stop, progress=progress))
+    with stage_task() as task:
+        found = run(config, task)
     for line in results_table(found.metrics):
         click.echo(line)
     for name, table in found.tables.items():

@@ -7,11 +7,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, echo_info
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, PATH, echo_info, stage_task
 from voxshard.config import validated
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.store.export import ExportConfig, export
 
 
@@ -28,7 +25,6 @@ def command(features: Path, **options: Any) -> None:
     Sets larger than memory are fine. `voxshard ingest` reads all of these formats back.
     """
     config = validated(ExportConfig, {"features": features, **options}, where="export")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        written = export(config, progress, Task(stop=stop).check)
+    with stage_task() as task:
+        written = export(config, task.progress, task.check)
     echo_info("\n".join(str(path) for path in written))

@@ -7,12 +7,9 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, echo_info, set_option
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, PATH, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
 from voxshard.errors import ConfigError
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
 from voxshard.store.features import is_stale
 
@@ -56,9 +53,8 @@ def command(
     given = {key: value for key, value in options.items() if value is not None}
     values = {"manifest": manifest, "encoder": encoder, "settings": settings, **given}
     config = validated(ExtractConfig, values, where="extract")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        result = run(config, Task(index, count, stop, progress), plan_only=plan_only)
+    with stage_task(index, count) as task:
+        result = run(config, task, plan_only=plan_only)
     print_summary(result, plan_only=plan_only)
 
 

@@ -7,11 +7,8 @@ from pathlib import Path
 import click
 
 from voxshard.cli.merge import print_summary
-from voxshard.cli.options import PATH
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import PATH, stage_task
 from voxshard.config import validated
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.store.ingest import IngestConfig, ingest
 
 
@@ -26,7 +23,6 @@ def command(inputs: tuple[str, ...], out: Path) -> None:
     it is checked. Nothing is ever unpickled.
     """
     config = validated(IngestConfig, {"inputs": inputs, "out": out}, where="ingest")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        summary = ingest(config, progress, Task(stop=stop).check)
+    with stage_task() as task:
+        summary = ingest(config, task.progress, task.check)
     print_summary(out, summary)

@@ -7,11 +7,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, echo_info
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, echo_info, stage_task
 from voxshard.config import validated
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.stages.merge import MergeConfig, run
 
 
@@ -32,9 +29,8 @@ def command(features: Path, **options: Any) -> None:
     been added.
     """
     config = validated(MergeConfig, {"features": features, **options}, where="merge")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        summary = run(config, Task(stop=stop, progress=progress))
+    with stage_task() as task:
+        summary = run(config, task)
     print_summary(features, summary)
 
 

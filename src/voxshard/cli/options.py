@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from voxshard.progress_display import progress_display
+from voxshard.signals import stop_on_signals
+from voxshard.stages.base import Task
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -25,3 +30,11 @@ def set_option(command: Command) -> Command:
 def echo_info(message: str) -> None:
     """One line for the person at the terminal; results meant for programs go to stdout with `click.echo`."""
     click.echo(message, err=True)
+
+
+@contextmanager
+def stage_task(index: int = 0, count: int = 1) -> Iterator[Task]:
+    """Provide the task of a command: signals stop it, and its progress is displayed while the block runs."""
+    stop = stop_on_signals()
+    with progress_display() as progress:
+        yield Task(index, count, stop, progress)

@@ -7,12 +7,9 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import PATH, echo_info, set_option
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import PATH, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
 from voxshard.corpora.formats import FORMATS
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.stages.prepare import PrepareConfig, run, summary
 
 _HELP = "\n\n".join(
@@ -45,8 +42,8 @@ def command(assignments: tuple[str, ...], no_probe: bool, out: Path, **options: 
     given = {key: value for key, value in options.items() if value is not None}
     values = {**given, "out": out, "probe": not no_probe, "settings": parse_assignments(assignments)}
     config = validated(PrepareConfig, values, where="prepare")
-    with progress_display() as progress:
-        manifest = run(config, Task(stop=stop_on_signals(), progress=progress))
+    with stage_task() as task:
+        manifest = run(config, task)
     for line in summary(manifest):
         echo_info(line)
     echo_info(f"{out}: written; next: voxshard extract {out} --encoder NAME --out DIR")

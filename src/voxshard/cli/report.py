@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import EXISTING, PATH, echo_info
-from voxshard.cli.progress_display import progress_display
 from voxshard.config import validated
+from voxshard.progress_display import progress_display
 from voxshard.stages.base import Task
 from voxshard.stages.report import ReportConfig, run
 

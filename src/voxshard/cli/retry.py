@@ -8,15 +8,13 @@ from typing import Any
 import click
 
 from voxshard.cli.extract import print_summary
-from voxshard.cli.options import EXISTING, echo_info, set_option
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics.status import feature_dirs
-from voxshard.signals import stop_on_signals
+from voxshard.progress_display import progress_display
 from voxshard.slurm import submit
 from voxshard.slurm.record import Record
 from voxshard.stages import repair
-from voxshard.stages.base import Task
 
 
 @click.command()
@@ -36,20 +34,18 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
     if Record(path).exists:
         _submit(path, overrides, failed=failed)
         return
-    stop = stop_on_signals()
-    for folder in feature_dirs(path):
-        config = repair.last_config(folder, overrides)
-        with progress_display() as progress:
-            task = Task(stop=stop, progress=progress)
+    with stage_task() as task:
+        for folder in feature_dirs(path):
+            config = repair.last_config(folder, overrides)
             for result in repair.missing(config, task):
                 print_summary(result)
-            repaired = repair.failed(config, task) if failed else None
-        if repaired is not None:
-            echo_info(
-                f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now"
-            )
-            if repaired.num_ok:
-                echo_info(f"the merged set is stale; next: voxshard merge {folder.path}")
+            if failed:
+                repaired = repair.failed(config, task)
+                echo_info(
+                    f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now"
+                )
+                if repaired.num_ok:
+                    echo_info(f"the merged set is stale; next: voxshard merge {folder.path}")
 
 
 def _submit(path: Path, overrides: dict[str, Any], *, failed: bool) -> None:

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import PATH, echo_info, set_option
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import PATH, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.run import run_experiment
 from voxshard.experiment.schema import load
-from voxshard.signals import stop_on_signals
 from voxshard.slurm import site as sites
 
 
@@ -33,7 +31,6 @@ def command(config: Path, site: str, assignments: tuple[str, ...]) -> None:
     facts = sites.load(site, overrides.pop("site", {}))
     experiment = Experiment(load(config, overrides), facts.container)
     doctor.require(doctor.check_images(experiment), EnvironmentProblemError)
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        report = run_experiment(experiment, stop, progress)
+    with stage_task() as task:
+        report = run_experiment(experiment, task.stop, task.progress)
     echo_info(f"done; the report is {report}")

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from voxshard.cli.options import EXISTING
-from voxshard.cli.progress_display import duration
 from voxshard.diagnostics.status import FeatureStatus, RunStatus, as_json, runs, status
 from voxshard.diagnostics.step_status import StepStatus, step_statuses
 from voxshard.errors import IncompleteError
+from voxshard.progress_display import duration
 
 _REFRESH_S = 2.0
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import PATH, echo_info, set_option
-from voxshard.cli.progress_display import progress_display
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
+from voxshard.progress_display import progress_display
 from voxshard.slurm import site as sites
 from voxshard.slurm import submit, task_count
 from voxshard.slurm.estimate import estimate, lines_of

@@ -8,15 +8,12 @@ from typing import Any
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import EXISTING, PATH, echo_info, set_option
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, PATH, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import NAMES, TrainConfig
 from voxshard.networks.settings import NAMES as NETWORKS
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.stages.train import run
 from voxshard.store.runs import Run
 
@@ -95,9 +92,8 @@ def command(
     if assigned:
         values["settings"] = assigned
     config = validated(model, merged(content, values), where=str(config_file) if config_file else "train")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        trained = run(config, Task(stop=stop, progress=progress))
+    with stage_task() as task:
+        trained = run(config, task)
     if trained is not None:
         print_summary(trained)
 

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, echo_info
-from voxshard.cli.progress_display import progress_display
+from voxshard.cli.options import EXISTING, echo_info, stage_task
 from voxshard.config import validated
 from voxshard.errors import DataError
-from voxshard.signals import stop_on_signals
-from voxshard.stages.base import Task
 from voxshard.stages.verify import Verdict, VerifyConfig, run
 
 
@@ -25,9 +22,8 @@ def command(features: Path, quarantine: bool) -> None:
     exit code 3 if there is one. What `voxshard extract` and `voxshard merge` make anew afterwards is only what is bad.
     """
     config = validated(VerifyConfig, {"features": features, "quarantine": quarantine}, where="verify")
-    stop = stop_on_signals()
-    with progress_display() as progress:
-        verdict = run(config, Task(stop=stop, progress=progress))
+    with stage_task() as task:
+        verdict = run(config, task)
     print_summary(features, verdict)
     if verdict.problems:
         count = "1 problem" if len(verdict.problems) == 1 else f"{len(verdict.problems)} problems"

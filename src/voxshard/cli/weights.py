@@ -11,9 +11,9 @@ from types import ModuleType
 import click
 
 from voxshard.cli.options import EXISTING, PATH, echo_info
-from voxshard.cli.progress_display import progress_display
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, CorruptFileError
+from voxshard.progress_display import progress_display
 from voxshard.weights import catalogue, fetch
 
 _ROOT = click.option("--root", type=PATH, help="Folder of all weights.  [default: $VOXSHARD_WEIGHTS]")
