@@ -91,6 +91,22 @@ def test_frames_are_cut_by_offsets(make_set: Any) -> None:
     assert table["num_frames"].to_pylist() == [1, 2, 4, 5]
 
 
+@pytest.mark.parametrize("mode", ["packed", "index"])
+def test_codes_of_several_codebooks_keep_their_columns(mode: str, make_set: Any) -> None:
+    codes = {f"u{n}": np.arange(3 * (n + 1), dtype=np.int32).reshape(-1, 3) + n for n in range(5)}
+    made = make_set(
+        {name: {"frames": np.ones((len(rows), 2), np.float32), "codes": rows} for name, rows in codes.items()},
+        shards=[0, 0, 1, 1, 2],
+        failures={"u4": ("EmptyAudioError", "")},
+    )
+    made.write()
+    made.merge(mode=mode)
+    features = open_features(made.path)
+    for name in features.ids:
+        np.testing.assert_array_equal(features.codes(name), codes[name])
+    assert next(iter(features.iter_batches())).codes.shape == (10, 3)
+
+
 def test_a_split_nobody_has_begun_is_pending(made: Any) -> None:
     for index in (2, 3):
         made.shard(index).unlink()

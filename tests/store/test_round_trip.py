@@ -55,11 +55,13 @@ def outputs(kind: str, ids: list[str]) -> dict[str, dict[str, Any]]:
     shapes["frames+layers"] = lambda: (random.integers(1, 5), 2, 3)
     result = {}
     for name in ids:
-        shape = shapes[kind.removesuffix("+codes")]()
+        shape = shapes[kind.removesuffix("+codes").removesuffix("+codebooks")]()
         key = "frames" if kind.startswith("frames") else "embedding"
         result[name] = {key: random.standard_normal(shape).astype(np.float32)}
         if kind.endswith("+codes"):
             result[name]["codes"] = random.integers(0, 9, shape[0]).astype(np.int32)
+        if kind.endswith("+codebooks"):
+            result[name]["codes"] = random.integers(0, 9, (shape[0], 4)).astype(np.int32)
     return result
 
 
@@ -70,7 +72,7 @@ def outputs(kind: str, ids: list[str]) -> dict[str, dict[str, Any]]:
         *(("layers", name) for name in ("npy", "npz", "parquet", "tsv")),
         *(("frames", name) for name in ("json", "npz", "parquet", "tsv")),
         *(("frames+layers", name) for name in ("json", "npz", "parquet", "tsv")),
-        *(("frames+codes", name) for name in ("npz", "parquet")),
+        *((kind, name) for kind in ("frames+codes", "frames+codebooks") for name in ("npz", "parquet")),
     ],
 )
 def test_what_is_exported_can_be_ingested(kind: str, to: str, make_set: Any, tmp_path: Path) -> None:

@@ -122,6 +122,18 @@ def test_outputs_that_are_not_what_the_encoder_promises_are_refused(output: Any,
     assert not list(tmp_path.rglob("*.h5*"))
 
 
+@pytest.mark.parametrize("codes", [np.zeros((3, 2, 2), np.int32), np.zeros((3, 4), np.int32)])
+def test_codes_of_other_numbers_of_codebooks_are_refused(codes: np.ndarray, tmp_path: Path) -> None:
+    output = {"frames": np.ones((3, 2)), "codes": np.zeros((3, 2), np.int32)}
+    with pytest.raises(FeatureMismatchError, match=r"b: codes of shape \(3, .* promises \('T', 2\)"):
+        write_shard(
+            tmp_path / "s.h5",
+            header(granularity="frames", dim=2),
+            [("a", output), ("b", {**output, "codes": codes})],
+            [],
+        )
+
+
 def test_frames_and_codes_must_be_as_many(tmp_path: Path) -> None:
     output = {"frames": np.ones((3, 2)), "codes": np.zeros(2)}
     with pytest.raises(FeatureMismatchError, match="a: 3 frames but 2 codes"):

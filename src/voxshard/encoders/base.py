@@ -25,7 +25,8 @@ Waveform: TypeAlias = npt.NDArray[np.float32]
 Features: TypeAlias = npt.NDArray[Any]
 """What `prepare` gives for one utterance: an array whose first axis is the length that `encode` is told."""
 Output: TypeAlias = dict[str, npt.NDArray[Any]]
-"""Per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,)."""
+"""Per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,) or (T, K) of
+several codebooks."""
 
 Granularity = Literal["utterance", "frames", "windows"]
 BatchPolicy = Literal["padded", "windows", "equal_length", "single"]
@@ -229,7 +230,7 @@ class Encoder(ABC):
         Returns
         -------
         One dict per utterance, in order: "embedding" float32 (D,) or (num_layers, D), or "frames" float32 (T, D) or
-        (T, num_layers, D), and where asked for "codes" int32 (T,).
+        (T, num_layers, D), and where asked for "codes" int32 (T,) or (T, K).
 
         Raises
         ------

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     frames: npt.NDArray[Any] | None
     """(sum of T, D) or (sum of T, L, D), one utterance after the other."""
     codes: npt.NDArray[np.int32] | None
-    """(sum of T,)."""
+    """(sum of T,), or (sum of T, K) of several codebooks."""
     offsets: npt.NDArray[np.int64] | None
     """(B + 1,): frames and codes `offsets[i]` to `offsets[i + 1]` are those of utterance i."""
 
@@ -110,7 +110,10 @@ class FeatureSet:
                 self._shards["name"], self._shards[f"{name}_at"], self._shards[first], self._shards[count], strict=True
             )
         ]
-        row_shape = () if name == "codes" else (self.dim,) if self.num_layers is None else (self.num_layers, self.dim)
+        row_shape: tuple[int, ...] = (self.dim,) if self.num_layers is None else (self.num_layers, self.dim)
+        if name == "codes":
+            num_codebooks = self._attributes.get("num_codebooks")
+            row_shape = () if num_codebooks is None else (int(num_codebooks),)
         return ShardedRows(parts, row_shape, np.dtype(self._attributes[f"{name}_dtype"]), self._open_shard)
 
     def _checked_shard(self, path: Path) -> MappedFile:
@@ -192,7 +195,7 @@ class FeatureSet:
         return self._frames_of("frames", utterance_id)
 
     def codes(self, utterance_id: str) -> npt.NDArray[np.int32]:
-        """An utterance's token ids, (T,)."""
+        """An utterance's token ids, (T,), or (T, K) of several codebooks."""
         return self._frames_of("codes", utterance_id)
 
     def _frames_of(self, name: str, utterance_id: str) -> npt.NDArray[Any]:

@@ -23,7 +23,8 @@ from voxshard.errors import CorruptFileError, FormatVersionError
 from voxshard.store.layout import FORMAT_VERSION
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""What an encoder gives per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,)."""
+"""What an encoder gives per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,) or (T, K)
+of several codebooks."""
 
 BULK = {"embedding": "embeddings", "frames": "frames", "codes": "codes"}
 """Key of an output -> dataset that holds it for all utterances, in the order of the datasets in a file."""

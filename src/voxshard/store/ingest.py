@@ -58,6 +58,8 @@ class _Survey:
     failed: npt.NDArray[np.bool_]
     keys: Sequence[str]
     row_shape: tuple[int, ...]
+    codes_shape: tuple[int, ...]
+    """() for one codebook, (K,) for several."""
     store_dtype: StoreDtype
     num_zero: int
 
@@ -141,6 +143,7 @@ def _survey(sources: Sequence[ForeignFile], progress: Progress, check: Callable[
     failures: list[Failure] = []
     keys: list[str] = []
     row_shape: tuple[int, ...] | None = None
+    codes_shape: tuple[int, ...] = ()
     dtypes: set[np.dtype[Any]] = set()
     num_zero = 0
     progress.begin("look through the files")
@@ -150,6 +153,7 @@ def _survey(sources: Sequence[ForeignFile], progress: Progress, check: Callable[
             shape = main.shape if "embedding" in output else main.shape[1:]
             if row_shape is None:
                 keys, row_shape = list(output), shape
+                codes_shape = output["codes"].shape[1:] if "codes" in output else ()
             if list(output) != keys or shape != row_shape or len(shape) not in (1, 2) or 0 in shape:
                 raise FeatureMismatchError(
                     f"{source.path}: {name!r} has {' and '.join(output)} of {shape}, the first utterance "
@@ -178,6 +182,7 @@ def _survey(sources: Sequence[ForeignFile], progress: Progress, check: Callable[
         np.array(failed, np.bool_),
         keys,
         row_shape,
+        codes_shape,
         "float16" if dtypes == {np.dtype(np.float16)} else "float32",
         num_zero,
     )
@@ -294,7 +299,7 @@ def _bulk(
     num_rows = int((~survey.failed).sum()) if offsets is None else int(offsets[-1])
     for number, key in enumerate(key for key in BULK if key in survey.keys):
         dtype = np.dtype(np.int32 if key == "codes" else survey.store_dtype)
-        shape = (num_rows, *(() if key == "codes" else survey.row_shape))
+        shape = (num_rows, *(survey.codes_shape if key == "codes" else survey.row_shape))
         copy = _Copy(sources, survey, key, progress if number == 0 else None, check)
         bulk[BULK[key]] = Bulk(shape, dtype, copy)
     return bulk

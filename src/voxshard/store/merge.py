@@ -216,6 +216,7 @@ def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress,
     }
     bulk: dict[str, Bulk] = {}
     dtypes: dict[str, str] = {}
+    num_codebooks: int | None = None
     progress.begin("merge", items=len(pieces))
     for number, name in enumerate(ledger.datasets):
         shape, dtype, _ = next(
@@ -231,6 +232,8 @@ def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress,
                 [piece.datasets[name][2] if name in piece.datasets else 0 for piece in pieces], np.int64
             )
             dtypes[f"{name}_dtype"] = dtype.str
+            if name == "codes" and len(shape) > 1:
+                num_codebooks = shape[1]
     if mode == "index" or not any(item.num_bytes for item in bulk.values()):
         for piece in pieces:
             check()
@@ -248,6 +251,7 @@ def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress,
         "sample_rate": identity.sample_rate,
         "dim": identity.dim,
         "num_layers": identity.num_layers,
+        "num_codebooks": num_codebooks,
         "frame_rate_hz": identity.frame_rate_hz,
         "window_s": identity.window_s,
         "hop_s": identity.hop_s,

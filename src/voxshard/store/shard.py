@@ -178,8 +178,11 @@ def _write_outputs(
 ) -> None:
     keys = set(outputs[0][1]) if outputs else {"embedding"} if header.granularity == "utterance" else {"frames"}
     lengths = np.zeros(len(outputs), np.int64)
+    shapes = {key: row_shape(key, header) for key in keys}
+    if "codes" in keys:
+        shapes["codes"] = outputs[0][1]["codes"].shape[1:]
     for row, (name, output) in enumerate(outputs):
-        _check_output(name, output, keys, header)
+        _check_output(name, output, shapes, header)
         lengths[row] = next((len(output[key]) for key in PER_FRAME if key in keys), 1)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if keys & set(PER_FRAME):
@@ -188,26 +191,27 @@ def _write_outputs(
         if key in keys:
             rows = int(offsets[-1]) if key in PER_FRAME else len(outputs)
             dtype = "int32" if key == "codes" else store_dtype
-            dataset = hdf5.reserve(file, dataset_name, (rows, *row_shape(key, header)), dtype)
+            dataset = hdf5.reserve(file, dataset_name, (rows, *shapes[key]), dtype)
             _fill(dataset, (storable({key: output[key]}, store_dtype)[key] for _, output in outputs), key)
 
 
 def row_shape(key: str, header: ShardHeader | Identity) -> tuple[int, ...]:
-    """Shape of one row of a dataset: one utterance's embedding, or one frame."""
+    """Shape of one row of a dataset: one utterance's embedding, or one frame; of codes, that of a single codebook."""
     if key == "codes":
         return ()
     return (header.dim,) if header.num_layers is None else (header.num_layers, header.dim)
 
 
-def _check_output(name: str, output: Arrays, keys: set[str], header: ShardHeader) -> None:
-    if set(output) != keys or not keys <= set(BULK):
+def _check_output(name: str, output: Arrays, shapes: Mapping[str, tuple[int, ...]], header: ShardHeader) -> None:
+    if set(output) != set(shapes) or not set(shapes) <= set(BULK):
         raise FeatureMismatchError(
-            f"{name}: gave {sorted(output)}, its shard holds {sorted(keys)}; known are {list(BULK)}"
+            f"{name}: gave {sorted(output)}, its shard holds {sorted(shapes)}; known are {list(BULK)}"
         )
     for key, values in output.items():
         row = values.shape[1:] if key in PER_FRAME else values.shape
-        if row != row_shape(key, header) or (key in PER_FRAME and values.ndim == 0):
-            wanted = ("T", *row_shape(key, header)) if key in PER_FRAME else row_shape(key, header)
+        is_wrong = row != shapes[key] or (key in PER_FRAME and values.ndim == 0) or (key == "codes" and len(row) > 1)
+        if is_wrong:
+            wanted = ("T", *shapes[key]) if key in PER_FRAME else shapes[key]
             raise FeatureMismatchError(f"{name}: {key} of shape {values.shape}, {header.encoder} promises {wanted}")
     lengths = {len(output[key]) for key in PER_FRAME if key in output}
     if len(lengths) > 1:
