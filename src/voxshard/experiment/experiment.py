@@ -16,12 +16,13 @@ from voxshard.encoders.weight_files import find
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
 from voxshard.experiment.local import Job
 from voxshard.experiment.schema import PRETRAINED, ExperimentConfig, Training
+from voxshard.learning.inputs import is_trained_from
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import GridConfig, TrainConfig
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
-from voxshard.store.layout import FeatureDir
+from voxshard.store.runs import Run
 
 
 class Experiment:
@@ -223,21 +224,19 @@ class Experiment:
         return self.jobs / f"train-{training.out.name}.yaml"
 
     def freeze_training(self, training: Training) -> None:
-        """Write the config of one training; a file that says the same keeps its time."""
+        """Write the config of one training, unless its file has that content already."""
         path, text = self.training_file(training), dump_yaml(training.model_dump(mode="json"))
         self.jobs.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             files.publish_bytes(path, text.encode())
 
     def is_trained(self, training: Training) -> bool:
-        """Whether a run was made with exactly this config, after what it is trained on was made."""
-        config, metrics = self.training_file(training), training.out / "metrics.json"
-        inputs = _inputs(training)
-        if not all(path.exists() for path in (config, metrics, *inputs)):
-            return False
-        newest = max(path.stat().st_mtime_ns for path in (config, *inputs))
-        same = config.read_text() == dump_yaml(training.model_dump(mode="json"))
-        return same and metrics.stat().st_mtime_ns >= newest
+        """Whether a run was trained with this config from what its inputs are now, by their content."""
+        path = self.training_file(training)
+        frozen = None
+        if path.exists() and not Run(training.out).inputs_file.exists():
+            frozen = parse_yaml(path.read_text(), where=str(path))
+        return is_trained_from(Run(training.out), training, frozen)
 
     def is_evaluated(self, training: Training) -> bool:
         """Whether a run has a table for each column; training it again leaves none."""
@@ -265,16 +264,6 @@ class Experiment:
     def report_job(self) -> Job:
         title = _options(self.config.report.model_dump())
         return self._job("report", ["report", str(self.path), "--out", str(self.report), *title])
-
-
-def _inputs(training: Training) -> list[Path]:
-    """The files whose time says when what it is trained on was made."""
-    if isinstance(training, TrainConfig):
-        return [FeatureDir(path).summary for path in training.features]
-    if training.features is not None:
-        return [FeatureDir(training.features).summary]
-    assert training.manifest is not None
-    return [training.manifest]
 
 
 def _flag(name: str) -> str:

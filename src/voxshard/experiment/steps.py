@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxshard.encoders import registry
+from voxshard.errors import CorruptFileError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job
 from voxshard.experiment.schema import Training
 from voxshard.extraction.claims import is_leased
 from voxshard.learning.train_config import TrainConfig
+from voxshard.reporting.inputs import inputs_digest, recorded_inputs
 from voxshard.stages.extract import deleted_after_merge
+from voxshard.store.features import is_stale
 from voxshard.store.layout import FeatureDir, Identity, Plan
 from voxshard.store.merged import read_summary
 
@@ -179,11 +182,12 @@ def _merge(experiment: Experiment, name: str, after: tuple[str, ...]) -> Step:
 
     def missing() -> list[int]:
         summary = read_summary(folder)
-        if summary is None or summary["stale"] or not folder.features.exists():
+        if summary is None or not folder.features.exists():
             return [0]
-        merged = folder.summary.stat().st_mtime_ns
-        newer = any(path.stat().st_mtime_ns > merged for path in folder.shards.glob("*.h5"))
-        return [0] if newer else []
+        try:
+            return [0] if is_stale(folder.path) else []
+        except CorruptFileError:
+            return [0]  # merge writes it again from the shards, or says what is wrong
 
     return Step(
         f"merge-{name}", "merge", after, 1,
@@ -228,8 +232,7 @@ def _report(experiment: Experiment, after: tuple[str, ...]) -> Step:
     def missing() -> list[int]:
         if not experiment.report.exists():
             return [0]
-        inputs = [*experiment.runs.glob("*/metrics.json"), *(experiment.path / "features").glob("*/summary.json")]
-        made = experiment.report.stat().st_mtime_ns
-        return [0] if any(path.stat().st_mtime_ns > made for path in inputs) else []
+        recorded = recorded_inputs(experiment.report)
+        return [0] if recorded not in (None, inputs_digest([experiment.path])) else []
 
     return Step("report", "report", after, 1, lambda task: [Command(experiment.report_job())], missing)

@@ -17,6 +17,7 @@ from voxshard import __version__
 from voxshard.errors import DataError
 from voxshard.learning import few_shot, folds, results
 from voxshard.learning.data import Dataset, ManifestColumns
+from voxshard.learning.inputs import inputs_of
 from voxshard.learning.labels import Labels, label_texts, learn_target, number_labels
 from voxshard.learning.model import Model, Target
 from voxshard.learning.network_config import NetworkConfig
@@ -66,6 +67,7 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     """
     settings = config.classifier_settings()
     check_is_run(config.out)
+    inputs = inputs_of(config)
     data = Dataset.open(config.features, layer=settings.layer)
     texts = label_texts(data.table, config.label)
     split, in_split = split_to_train_on(config, data)
@@ -90,7 +92,7 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     if not trials:
         trainer.note("no other split has labels: the model is kept, nothing was measured")
         trials = [trainer.trials(model, np.empty(0, np.int64), "")]
-    _publish(trainer, model, pa.concat_tables(trials), tables, facts, chosen, split)
+    _publish(trainer, model, pa.concat_tables(trials), tables, facts, chosen, split, inputs)
 
 
 def split_to_train_on(config: TrainConfig | NetworkConfig, data: ManifestColumns) -> tuple[str | None, Mask]:
@@ -228,11 +230,13 @@ def _publish(
     facts: Mapping[str, Any],
     chosen: Ints,
     split: str | None,
+    inputs: Mapping[str, Any],
 ) -> None:
     config, target = trainer.config, model.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
     with publish_run(config.out) as run:
         model.write(run.model)
+        run.write_inputs(inputs)
         run.write_trials(trials)
         run.write_scores(results.scores_table(trials, target))
         for name, table in {**tables, **results.confusions(trials, target)}.items():

@@ -16,6 +16,7 @@ from voxshard.progress import Progress
 from voxshard.reporting.comparability import topics
 from voxshard.reporting.comparing import compare
 from voxshard.reporting.feature_summaries import Advise, load_feature_set
+from voxshard.reporting.inputs import inputs_digest
 from voxshard.reporting.report_data import Comparison, ReportData, System
 from voxshard.reporting.systems import load_system
 from voxshard.store.layout import FeatureDir
@@ -44,6 +45,7 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
     IncompleteError : a path is none of them, or there is nothing below it.
     DataError : something that was named itself is damaged.
     """
+    inputs = inputs_digest(paths)
     found = _Found()
     for path in paths:
         _look(path, found)
@@ -73,6 +75,7 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
         feature_sets=feature_sets,
         config="\n".join(found.configs),
         jobs=found.jobs,
+        inputs=inputs,
     )
     comparisons = _comparisons(data, {name: run for name, (_, run) in systems.items()}, found, progress)
     return replace(data, comparisons=comparisons, notes=found.notes)

@@ -232,3 +232,5 @@ class ReportData:
     """Sentences about parts that could not be read."""
     jobs: Sequence[Mapping[str, Any]] = ()
     """What the steps of experiments that ran on a cluster cost, by their jobs/accounting.json."""
+    inputs: str = ""
+    """Digest of the results that were read; see `reporting.inputs`."""

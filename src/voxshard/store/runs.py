@@ -4,6 +4,7 @@
     RUN/model/           the model, without pickle, and what has to be known to use it
     RUN/scores.tsv       utterance_id, one column per score, prediction
     RUN/metrics.json     `metrics.<split>.<name>` = {value, low, high}; counts; notes
+    RUN/inputs.json      what it was trained from, by content; see `learning.inputs`
     RUN/tables/*.csv     confusion-<split>, by-<column>-<split>, n-shot, folds ...
     RUN/trials.parquet   one row per scored utterance: split, label, prediction, scores and the corpus's columns
 
@@ -60,6 +61,10 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def inputs_file(self) -> Path:
+        return self.path / "inputs.json"
 
     @property
     def trials_file(self) -> Path:
@@ -145,6 +150,9 @@ class Run:
 
     def write_metrics(self, content: Mapping[str, Any]) -> None:
         files.publish_json(self.metrics_file, content)
+
+    def write_inputs(self, content: Mapping[str, Any]) -> None:
+        files.publish_json(self.inputs_file, content)
 
     def write_trials(self, table: pa.Table) -> None:
         with files.publish(self.trials_file) as stream:

@@ -21,6 +21,7 @@ from voxshard.learning._torch.data import Ints
 from voxshard.learning._torch.faults import reading_faults
 from voxshard.learning._torch.trainer import Fitted, NetworkTrainer
 from voxshard.learning.data import ManifestColumns, source_of
+from voxshard.learning.inputs import inputs_of
 from voxshard.learning.label_groups import learn_groups, number_groups, read_groups
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
@@ -54,6 +55,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     TransientFaultError : the storage fails, or a process that reads recordings dies; the same.
     """
     check_is_run(config.out)
+    inputs = inputs_of(config)
     trainer, chosen, split = _prepare(config, progress, check, stop)
     tested = tested_splits(trainer, split)
     trials: list[pa.Table] = []
@@ -83,7 +85,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
             [{"utterance_id": name, "error": error, "message": message}
              for name, (error, message) in sorted(trainer.failures.items())]
         )  # fmt: skip
-    _publish(trainer, fitted, pa.concat_tables(trials), tables, facts, chosen, split)
+    _publish(trainer, fitted, pa.concat_tables(trials), tables, facts, chosen, split, inputs)
     shutil.rmtree(trainer.folder, ignore_errors=True)
     return True
 
@@ -124,12 +126,14 @@ def _publish(
     facts: Mapping[str, Any],
     chosen: Ints,
     split: str | None,
+    inputs: Mapping[str, Any],
 ) -> None:
     config, target = trainer.config, trainer.labels.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
     with publish_run(config.out) as run:
         clip = config.clip.model_dump(mode="json")
         about = write_checkpoint(run.model, fitted.network, target=asdict(target), clip=clip)
+        run.write_inputs(inputs)
         run.write_trials(trials)
         run.write_scores(results.scores_table(trials, target))
         for name, table in {**tables, **results.confusions(trials, target)}.items():
