@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+
+from support import asvspoof5 as asvspoof5_corpus
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -55,25 +55,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def asvspoof5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve noises a split, bona fide ones louder at low frequencies, in the published layout."""
+    """A corpus of twelve recordings a split, in the published layout."""
     root = tmp_path_factory.mktemp("asvspoof5")
-    rng = np.random.default_rng(0)
-    for letter, folder, protocol in (
-        ("T", "flac_T", "ASVspoof5.train.tsv"),
-        ("D", "flac_D", "ASVspoof5.dev.track_1.tsv"),
-        ("E", "flac_E_eval", "ASVspoof5.eval.track_1.tsv"),
-    ):
-        (root / folder).mkdir()
-        lines = []
-        for number in range(12):
-            name = f"{letter}_{number:010d}"
-            noise = rng.standard_normal(int(16000 * rng.uniform(0.6, 2.4)))
-            if number % 2:
-                noise = np.convolve(noise, np.ones(8) / 3, "same")
-            soundfile.write(root / folder / f"{name}.flac", 0.1 * noise, 16000)
-            key = "bonafide" if number % 2 else "spoof"
-            codec = "C05 4 " + name if letter != "T" and number % 3 == 0 else "- - -"
-            attack = "- bonafide" if number % 2 else "AC1 A01"
-            lines.append(f"{letter}_{number % 3} {name} F {codec} {attack} {key} -")
-        (root / protocol).write_text("\n".join(lines) + "\n")
+    asvspoof5_corpus.write(root, {"T": 12, "D": 12, "E": 12})
     return root

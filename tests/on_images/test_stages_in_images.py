@@ -141,8 +141,6 @@ def test_the_plain_scripts_run_in_an_image_submitted_from_any_folder(
     images: Images, cluster: Slurm, weights: Path, tmp_path: Path
 ) -> None:
     """The corpus lies behind a link to a link, and the job's folder shows neither."""
-    if not MINI.exists():
-        unavailable(f"no test audio: {MINI} is not there")
     (tmp_path / "projects").symlink_to(MINI)
     (tmp_path / "data").symlink_to(tmp_path / "projects")
     (tmp_path / "mine").mkdir()

@@ -89,7 +89,7 @@ def shown(words: list[str]) -> list[str]:
 
 
 def test_every_script_is_bash_and_clean_for_shellcheck() -> None:
-    scripts = sorted(SCRIPTS.glob("*.sh"))
+    scripts = [*sorted(SCRIPTS.glob("*.sh")), *sorted((SCRIPTS.parent / "tests" / "tools").glob("*.sh"))]
     assert all(re.match(r"#!/bin/bash\n", path.read_text()) for path in scripts)
     tool = shutil.which("shellcheck")
     if tool is None:

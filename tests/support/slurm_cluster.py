@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from support import asvspoof5
+
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT.parent / "shared" / "tools" / "slurm-cluster.sh"
-MINI = ROOT.parent / "shared" / "data" / "asvspoof5_mini"
+SCRIPT = ROOT / "tests" / "tools" / "slurm-cluster.sh"
+MINI = asvspoof5.kept()
 SCHEDULER = "SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,default_queue_depth=3000"
 PATIENCE_S = 900.0
 """For anything a test waits for: CI machines may be slow, and nothing is claimed about time."""
@@ -39,7 +40,6 @@ class Slurm:
         self._environment = {
             **os.environ,
             "CLUSTER_DIR": str(folder),
-            "PORT_BASE": str(free_ports()),
             "CPUS": "8",
             "SMOKE": "0",
             "CRED_EXPIRE": "5",  # how long a requeued job is held; by default two minutes
@@ -51,12 +51,13 @@ class Slurm:
 
     def control(self, *words: str) -> None:
         """Call the script that runs the cluster."""
-        done = subprocess.run([str(SCRIPT), *words], env=self._environment, capture_output=True, text=True, timeout=200)
+        done = subprocess.run([str(SCRIPT), *words], env=self._environment, capture_output=True, text=True,
+                              timeout=PATIENCE_S)  # fmt: skip
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
 
     def call(self, *words: str, check: bool = True) -> str:
         """One of SLURM's commands."""
-        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -76,7 +77,7 @@ class Slurm:
         """Until nothing runs or waits."""
 
         def is_empty() -> bool:
-            done = subprocess.run(["squeue", "-h"], env=self.environment, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(["squeue", "-h"], env=self.environment, capture_output=True, text=True, check=False)
             return done.returncode == 0 and not done.stdout.strip()
 
         self.wait_until(is_empty, "the queue to be empty")
@@ -106,19 +107,6 @@ class Slurm:
     def down(self) -> None:
         self.control("down")
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def free_ports() -> int:
-    """A base whose ports, those the cluster's daemons take, are free."""
-    for base in range(18000 + os.getpid() % 100 * 100, 48000, 100):
-        try:
-            for port in (base, base + 1, base + 2, base + 50, base + 60):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return base
-    raise AssertionError("no free ports")
 
 
 class Experiment:
