@@ -19,6 +19,7 @@ VoxshardError                       1   our own fault: please report it
 │   ├── MissingWeightsError             weights are not where they should be
 │   ├── DeviceUnavailableError          a GPU was asked for and is not there
 │   ├── DeviceMemoryError               not even one utterance fits in the device's memory
+│   ├── DeviceFaultError                a GPU or its driver fails: another machine can do the work
 │   ├── TransientFaultError             I/O errors, time-outs, dead workers, after every retry
 │   ├── InexactBatchError               the self-check found numbers that depend on the batch
 │   ├── StorageFullError                disk or quota is full
@@ -114,6 +115,10 @@ class DeviceUnavailableError(EnvironmentProblemError):
 
 
 class DeviceMemoryError(EnvironmentProblemError, MemoryError):
+    pass
+
+
+class DeviceFaultError(EnvironmentProblemError):
     pass
 
 

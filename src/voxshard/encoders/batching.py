@@ -37,12 +37,13 @@ def collate(features: Sequence[Features], policy: BatchPolicy) -> tuple[npt.NDAr
 
 
 def _next_of_few(length: int) -> int:
-    """The next of 32 lengths per doubling, at most 3 % more.
+    """Return the next of 16 lengths per doubling, at most 6 % more (1 % more work on speech, see docs/performance.md).
 
-    Libraries compile operations for every shape they meet and keep them, and memory that was given back in ever other
-    sizes falls to pieces: with few shapes neither grows with the corpus.
+    Libraries plan and compile operations for every shape they meet and keep them, and memory that is given back in ever
+    other sizes falls to pieces: with few shapes neither grows with the corpus. The padded length also decides how many
+    rows a full batch has, so that each length comes with one number of rows.
     """
-    step = 1 << max(0, length.bit_length() - 6)
+    step = 1 << max(0, length.bit_length() - 5)
     return -(-length // step) * step
 
 
@@ -55,8 +56,8 @@ def make_batches(
     ----------
     lengths : feature length of each utterance.
     cost : cost of one utterance at a padded length, in seconds of audio; grows with it.
-    budget : cost of a batch: what its utterances cost at the length of its longest (`windows`: at their own). An
-        utterance over the budget is a batch of its own.
+    budget : cost of a batch: what its utterances cost at the length that its longest is padded to (`windows`: at their
+        own). An utterance over the budget is a batch by itself.
 
     Returns
     -------
@@ -64,22 +65,25 @@ def make_batches(
     """
     order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
     batches: list[list[int]] = []
-    spent, unit = 0.0, 0.0
-    for position in order:
-        own = cost(lengths[position])
-        fits = (
-            bool(batches)
-            and {
-                "single": False,
-                "equal_length": lengths[batches[-1][0]] == lengths[position] and spent + own <= budget,
-                "windows": spent + own <= budget,
-                "padded": spent + unit <= budget,
-            }[policy]
-        )
-        if fits:
-            batches[-1].append(position)
-            spent += unit if policy == "padded" else own
-        else:
-            batches.append([position])
-            spent = unit = own
+    start = 0
+    while start < len(order):
+        size = _batch_size([lengths[position] for position in order[start:]], policy, cost, budget)
+        batches.append(order[start : start + size])
+        start += size
     return batches
+
+
+def _batch_size(lengths: Sequence[int], policy: BatchPolicy, cost: Callable[[int], float], budget: float) -> int:
+    """Return how many utterances, longest first, the next batch takes; at least one."""
+    unit = cost(lengths[0])
+    if policy == "single" or unit > budget:
+        return 1
+    if policy == "padded":
+        return max(1, min(len(lengths), int(budget * (1 + 1e-12) / cost(_next_of_few(lengths[0])))))
+    spent, size = 0.0, 0
+    for length in lengths:
+        spent += cost(length)
+        if spent > budget or (policy == "equal_length" and length != lengths[0]):
+            break
+        size += 1
+    return size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ TOLERANCE_RMS: dict[Precision, float] = {"float32": 1e-4, "tf32": 1e-2, "fp16": 
 """Largest deviation between an utterance alone and in its batch, in units of its output's rms."""
 
 Result = Output | Failure
+T = TypeVar("T")
 
 
 @dataclass
@@ -130,12 +132,9 @@ class ShardEncoder:
         is_alone = self._cost(batch) > TOO_LARGE_BESIDE_OTHERS * self._budget.seconds
         while is_alone and self._running:
             self._collect()
-        try:
-            with self._timers.measure("encode_s"):
-                arrays = collate([item.features for item in batch], self._encoder.info.batch_policy)
-                waiter = _done(self._encoder.encode(*arrays)) if is_alone else self._encoder.start(*arrays)
-        except DeviceMemoryError as exc:
-            self._retry_smaller(batch, exc)
+        waiter, problem = self._attempt(batch, lambda: self._start(batch, alone=is_alone))
+        if waiter is None:
+            self._retry_smaller(batch, problem)
             return
         self._running.append((batch, waiter))
         if len(self._running) >= self._encoder.in_flight:
@@ -143,25 +142,40 @@ class ShardEncoder:
 
     def _collect(self) -> None:
         batch, waiter = self._running.popleft()
-        try:
-            with self._timers.measure("encode_s"):
-                outputs = waiter()
-        except DeviceMemoryError as exc:
-            self._retry_smaller(batch, exc)
+        outputs, problem = self._attempt(batch, waiter)
+        if outputs is None:
+            self._retry_smaller(batch, problem)
             return
+        self._budget.succeeded()
         self._remember_for_check(batch, outputs)
         for item, output in zip(batch, outputs, strict=True):
             self._record(item, output)
 
-    def _retry_smaller(self, batch: list[_Item], exc: DeviceMemoryError) -> None:
+    def _start(self, batch: list[_Item], *, alone: bool) -> Callable[[], list[Output]]:
+        arrays = collate([item.features for item in batch], self._encoder.info.batch_policy)
+        return _done(self._encoder.encode(*arrays)) if alone else self._encoder.start(*arrays)
+
+    def _attempt(self, batch: list[_Item], step: Callable[[], T]) -> tuple[T | None, str]:
+        """Run one step of a batch; None and the reason if it does not fit in memory.
+
+        The exception ends here: a handler that is still open while smaller batches are tried keeps the activations of
+        the batch that failed.
+        """
+        try:
+            with self._timers.measure("encode_s"):
+                return step(), ""
+        except DeviceMemoryError as exc:
+            return None, str(exc)
+
+    def _retry_smaller(self, batch: list[_Item], problem: str) -> None:
         while self._running:  # what is in flight holds memory, too
             self._collect()
         if len(batch) == 1:
             length_s = self._encoder.cost(len(batch[0].features))
             raise DeviceMemoryError(
                 f"{self._ids[batch[0].position]}: not even this one utterance (cost {length_s:.0f} s) fits in the "
-                "device's memory; cut it with `--set chunk_seconds=30` or `--set max_seconds=30`"
-            ) from exc
+                "device's memory ({problem}); cut it with `--set chunk_seconds=30` or `--set max_seconds=30`"
+            )
         self._budget.halve(self._cost(batch))
         self._begin_smaller(batch)
 
@@ -208,15 +222,30 @@ class ShardEncoder:
 
 @dataclass
 class Budget:
-    """Cost of a batch, in seconds of padded audio; shrinks when memory runs out, and says so."""
+    """Cost of a batch, in seconds of padded audio; shrinks when memory runs out, and grows back after a while."""
 
     seconds: float
     note: Callable[[str], None]
+    grow_after: int = 32
+    """Batches in a row that must fit before it doubles again; twice as many after each further failure."""
+    _asked: float = field(init=False)
+    _fitted: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._asked = self.seconds
 
     def halve(self, failed: float) -> None:
-        """A batch that cost `failed` did not fit."""
-        self.seconds = min(self.seconds, failed) / 2
+        """Shrink after a batch that cost `failed` did not fit."""
+        if self.seconds < self._asked:
+            self.grow_after *= 2
+        self.seconds, self._fitted = min(self.seconds, failed) / 2, 0
         self.note(f"out of device memory: batches are now at most {self.seconds:.1f} padded seconds")
+
+    def succeeded(self) -> None:
+        """Count a batch that fitted; what was in the way, another program perhaps, may have gone."""
+        self._fitted += 1
+        if self.seconds < self._asked and self._fitted >= self.grow_after:
+            self.seconds, self._fitted = min(self._asked, 2 * self.seconds), 0
 
 
 def _done(outputs: list[Output]) -> Callable[[], list[Output]]:

@@ -52,6 +52,8 @@ class TorchEncoder(Encoder):
     def load(self, device: str) -> None:
         """Build the model, bring it onto the device, and check that all of it arrived."""
         self.device = torch.device(resolve_device(device)[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # else pinned memory opens a context on the first GPU, too
         with memory_errors(self.device):
             self.model = self.build().eval().requires_grad_(False).to(self.device)
         check_placement(self.model, self.device)

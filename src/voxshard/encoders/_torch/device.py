@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,13 @@ from contextlib import contextmanager
 import torch
 
 from voxshard.encoders.device_request import parse_device
-from voxshard.errors import DeviceMemoryError, DeviceUnavailableError, EnvironmentProblemError
+from voxshard.errors import (
+    DeviceFaultError,
+    DeviceMemoryError,
+    DeviceUnavailableError,
+    EnvironmentProblemError,
+    VoxshardError,
+)
 
 
 def resolve_device(request: str) -> tuple[str, str]:
@@ -84,22 +91,55 @@ def check_placement(model: torch.nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def memory_errors(device: torch.device) -> Iterator[None]:
-    """Turn lack of memory, in whichever form it comes, into DeviceMemoryError."""
+    """Turn lack of memory, in whichever form it comes, into DeviceMemoryError, and a broken GPU into DeviceFaultError.
+
+    The frames of the failed computation are cleared and its exception is dropped, so that its activations are free
+    when the caller tries a smaller batch.
+
+    Raises
+    ------
+    DeviceMemoryError : the computation does not fit; a smaller one may.
+    DeviceFaultError : the GPU or its driver fails; the CUDA context is lost, and this process with it.
+    """
+    problem: VoxshardError
     try:
         yield
+        return
     except (RuntimeError, MemoryError) as exc:
-        if not _is_out_of_memory(exc):
-            raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # what is cached in other sizes may serve the smaller batch
         first_line = (str(exc) or type(exc).__name__).splitlines()[0]
-        raise DeviceMemoryError(f"{device}: out of memory: {first_line}") from exc
+        if _is_out_of_memory(exc):
+            problem = DeviceMemoryError(f"{device}: out of memory: {first_line}")
+        elif _is_device_fault(exc):
+            problem = DeviceFaultError(
+                f"{device} on {os.uname().nodename}: {first_line}; the GPU or its driver fails. Run the same command on"
+                " another machine: finished shards are kept"
+            )
+        else:
+            raise
+        traceback.clear_frames(exc.__traceback__)
+    if isinstance(problem, DeviceMemoryError) and device.type == "cuda":
+        torch.cuda.empty_cache()  # what is cached in other sizes may serve the smaller batch
+    raise problem
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "_STATUS_ALLOC_FAILED",
+    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits into what is left
+)
+_DEVICE_FAULTS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS_", "cuDNN error", "CUDNN_STATUS_", "NCCL error")
+"""How messages of a failing GPU, driver or library begin or what they contain: ECC errors, illegal accesses, busy or
+unavailable devices. After any of them the CUDA context gives no reliable results."""
 
 
 def _is_out_of_memory(exc: BaseException) -> bool:
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc)
-    return any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
-    )
+    return any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def _is_device_fault(exc: BaseException) -> bool:
+    return isinstance(exc, torch.AcceleratorError) or any(sign in str(exc) for sign in _DEVICE_FAULTS)

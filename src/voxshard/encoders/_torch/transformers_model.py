@@ -15,10 +15,33 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
+from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from voxshard.encoders import hf
 from voxshard.encoders._torch.attention import LEAN_TYPES, make_attention_lean
 from voxshard.errors import ConfigError, CorruptFileError
+
+
+def _without_looking(make_mask: Callable[..., torch.Tensor | None]) -> Callable[..., torch.Tensor | None]:
+    """Wrap a function of transformers that makes attention masks, so that it does not look at what it masks.
+
+    The original asks whether anything is masked at all, for which the host waits until the GPU has caught up, in every
+    forward pass. We give a padding mask only where a batch is padded, so the question is not needed.
+    """
+
+    def make(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
+        kwargs["allow_is_bidirectional_skip"] = attention_mask is None
+        return make_mask(*args, attention_mask=attention_mask, **kwargs)
+
+    return make
+
+
+_SDPA, _EAGER = "voxshard_sdpa", "voxshard_eager"
+"""transformers' two kinds of attention with such masks; of the second only the mask is used (see LEAN_TYPES)."""
+for _name, _make_mask in ((_SDPA, sdpa_mask), (_EAGER, eager_mask)):
+    AttentionMaskInterface.register(_name, _without_looking(_make_mask))
+    AttentionInterface.register(_name, ALL_ATTENTION_FUNCTIONS["sdpa"])
 
 _UNUSED = ("masked_spec_embed",)  # SpecAugment's vector: only training reads it
 
@@ -62,7 +85,7 @@ def load_model(folder: Path, config: Any, num_layers: int) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            attn_implementation="eager" if config.model_type in LEAN_TYPES else "sdpa",
+            attn_implementation=_EAGER if config.model_type in LEAN_TYPES else _SDPA,
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as exc:

@@ -10,7 +10,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,6 +66,10 @@ class Batch:
     lengths_B: Ints
     targets_BC: torch.Tensor
     unusable: Sequence[Unusable]
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; called by the data loader."""
+        return replace(self, features=self.features.pin_memory(), targets_BC=self.targets_BC.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,14 +288,20 @@ class _Collate:
 
 
 def loader(
-    examples: AudioDataset, batches: Sampler[list[Key]] | list[list[Key]], policy: BatchPolicy, num_workers: int
+    examples: AudioDataset,
+    batches: Sampler[list[Key]] | list[list[Key]],
+    policy: BatchPolicy,
+    num_workers: int,
+    device: torch.device,
 ) -> DataLoader[Any]:
-    """A data loader over batches of keys. Workers are forked once and read ahead two batches each."""
+    """Make a data loader over batches of keys. Workers are forked once and read ahead two batches each; for a GPU,
+    batches arrive in pinned memory, so that copies to it do not make the host wait."""
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=_Collate(policy),
         num_workers=num_workers,
+        pin_memory=device.type == "cuda",
         persistent_workers=num_workers > 0 and isinstance(batches, Sampler),
         worker_init_fn=_one_thread if num_workers else None,
         generator=torch.Generator().manual_seed(0),  # else every pass would draw from the generator dropout uses

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 
 from voxshard import files
 from voxshard.encoders._torch.device import memory_errors, resolve_device
+from voxshard.encoders._torch.precision import stable_attention, tensor_cores
 from voxshard.errors import DeviceMemoryError
 from voxshard.learning._torch.data import EpisodeOrder, ResumableBatchSampler
 from voxshard.learning._torch.module import TrainedNetwork
@@ -201,7 +202,7 @@ def fit(
         if resumed:
             keeper.progress.note(f"going on with the training in {keeper.folder}")
         try:
-            with memory_errors(device):
+            with memory_errors(device), tensor_cores("float32"), stable_attention():
                 trainer.fit(module, batches, ckpt_path=keeper.state if resumed else None)
         except DeviceMemoryError as exc:
             raise DeviceMemoryError(
@@ -210,6 +211,7 @@ def fit(
             ) from exc
         except SIGTERMException:  # TERM came in the moment before our handlers were back; they have seen it too
             keeper.stopped = True
+    module.network.to(trainer.strategy.root_device)  # Lightning's teardown moves it to the CPU; it is scored next
     best = keeper.folder / "best.safetensors"
     if keeper.early is not None and not keeper.stopped and best.exists():
         module.network.load_state_dict(load_file(best), strict=True)

@@ -45,9 +45,8 @@ class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
             strict=True,
         )
         for outputs_BW, targets_BW, weights_W in groups:
-            known = ~targets_BW.isnan().any(dim=1)
-            if known.any():
-                total = total + self._softmax(outputs_BW[known], targets_BW[known], weights_W)
+            known_B1 = ~targets_BW.isnan().any(dim=1, keepdim=True)
+            total = total + self._softmax(outputs_BW, torch.where(known_B1, targets_BW, 0.0), weights_W)
         return total
 
     def _elementwise(self, outputs_BC: torch.Tensor, targets_BC: torch.Tensor) -> torch.Tensor:
@@ -65,8 +64,8 @@ class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
         if self.loss == "aam":
             outputs = self.angular(outputs, targets)
         shares = targets * weights
-        whole = shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)  # 0 where no label of the group applies
-        return -(shares * torch.log_softmax(outputs, dim=1)).sum() / whole
+        total = shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)  # 0 where no label of the group applies
+        return -(shares * torch.log_softmax(outputs, dim=1)).sum() / total
 
 
 def balanced_weights(targets_UC: npt.NDArray[np.float32], loss: Loss, sizes: Sequence[int]) -> npt.NDArray[np.float32]:

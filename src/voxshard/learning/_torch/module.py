@@ -43,11 +43,12 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.network, self.loss, self.settings, self.episodes = network, loss, settings, episodes
         self._validate = validate
         self._generator: torch.Tensor | None = None
+        self._cuda_generator: torch.Tensor | None = None
         self.history: list[dict[str, float]] = []
         self.curve: list[dict[str, float]] = []
-        self.epoch_loss: list[float] = []
-        """Of the batches of this epoch so far."""
-        self.recent_loss: list[float] = []
+        self.epoch_loss: list[torch.Tensor] = []
+        """Of the batches of this epoch so far, on the device: reading one makes the host wait for the GPU."""
+        self.recent_loss: list[torch.Tensor] = []
         """Of the batches since the last row of the curve."""
         self.learning_rates: dict[str, float] = {}
         """Of the last step."""
@@ -62,7 +63,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
             self.unusable[item.row] = (item.error, item.message)
         if len(batch.rows) >= self.network.min_batch:
             loss = self._loss_of(batch)
-            self.epoch_loss.append(float(loss.detach()))
+            self.epoch_loss.append(loss.detach())
             self.recent_loss.append(self.epoch_loss[-1])
         else:
             loss = sum(parameter.sum() for parameter in self.network.parameters() if parameter.requires_grad) * 0.0
@@ -104,8 +105,9 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, _index: int) -> Batch:
         """Features and targets go to the device; lengths stay, they shape the computation."""
+        features = batch.features.to(device, non_blocking=True)
         return Batch(
-            batch.rows, batch.features.to(device), batch.lengths_B, batch.targets_BC.to(device), batch.unusable
+            batch.rows, features, batch.lengths_B, batch.targets_BC.to(device, non_blocking=True), batch.unusable
         )
 
     def on_train_epoch_end(self) -> None:
@@ -121,9 +123,10 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         if self.unusable and not self.epoch_loss:
             error, message = next(iter(self.unusable.values()))
             raise DataError(f"not one of the training recordings can be used; the first: {error}: {message}")
-        if not all(map(math.isfinite, self.epoch_loss[-1:])):
+        last = float(self.epoch_loss[-1]) if self.epoch_loss else 0.0
+        if not math.isfinite(last):
             raise ConfigError(
-                f"the training diverges: its loss is {self.epoch_loss[-1]:g} after epoch {self.current_epoch + 1}; give"
+                f"the training diverges: its loss is {last:g} after epoch {self.current_epoch + 1}; give"
                 f" a smaller training.lr (now {self.settings.lr:g}), or training.clip_norm"
             )
         row = {
@@ -136,9 +139,10 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.history.append(row)
         self.epoch_loss = []
 
-    def _mean(self, losses: list[float]) -> float:
-        """Over batches and devices."""
-        mean = sum(losses) / len(losses) if losses else math.nan
+    def _mean(self, losses: list[torch.Tensor]) -> float:
+        """Average over batches and devices."""
+        values = _floats(losses)
+        mean = sum(values) / len(values) if values else math.nan
         reduced = self.trainer.strategy.reduce(torch.tensor(mean, device=self.device), reduce_op="mean")
         return float(reduced)
 
@@ -147,24 +151,29 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         checkpoint["voxshard"] = {
             "history": self.history,
             "curve": self.curve,
-            "epoch_loss": self.epoch_loss,
-            "recent_loss": self.recent_loss,
+            "epoch_loss": _floats(self.epoch_loss),
+            "recent_loss": _floats(self.recent_loss),
             "unusable": self.unusable,
             "generator": torch.get_rng_state(),
+            "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put it back."""
         state = checkpoint["voxshard"]
         self.history, self.curve, self.unusable = state["history"], state["curve"], state["unusable"]
-        self.epoch_loss, self.recent_loss = state["epoch_loss"], state["recent_loss"]
-        self._generator = state["generator"]
+        self.epoch_loss = [torch.tensor(value) for value in state["epoch_loss"]]
+        self.recent_loss = [torch.tensor(value) for value in state["recent_loss"]]
+        self._generator, self._cuda_generator = state["generator"], state.get("cuda_generator")
 
     def on_train_batch_start(self, _batch: Batch, _number: int) -> None:
         """Dropout goes on where it was."""
         if self._generator is not None:
             torch.set_rng_state(self._generator)
             self._generator = None
+        if self._cuda_generator is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(self._cuda_generator, self.device)
+            self._cuda_generator = None
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and what changes its learning rate step by step."""
@@ -194,6 +203,10 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
             {"params": [item for item in trained if id(item) in below], "lr": settings.backbone_lr or settings.lr},
             {"params": [item for item in trained if id(item) not in below], "lr": settings.lr},
         ]
+
+
+def _floats(losses: list[torch.Tensor]) -> list[float]:
+    return [float(loss) for loss in losses]
 
 
 def _cosine(step: int, rise: int, num_steps: int) -> float:

@@ -67,13 +67,16 @@ class Predictor:
         found: dict[int, npt.NDArray[np.float32]] = {}
         unusable: list[Unusable] = []
         batches = evaluation_batches(self.examples, rows, _BUDGET_S[device.type])
-        fed = loader(self.examples, batches, network.backbone.batch_policy, self.workers if len(batches) > 1 else 0)
+        num_workers = self.workers if len(batches) > 1 else 0
+        fed = loader(self.examples, batches, network.backbone.batch_policy, num_workers, device)
         try:
             with memory_errors(device), torch.no_grad(), arithmetic(self.precision, device):
                 for batch in fed:
                     unusable += batch.unusable
                     if len(batch.rows):
-                        values = forward(batch.features.to(device), batch.lengths_B).float().cpu().numpy()
+                        values = (
+                            forward(batch.features.to(device, non_blocking=True), batch.lengths_B).float().cpu().numpy()
+                        )
                         found |= dict(zip(batch.rows.tolist(), values, strict=True))
                     self.check()
         finally:

@@ -16,6 +16,7 @@ import torch
 
 from voxshard import files
 from voxshard.config import dump_yaml
+from voxshard.encoders._torch.device import resolve_device
 from voxshard.errors import ConfigError, DataError, StoppedError
 from voxshard.learning._torch.augmentation import Augmenter, recordings_in
 from voxshard.learning._torch.data import (
@@ -142,7 +143,8 @@ class NetworkTrainer:
             standardize(network.backbone, examples, utterances, seed)
         module = TrainedNetwork(network, loss, self.config.training, self.config.episodes, validation)
         network.train()
-        batches = loader(examples, order, network.backbone.batch_policy, self.workers)
+        device = torch.device(resolve_device(self.config.device)[0])
+        batches = loader(examples, order, network.backbone.batch_policy, self.workers, device)
         trainer = fit(module, batches, keeper, self.config, what=what)
         if keeper.stopped and trainer.is_global_zero:
             raise StoppedError(f"stopped by a signal; {folder} has all it takes, run the same command again to go on")
