@@ -43,11 +43,12 @@ import soundfile
 from voxshard.encoders import registry
 from voxshard.encoders.batching import collate, make_batches
 from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.encode import default_batch_seconds
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest
 from voxshard.stages import extract
 from voxshard.stages.base import Task
-from voxshard.stages.extract import BATCH_SECONDS, ExtractConfig, Extraction
+from voxshard.stages.extract import ExtractConfig, Extraction
 from voxshard.stages.prepare import PrepareConfig
 from voxshard.stages.prepare import run as prepare
 
@@ -198,7 +199,7 @@ def memory_mb(what: str) -> float:
 
 def peak_memory(manifest: Path, weights: Path, device: str) -> float:
     """Peak resident memory of a whole extraction in MB, workers not counted."""
-    time_extraction(manifest, weights, device, BATCH_SECONDS[device.partition(":")[0]])
+    time_extraction(manifest, weights, device, default_batch_seconds(device))
     return memory_mb("VmHWM")
 
 
@@ -232,7 +233,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder, self.device = options, folder, options.device
-        self.budget = options.batch_seconds or BATCH_SECONDS[self.device.partition(":")[0]]
+        self.budget = options.batch_seconds or default_batch_seconds(self.device)
 
     def efficiency(self) -> None:
         weights = make_model(self.folder, self.options.model)

@@ -5,10 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxshard.api import evaluate, extract, merge, open_features, prepare, report, train
+    from voxshard.api import (
+        FeatureSet,
+        LoadedEncoder,
+        Manifest,
+        TrainedRun,
+        evaluate,
+        extract,
+        load_encoder,
+        merge,
+        open_features,
+        prepare,
+        read_scores,
+        report,
+        train,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "extract", "merge", "open_features", "prepare", "report", "train"]
+__all__ = [
+    "FeatureSet", "LoadedEncoder", "Manifest", "TrainedRun", "evaluate", "extract", "load_encoder", "merge",
+    "open_features", "prepare", "read_scores", "report", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,9 +140,18 @@ def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str)
     try:
         return model.model_validate(dict(content))
     except pydantic.ValidationError as exc:
-        lines = [_explain(model, problem) for problem in exc.errors()]
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise ConfigError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from exc
+        raise problems_error(where, [_explain(model, problem) for problem in exc.errors()]) from exc
+
+
+def problems_error(where: str, lines: Sequence[str]) -> ConfigError:
+    """One error for all problems of a config, a command line or a call; one line per problem."""
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return ConfigError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def as_list(value: Any) -> Any:
+    """A single text, number or path as a list of one; anything else as it is. For fields that take one or several."""
+    return [value] if isinstance(value, str | int | os.PathLike) else value
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from support.network_trials import RATE, SPECTROGRAM, logmel_set, network_config
 torch = pytest.importorskip("torch")
 
 from voxshard import audio  # noqa: E402
+from voxshard.api import TrainedRun  # noqa: E402
 from voxshard.encoders.acoustic.logmel import log_mel  # noqa: E402
 from voxshard.encoders.base import ClipSettings  # noqa: E402
 from voxshard.errors import FeatureMismatchError  # noqa: E402
@@ -23,6 +24,7 @@ from voxshard.learning.train_config import EvaluateConfig  # noqa: E402
 from voxshard.networks.network_files import Checkpoint  # noqa: E402
 from voxshard.stages import evaluate, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
+from voxshard.store.features import FeatureSet  # noqa: E402
 from voxshard.store.runs import Run  # noqa: E402
 
 FROM_AUDIO = {**SPECTROGRAM, "features": "logmel"}
@@ -98,6 +100,11 @@ def test_what_was_trained_on_frames_scores_recordings_and_the_other_way_round(
         again = scores.filter(np.equal(scores["split"].to_pylist(), name)).sort_by("utterance_id")
         own = scores.filter(np.equal(scores["split"].to_pylist(), "test")).sort_by("utterance_id")
         np.testing.assert_allclose(again["score_low"].to_numpy(), own["score_low"].to_numpy(), atol=1e-5)
+    own = frames.scores()
+    predicted = TrainedRun.read(frames.path).predict(stored)
+    of_id = dict(zip(FeatureSet(stored).ids, predicted, strict=True))
+    assert [of_id[name] for name in own["utterance_id"].to_pylist()] == own["prediction"].to_pylist()
+    np.testing.assert_array_equal(sorted(TrainedRun.read(frames.path).predict(tones)), sorted(predicted))
     before = frames.scores()
     evaluate.run(EvaluateConfig(run=frames.path, replicates=0), Task())
     assert frames.scores().equals(before)

@@ -12,7 +12,7 @@ from voxshard.audio import containers, ffmpeg, sndfile
 from voxshard.audio.clip import ClipPolicy, fit
 from voxshard.audio.sndfile import WHOLE, CannotOpenError, Decoded, Span
 from voxshard.audio.sources import AudioPath, Source, opened
-from voxshard.errors import NonFiniteAudioError, TruncatedAudioError, UnreadableAudioError
+from voxshard.errors import EmptyAudioError, NonFiniteAudioError, TruncatedAudioError, UnreadableAudioError
 
 _CROP_MARGIN_S = 1.0
 """Decoded beyond a crop at the head, so that resampling (its filter is far shorter) gives what the whole file gives."""
@@ -104,17 +104,45 @@ def read_clip(
     return fit(waveform, sample_rate=sample_rate, clip=clip, utterance_id=utterance_id)
 
 
+def clip_samples(
+    samples: npt.NDArray[np.float32], found: int, *, sample_rate: int, clip: ClipPolicy, utterance_id: str
+) -> npt.NDArray[np.float32]:
+    """Do to samples in memory what `read_clip` does to a recording.
+
+    Parameters
+    ----------
+    samples : float32 (N,), mono.
+    found : their sample rate in Hz.
+    sample_rate : Hz of the result.
+
+    Returns
+    -------
+    float32 (S,), equal to `read_clip` of a recording with these samples.
+
+    Raises
+    ------
+    EmptyAudioError, NonFiniteAudioError : a verdict on the content.
+    """
+    if not len(samples):
+        raise EmptyAudioError("no samples in it")
+    return fit(_finished(samples, found, sample_rate), sample_rate=sample_rate, clip=clip, utterance_id=utterance_id)
+
+
 def _read(path: AudioPath, sample_rate: int, span: Span) -> npt.NDArray[np.float32]:
     with opened(path) as source:
         decoded = _decode(path, source, span)
-    mono = _mono(decoded.samples_NC)
+    return _finished(_mono(decoded.samples_NC), decoded.sample_rate, sample_rate)
+
+
+def _finished(mono: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDArray[np.float32]:
+    """Check that all samples (N,) are finite, and resample them from the rate `found` to `wanted`."""
     finite = np.isfinite(mono)
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise NonFiniteAudioError(
-            f"{len(bad)} of {len(mono)} samples are NaN or infinite, the first at {bad[0] / decoded.sample_rate:.3f} s"
+            f"{len(bad)} of {len(mono)} samples are NaN or infinite, the first at {bad[0] / found:.3f} s"
         )
-    return _resampled(mono, decoded.sample_rate, sample_rate)
+    return _resampled(mono, found, wanted)
 
 
 def _decode(path: AudioPath, source: Source, span: Span) -> Decoded:

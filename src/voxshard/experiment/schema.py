@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from voxshard.config import Settings, load_yaml, merged, validated
+from voxshard.config import Settings, as_list, load_yaml, merged, validated
 from voxshard.encoders import registry
 from voxshard.learning.network_config import NetworkConfig, NetworkGrid
 from voxshard.learning.train_config import Name as ClassifierName
@@ -20,10 +20,6 @@ from voxshard.stages.prepare import PrepareConfig
 Training: TypeAlias = TrainConfig | NetworkConfig
 PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
 """Network -> encoder whose weights it starts from."""
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int) else value
 
 
 def _as_encoder(value: Any) -> Any:
@@ -47,8 +43,8 @@ class PrepareSection(Settings):
     """Folder, URL, or (table) file."""
     glob: str | None = None
     part: str | None = None
-    split: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
-    split_from: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    split: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+    split_from: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     labels: str | None = None
     label_from: str | None = None
     study: str | None = None
@@ -69,7 +65,7 @@ class ExtractSection(Settings):
     """Name of the encoder, or its `name` and settings."""
     runtime: Runtime | None = None
     """Where its framework lives: here, venv:PATH or image:PATH; null: where the other stages run."""
-    splits: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    splits: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Only these splits; none given: all."""
     shards: int | None = None
     device: str = "auto"
@@ -97,14 +93,14 @@ class ExtractSection(Settings):
 class TrainSection(Settings):
     """A grid of classifiers; see `voxshard train`."""
 
-    label: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
-    classifier: Annotated[tuple[ClassifierName, ...], BeforeValidator(_as_list)] = ("logistic",)
-    features: list[Annotated[tuple[str, ...], BeforeValidator(_as_list)]] = Field(default_factory=list)
+    label: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    classifier: Annotated[tuple[ClassifierName, ...], BeforeValidator(as_list)] = ("logistic",)
+    features: list[Annotated[tuple[str, ...], BeforeValidator(as_list)]] = Field(default_factory=list)
     """Names of feature sets; a list among them is joined into one. None given: each alone."""
-    seed: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = (0,)
+    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
     split: str | None = None
     folds: str | None = None
-    n_shot: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = ()
+    n_shot: Annotated[tuple[int, ...], BeforeValidator(as_list)] = ()
     runs: int = Field(5, ge=1)
     replicates: int = Field(1000, ge=0)
     wandb: bool = False
@@ -123,7 +119,7 @@ class NetworkSection(NetworkGrid):
 class EvaluateSection(Settings):
     """What is told apart in the results."""
 
-    group_by: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    group_by: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Columns to break the results down by."""
 
 
@@ -135,7 +131,7 @@ class ReportSection(Settings):
 class JobOptions(Settings):
     """What the jobs of one stage ask of a cluster; null: what the site says."""
 
-    partitions: Annotated[tuple[str, ...] | None, BeforeValidator(_as_list)] = None
+    partitions: Annotated[tuple[str, ...] | None, BeforeValidator(as_list)] = None
     """Names from the site; the tasks are split over them."""
     tasks: int | None = Field(default=None, ge=1)
     """Elements of the array (extract only: elsewhere the work says); in a site's file the most, see `num_tasks`."""

@@ -60,8 +60,26 @@ class Decoder:
         ------
         OSError, MemoryError : reading failed for reasons outside the recording, after every retry.
         """
+        return self._decoded(utterance.utterance_id, lambda: self._read(utterance))
+
+    def decode_samples(self, samples: Waveform, sample_rate: int, name: str) -> Decoded | Failure:
+        """Prepare samples (N,) that are in memory already as `decode` prepares those of a recording.
+
+        Parameters
+        ----------
+        sample_rate : of the samples, in Hz.
+        name : stands in for the utterance_id.
+        """
+        return self._decoded(
+            name,
+            lambda: audio.clip_samples(
+                samples, sample_rate, sample_rate=self.sample_rate, clip=self.clip, utterance_id=name
+            ),
+        )
+
+    def _decoded(self, name: str, read: Callable[[], Waveform]) -> Decoded | Failure:
         try:
-            waveform = self._read(utterance)
+            waveform = read()
             if len(waveform) < self.min_samples:
                 raise TooShortError(
                     f"{len(waveform)} samples at {self.sample_rate} Hz ({len(waveform) / self.sample_rate:.4f} s); "
@@ -69,11 +87,11 @@ class Decoder:
                 )
             pieces = [self._prepare(piece) for piece in self._pieces(waveform)]
         except UtteranceError as exc:
-            return Failure(utterance.utterance_id, type(exc).__name__, str(exc))
+            return Failure(name, type(exc).__name__, str(exc))
         except (OSError, MemoryError):
             raise
         except Exception as exc:  # noqa: BLE001  what one odd recording does to a library must not end the corpus
-            return Failure(utterance.utterance_id, type(exc).__name__, f"while preparing: {exc}")
+            return Failure(name, type(exc).__name__, f"while preparing: {exc}")
         return Decoded(pieces, len(waveform) / self.sample_rate)
 
     def _read(self, utterance: Utterance) -> Waveform:

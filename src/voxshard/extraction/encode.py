@@ -16,6 +16,8 @@ from voxshard.extraction.decode import Decoded
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure, StoreDtype, storable
 
+BATCH_SECONDS = {"cpu": 8.0, "cuda": 320.0}
+"""Padded seconds per batch. A CPU gains from batches only by what starting one costs; larger ones leave its caches."""
 TOO_LARGE_BESIDE_OTHERS = 2.0
 """Times the budget: a batch that costs more, one long utterance, is computed with no other under way. Several of
 them on a CPU's streams would need the memory of as many."""
@@ -246,6 +248,11 @@ class Budget:
         self._fitted += 1
         if self.seconds < self._asked and self._fitted >= self.grow_after:
             self.seconds, self._fitted = min(self._asked, 2 * self.seconds), 0
+
+
+def default_batch_seconds(device: str) -> float:
+    """Return the padded seconds per batch on a device such as `cpu` or `cuda:1`."""
+    return BATCH_SECONDS[device.partition(":")[0]]
 
 
 def _done(outputs: list[Output]) -> Callable[[], list[Output]]:

@@ -51,6 +51,29 @@ class _Part:
         return found.astype(np.float32) if found.dtype == np.float16 else found
 
 
+class ArrayRows:
+    """Rows in memory, one per utterance, as `voxshard.learning.training.predict` reads them.
+
+    Parameters
+    ----------
+    rows : (N, D), or (N, L, D) for a model that was trained on several layers.
+    layer : the layer the model uses; None: all of them, one after the other.
+    """
+
+    is_joined = False
+
+    def __init__(self, rows: Array, *, layer: int | None) -> None:
+        self._part = _Part(rows, np.arange(len(rows)), layer if rows.ndim == 3 else None)
+        self.dim = self._part.dim
+
+    def blocks(self, utterances: Ints) -> Iterator[tuple[Array, Ints, Ints]]:
+        """See `Dataset.blocks`."""
+        size = max(1, BLOCK_BYTES // (4 * self.dim))
+        for start in range(0, len(utterances), size):
+            positions = np.arange(start, min(start + size, len(utterances)))
+            yield self._part.take(utterances[positions]), positions, np.arange(len(positions))
+
+
 class ManifestColumns:
     """The columns of a manifest, as learning asks for them."""
 

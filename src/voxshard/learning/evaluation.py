@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from voxshard.errors import ConfigError, IncompleteError
+from voxshard.errors import ConfigError, FeatureMismatchError, IncompleteError
 from voxshard.learning import results
-from voxshard.learning.data import Dataset
+from voxshard.learning.data import ArrayRows, Dataset
 from voxshard.learning.labels import label_texts, number_labels
 from voxshard.learning.model import Model, Target
+from voxshard.learning.results import prediction_texts
 from voxshard.learning.train_classifier import FOLDS
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.learning.training import Check, predict, trials_of
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
+from voxshard.store.features import FeatureSet
 from voxshard.store.runs import Run
 
 
@@ -114,6 +117,32 @@ def _open(config: EvaluateConfig, run: Run, model: Model) -> tuple[Dataset, str 
         return data, manifests[0].stem
     is_own = not paths or [path.resolve() for path in paths] == own
     return data, None if is_own else "+".join(source.name for source in data.sources)
+
+
+def predict_texts(run: Run, data: Sequence[FeatureSet] | npt.NDArray[Any]) -> list[str | None]:
+    """Apply the classifier of a run to feature sets, or to rows (N, D) in memory.
+
+    Returns
+    -------
+    The decision on each row, or on each utterance of the first set; None where it has no frame or window, or is not
+    in every set.
+
+    Raises
+    ------
+    FeatureMismatchError : features of another fingerprint, or of another size, than those the model was trained on.
+    """
+    model = Model.read(run.model)
+    if isinstance(data, np.ndarray):
+        rows = ArrayRows(data, layer=model.layer)
+        wanted = model.pipelines[0].n_features_in_
+        if rows.dim != wanted:
+            raise FeatureMismatchError(f"an array {data.shape}: {rows.dim} values per row; {run.path} wants {wanted}")
+        return [*prediction_texts(model.target, predict(model, rows, np.arange(len(data)))[1])]
+    dataset = Dataset(data, layer=model.layer)
+    dataset.check_made_for(model)
+    texts = prediction_texts(model.target, predict(model, dataset, np.arange(len(dataset)))[1])
+    of_id = dict(zip(dataset.table["utterance_id"].to_pylist(), texts, strict=True))
+    return [of_id.get(name) for name in data[0].ids]
 
 
 def splits_to_score(

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from voxshard.config import Settings, validated
-from voxshard.learning.train_config import Shots, as_class, as_list, as_names
+from voxshard.config import Settings, as_list, validated
+from voxshard.learning.train_config import Shots, as_class, as_names
 from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 

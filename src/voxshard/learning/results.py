@@ -67,12 +67,11 @@ def trials_table(
     columns: dict[str, Any] = {"utterance_id": utterances["utterance_id"], "split": [split] * len(scores)}
     if target.kind == "multilabel":
         columns["label"] = [_applying(row, target.classes) if row.max() >= 0 else None for row in labels.numbers]
-        columns["prediction"] = [_applying(row, target.classes) for row in predicted]
         for column, name in enumerate(target.classes):
             columns[f"label_{name}"] = pa.array(labels.numbers[:, column], mask=labels.numbers[:, column] < 0)
     else:
         columns["label"] = pa.array(labels.texts[0], pa.string())
-        columns["prediction"] = [target.classes[number] for number in predicted]
+    columns["prediction"] = prediction_texts(target, predicted)
     for name, values in zip(target.score_names, scores.T, strict=True):
         columns[name] = values
     for name in utterances.column_names:
@@ -81,6 +80,13 @@ def trials_table(
         if name not in _NOT_TO_GROUP_BY and not pa.types.is_nested(utterances.schema.field(name).type):
             columns[f"manifest_{name}" if name in columns else name] = utterances[name]
     return pa.table(columns)
+
+
+def prediction_texts(target: Target, predicted: npt.NDArray[np.int64]) -> list[str]:
+    """Decisions (U,), or (U, L) of 0 and 1, as texts: the class, or the labels that apply, joined by commas."""
+    if target.kind == "multilabel":
+        return [_applying(row, target.classes) for row in predicted]
+    return [target.classes[number] for number in predicted]
 
 
 def _applying(row: npt.NDArray[np.int64], names: Sequence[str]) -> str:

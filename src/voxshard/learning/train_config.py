@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from voxshard.config import Settings, validated
+from voxshard.config import Settings, as_list, validated
 from voxshard.errors import ConfigError
 
 Name = Literal[
@@ -174,10 +174,6 @@ def settings_of(name: str, content: Mapping[str, Any], *, where: str = "--set") 
     return validated(SETTINGS[name], content, where=f"{where} ({name})")
 
 
-def as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int | Path) else value
-
-
 def _shots(value: tuple[int, ...]) -> tuple[int, ...]:
     if any(number < 1 for number in value):
         raise ValueError("a number of examples is at least 1")
@@ -247,7 +243,7 @@ class EvaluateConfig(Settings):
 
     run: Path
     """Run directory."""
-    on: tuple[Path, ...] = ()
+    on: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
     """Other merged feature sets, as many as the model was trained on, or a manifest with other labels or splits."""
     split: str | None = None
     """Only this split. Null: those measured in training; of other features every split."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from voxshard.errors import ConfigError, ScoreError
 from voxshard.learning import results
-from voxshard.learning.data import Dataset
+from voxshard.learning.data import ArrayRows, Dataset
 from voxshard.learning.fitting import fit
 from voxshard.learning.labels import MISSING, Labels
 from voxshard.learning.model import Model
@@ -30,7 +30,7 @@ Check = Callable[[], None]
 """Called between steps; raises if somebody asked to stop."""
 
 
-def predict(model: Model, data: Dataset, utterances: Ints) -> tuple[Floats, Ints]:
+def predict(model: Model, data: Dataset | ArrayRows, utterances: Ints) -> tuple[Floats, Ints]:
     """Score utterances.
 
     Returns

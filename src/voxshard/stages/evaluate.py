@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from voxshard.learning.train_config import EvaluateConfig
@@ -22,7 +24,11 @@ def run(config: EvaluateConfig, task: Task | None = None) -> Evaluation:
     ConfigError, DataError : a split, column, run or feature set that is not there.
     """
     task = task or Task()
-    is_network = (config.run / "model" / "network.yaml").exists()
-    module = "voxshard.learning._torch.evaluation" if is_network else "voxshard.learning.evaluation"
-    found: Evaluation = learning(module).evaluate(config, task.progress, task.check)
+    found: Evaluation = module_of(config.run).evaluate(config, task.progress, task.check)
     return found
+
+
+def module_of(run: Path) -> ModuleType:
+    """The module that scores a run: with PyTorch if it is a network's, else with scikit-learn."""
+    is_network = (run / "model" / "network.yaml").exists()
+    return learning("voxshard.learning._torch.evaluation" if is_network else "voxshard.learning.evaluation")

@@ -24,6 +24,7 @@ from voxshard.encoders.base import Encoder, EncoderSettings
 from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultError
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
+from voxshard.extraction.encode import default_batch_seconds
 from voxshard.extraction.freeze import freeze, known_hashes
 from voxshard.extraction.gpu import GpuRecorder, open_reader
 from voxshard.extraction.heartbeat import Heartbeat, TaskState, progress_file
@@ -40,8 +41,6 @@ from voxshard.store.shard import ShardHeader, write_shard
 EARLY_STOP_UTTERANCES = 200
 """A task gives up early only after so many utterances of its own; over fewer, merge judges."""
 EARLY_STOP_FAILURES = 20
-BATCH_SECONDS = {"cpu": 8.0, "cuda": 320.0}
-"""Padded seconds per batch. A CPU gains from batches only by what starting one costs; larger ones leave its caches."""
 _IMAGE_LABELS = Path("/.singularity.d/labels.json")
 _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torch", "transformers", "tensorflow")
 
@@ -287,7 +286,7 @@ class Extraction:
                         decoder,
                         precision=self.settings.precision,
                         store_dtype=self.settings.store_dtype,
-                        batch_seconds=self.config.batch_seconds or BATCH_SECONDS[self.device.partition(":")[0]],
+                        batch_seconds=self.config.batch_seconds or default_batch_seconds(self.device),
                         write=write,
                         timers=self.timers,
                         progress=task.progress,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from voxshard.audio import is_url
 from voxshard.audio.sndfile import Span
-from voxshard.config import Settings
+from voxshard.config import Settings, as_list
 from voxshard.corpora import annotate, formats
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
@@ -40,9 +40,9 @@ class PrepareConfig(Settings):
     """Only paths that match; `*` stays in one folder, `**` is any number of them."""
     part: str | None = None
     """Only what lies below this folder of the root."""
-    split: tuple[str, ...] = ()
+    split: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """NAME=FILE: the utterances that FILE names are split NAME."""
-    split_from: tuple[str, ...] = ()
+    split_from: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """REGEX=NAME: paths in which REGEX is found are split NAME; the first that matches counts."""
     labels: str | None = None
     """A CSV, TSV or Parquet file whose columns are joined by id or path."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from voxshard import files
-from voxshard.config import Settings
+from voxshard.config import Settings, as_list
 from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.extraction.telemetry import advice
 from voxshard.stages.base import Task
@@ -17,7 +18,7 @@ from voxshard.stages.base import Task
 class ReportConfig(Settings):
     """Settings of one report."""
 
-    paths: tuple[Path, ...] = Field(min_length=1)
+    paths: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = Field(min_length=1)
     """Runs, experiments or feature sets to report on, together."""
     out: Path
     """The HTML file."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from voxshard.errors import CorruptFileError, DataError, IncompleteError, StaleShardError
+from voxshard.errors import BackendUnavailableError, CorruptFileError, DataError, IncompleteError, StaleShardError
 from voxshard.store import hdf5, lookup, mapped, merged
 from voxshard.store.hdf5 import BULK, PER_FRAME
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
@@ -312,6 +312,32 @@ class FeatureSet:
         if self.offsets is not None:
             offsets = np.concatenate([[0], np.cumsum(self.offsets[rows + 1] - self.offsets[rows])]).astype(np.int64)
         return Batch(rows, self.ids_of(rows), values["embeddings"], values["frames"], values["codes"], offsets)
+
+    def to_pandas(self) -> Any:
+        """Read the set into a pandas DataFrame; this needs the memory of all its embeddings.
+
+        Returns
+        -------
+        One row per utterance, with utterance_id as index: the columns of `table`, then `embedding`, or `frames` (and
+        `codes`), whose cells are arrays: (D,) or (L, D), (T, D) or (T, L, D), (T,).
+
+        Raises
+        ------
+        BackendUnavailableError : pandas is not installed.
+        """
+        try:
+            importlib.import_module("pandas")
+        except ModuleNotFoundError as exc:
+            raise BackendUnavailableError("to_pandas needs pandas, which is not installed: pip install pandas") from exc
+        frame = self.table.to_pandas().set_index("utterance_id")
+        batch = self.read(np.arange(len(self)))
+        if batch.embeddings is not None:
+            frame["embedding"] = list(batch.embeddings)
+        if batch.offsets is not None:
+            for name, values in (("frames", batch.frames), ("codes", batch.codes)):
+                if values is not None:
+                    frame[name] = np.split(values, batch.offsets[1:-1]) if len(self) else []
+        return frame
 
     def torch_dataset(self) -> TorchDataset:
         """A map-style dataset for `torch.utils.data.DataLoader`; item i is (tensor of utterance i, its id)."""

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.csv
@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.config import dump_yaml, parse_yaml
-from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError
+from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError, ScoreError
 from voxshard.store import delimited
 
 FORMAT_VERSION = 1
@@ -86,7 +86,7 @@ class Run:
         return next((path for path in places if path.exists()), recorded)
 
     @classmethod
-    def read(cls, path: Path) -> Run:
+    def read(cls, path: Path) -> Self:
         """Open a run directory.
 
         Raises
@@ -137,9 +137,7 @@ class Run:
 
     def scores(self) -> pa.Table:
         """scores.tsv: utterance_id, one float64 column per score, prediction."""
-        header = _text(self.scores_file, self.path).partition("\n")[0].split("\t")
-        types = {name: pa.float64() if name.startswith("score") else pa.string() for name in header}
-        return _read_text(self.scores_file, "\t", types)
+        return read_scores(self.path)
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables there are, by their file names without `.csv`."""
@@ -167,6 +165,33 @@ class Run:
         """Publish RUN/tables/<name>.csv; characters that do not belong into a file's name become `_`."""
         self.tables_folder.mkdir(exist_ok=True)
         _write_text(self.tables_folder / f"{file_name(name)}.csv", table, ",")
+
+
+def read_scores(path: Path) -> pa.Table:
+    """Read the scores of a run, or a score file: a scores.tsv, or the official tab-separated one of ASVspoof 5.
+
+    Parameters
+    ----------
+    path : run directory or file.
+
+    Returns
+    -------
+    The columns of the file: utterance_id and prediction as text, each `score...` as float64; of an official file
+    filename as text and cm-score as float64.
+
+    Raises
+    ------
+    ScoreError : the file is no score file; the message names its columns.
+    """
+    path, run = (path / "scores.tsv", path) if path.is_dir() else (path, path.parent)
+    header = _text(path, run).partition("\n")[0].rstrip("\r").split("\t")
+    scores = [name for name in header if name.startswith("score") or name == "cm-score"]
+    if not scores or not {"utterance_id", "filename"} & set(header):
+        raise ScoreError(
+            f"{path}: found the columns {', '.join(header)}; wanted a tab-separated header with utterance_id and score "
+            "columns (the scores.tsv of a run), or with filename and cm-score (ASVspoof 5)"
+        )
+    return _read_text(path, "\t", {name: pa.float64() if name in scores else pa.string() for name in header})
 
 
 def file_name(text: str) -> str:

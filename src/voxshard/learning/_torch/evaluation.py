@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ from voxshard.encoders._torch.device import resolve_device
 from voxshard.errors import ConfigError, IncompleteError
 from voxshard.learning._torch.data import default_workers
 from voxshard.learning._torch.faults import reading_faults
-from voxshard.learning._torch.prediction import Predictor, failures_of, trials_of
+from voxshard.learning._torch.prediction import Predictor, decide, failures_of, trials_of
 from voxshard.learning._torch.trainer import examples_of
 from voxshard.learning.data import ManifestColumns
 from voxshard.learning.evaluation import Evaluation, record, splits_to_score
 from voxshard.learning.label_groups import float_targets, number_groups
+from voxshard.learning.labels import Labels
 from voxshard.learning.model import Target
 from voxshard.learning.network_config import ClipPolicy
+from voxshard.learning.results import prediction_texts
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.learning.training import Check
 from voxshard.manifest import Manifest
+from voxshard.networks.network import Network
 from voxshard.networks.network_files import Checkpoint
 from voxshard.networks.settings import ON_LOGMEL
 from voxshard.progress import Progress
@@ -42,24 +46,11 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     TransientFaultError : the storage fails, or a process that reads recordings dies.
     """
     run = Run.read(config.run)
-    checkpoint = Checkpoint.read(run.model)
-    about = checkpoint.about
-    target = Target(**about.target.model_dump())
     path, name = _place(config, run)
-    stored = None
-    if path.is_dir():
-        if about.network.family not in ON_LOGMEL:
-            raise ConfigError(f"--on {path}: network {about.network.family} scores recordings; give a MANIFEST")
-        stored = StoredLogMel.open(path)
-        stored.network_settings(about.network.settings)
-    manifest = stored.manifest if stored else Manifest.read(path)
-    labels = number_groups(manifest.table, target, about.network.groups)
+    scorer = _Scorer.open(run, path, check)
+    manifest, labels, target = scorer.manifest, scorer.labels, scorer.labels.target
     if not any(column in manifest.table.column_names for column in target.labels):
         progress.note(f"{path} has no column {', '.join(target.labels)}: scored, not measured")
-    network = checkpoint.load().to(torch.device(resolve_device("auto")[0]))
-    clip = ClipPolicy(**about.clip)
-    examples = examples_of(manifest, stored, float_targets(labels), network, clip=clip, seed=0)
-    predictor = Predictor(examples, run.config["precision"], default_workers(), check)
     data = ManifestColumns(manifest.table)
     scored: list[Any] = []
     failures: dict[str, tuple[str, str]] = {}
@@ -68,15 +59,58 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     for split, title in splits.items():
         check()
         rows = np.flatnonzero(data.in_split(split))
-        found = predictor.outputs(network, rows)
+        found = scorer.predictor.outputs(scorer.network, rows)
         failures |= failures_of(found, manifest)
-        scored.append(trials_of(found, about.network, manifest, labels, title))
+        scored.append(trials_of(found, scorer.network.spec, manifest, labels, title))
         progress.advance()
     for utterance, (error, message) in sorted(failures.items())[:10]:
         progress.note(f"{utterance}: {error}: {message}")
     if failures:
         progress.note(f"{len(failures):,} recordings cannot be used and have no score")
     return record(config, run, target, scored, name, progress)
+
+
+@reading_faults()
+def predict_texts(run: Run, path: Path) -> list[str | None]:
+    """The decision on each utterance of a manifest or feature set; None where it cannot be used."""
+    scorer = _Scorer.open(run, path, check=lambda: None)
+    num_utterances = len(scorer.manifest)
+    found = scorer.predictor.outputs(scorer.network, np.arange(num_utterances))
+    target = scorer.labels.target
+    _, predicted = decide(found.values, target, scorer.network.spec)
+    texts: list[str | None] = [None] * num_utterances
+    for row, text in zip(found.rows.tolist(), prediction_texts(target, predicted), strict=True):
+        texts[row] = text
+    return texts
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """A trained network and what it scores."""
+
+    network: Network
+    manifest: Manifest
+    labels: Labels
+    predictor: Predictor
+
+    @classmethod
+    def open(cls, run: Run, path: Path, check: Check) -> _Scorer:
+        """Load the network of a run; `path` is a manifest, or a feature set for a network that takes one."""
+        checkpoint = Checkpoint.read(run.model)
+        about = checkpoint.about
+        stored = None
+        if path.is_dir():
+            if about.network.family not in ON_LOGMEL:
+                raise ConfigError(f"--on {path}: network {about.network.family} scores recordings; give a MANIFEST")
+            stored = StoredLogMel.open(path)
+            stored.network_settings(about.network.settings)
+        manifest = stored.manifest if stored else Manifest.read(path)
+        labels = number_groups(manifest.table, Target(**about.target.model_dump()), about.network.groups)
+        network = checkpoint.load().to(torch.device(resolve_device("auto")[0]))
+        clip = ClipPolicy(**about.clip)
+        examples = examples_of(manifest, stored, float_targets(labels), network, clip=clip, seed=0)
+        predictor = Predictor(examples, run.config["precision"], default_workers(), check)
+        return cls(network, manifest, labels, predictor)
 
 
 def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
