@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train an ECAPA-TDNN as one job, which goes back into the queue when its time is up and goes on where it was.
+# Train an ECAPA-TDNN as one job, which goes back into the queue when its time is up and then continues.
 #
 #   sbatch --partition=gpu_a100 slurm/ecapa_train.sh MANIFEST LABEL RUN [further options of `voxshard train`]
 #
@@ -21,9 +21,9 @@ fi
 MANIFEST=$1 LABEL=$2 OUT=$3
 shift 3
 
-# sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
+# sbatch runs a copy of this script: step.sh is next to the original, which the job's command names, or in slurm/.
 job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
 for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
 # shellcheck source=/dev/null
-source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
+source "${here:?no step.sh next to the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
 run_voxshard train "$MANIFEST" --network ecapa --label "$LABEL" --out "$OUT" "$@"

@@ -1,19 +1,15 @@
 #!/bin/bash
 # Embeddings from a wav2vec 2.0, HuBERT, WavLM or w2v-BERT model of every utterance of a manifest.
-# Any number of these may work on one OUT, at once or one after the other; run it again to go on.
+# Any number of these may work on one OUT, at once or one after the other; submit it again to continue.
 #
 #   sbatch --partition=gpu_a100 --array=0-7 slurm/hf_array.sh
 #
-# Settings, from the environment:
-#   MANIFEST      what `voxshard prepare` wrote                           (manifest.parquet)
+# Settings, from the environment (step.sh has the others):
 #   OUT           folder of the feature set                               (features/hf)
 #   MODEL         org/name below $VOXSHARD_WEIGHTS/hf, or a folder; required
 #   LAYER         0 = input of the first layer .. last                    (last)
 #   POOLING       none, mean, sum, max, mean+std                          (mean)
-#   SPLIT         only this split                                         (all)
-#   DEVICE        cuda, or cpu                                            (cuda)
-#   VOXSHARD_WEIGHTS  folder that holds the weights' folders
-#   IMAGE, VENV, BINDS, MAX_REQUEUES  where it runs: see step.sh  (voxshard-pytorch.sif, .venv-torch)
+#   IMAGE, VENV   where it runs                                           (voxshard-pytorch.sif, .venv-torch)
 #SBATCH --job-name=hf
 #SBATCH --array=0-3
 #SBATCH --gpus-per-node=1
@@ -23,18 +19,12 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.out
 set -euo pipefail
+OUT=${OUT:-features/hf}
 
-manifest=${MANIFEST:-manifest.parquet}
-out=${OUT:-features/hf}
-options=(--encoder hf --out "$out" --device "${DEVICE:-cuda}")
-options+=(--set "weights=${MODEL:?set MODEL, e.g. facebook/wav2vec2-base}")
-options+=(--set "layer=${LAYER:-last}" --set "pooling=${POOLING:-mean}")
-[ -z "${SPLIT:-}" ] || options+=(--split "$SPLIT")
-
-# sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
+# sbatch runs a copy of this script: step.sh is next to the original, which the job's command names, or in slurm/.
 job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
 for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
 # shellcheck source=/dev/null
-source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
-run_voxshard extract "$manifest" "${options[@]}" \
-  --task "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))" --tasks "$SLURM_ARRAY_TASK_COUNT"
+source "${here:?no step.sh next to the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
+run_extract --encoder hf --set "weights=${MODEL:?set MODEL, e.g. facebook/wav2vec2-base}" \
+  --set "layer=${LAYER:-last}" --set "pooling=${POOLING:-mean}"

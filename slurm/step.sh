@@ -1,39 +1,50 @@
 #!/bin/bash
-# Sourced by the scripts beside it, with the image and the virtual environment that are meant where nothing is said:
-# `run_voxshard WORDS...` is the job's step. It runs in the image where that is there, else in the environment, and the
-# job ends as it does; told to stop, the job goes back into the queue.
+# Sourced by the scripts in this folder, with the default image and the default virtual environment as arguments:
+# `run_voxshard WORDS...` is the job's step, `run_extract OPTIONS...` that of an element of an array. The step runs in the
+# image if it exists, else in the environment. The job ends as the step does, or goes back into the queue if the step was
+# asked to stop.
 #
-# Settings, from the environment:
+# Settings of every script, from the environment:
 #   IMAGE         Apptainer or SingularityCE image: a file, or an unpacked folder
-#   BINDS         folders the image must see beside the current one, VOXSHARD_WEIGHTS, MANIFEST and OUT: a,b,c; the
-#                 audio's above all
+#   BINDS         further folders that the image needs, the audio's above all: a,b,c. The current folder, those of
+#                 VOXSHARD_WEIGHTS, TMPDIR and HF_HOME, MANIFEST and OUT are bound anyway (docs/images.md)
 #   VENV          virtual environment instead of an image
-#   MAX_REQUEUES  how often a job that was told to stop goes back into the queue         (20)
-#
-# Each folder is shown by its name and, behind links, by every name on the way to its real one. Of our variables those
-# of SLURM, GPUs, threads and model hubs pass; any other as APPTAINERENV_NAME (SINGULARITYENV_NAME).
+#   MAX_REQUEUES  how often a job that was asked to stop goes back into the queue        (20)
+# Settings of extractions:
+#   MANIFEST      written by `voxshard prepare`                                          (manifest.parquet)
+#   OUT           folder of the feature set
+#   SPLIT         extract only this split                                                (all)
+#   DEVICE        cuda, or cpu                                                           (cuda)
+#   VOXSHARD_WEIGHTS  folder that contains a folder of weights for each encoder
 image=${IMAGE:-$1}
 venv=${VENV:-$2}
+slurm=$(dirname "${BASH_SOURCE[0]}")
 
 fail() {
   echo "$1" >&2
   exit 4
 }
 
+run_extract() {
+  run_voxshard extract "${MANIFEST:=manifest.parquet}" "$@" --out "$OUT" --device "${DEVICE:-cuda}" \
+    ${SPLIT:+--split "$SPLIT"} --task $((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN)) --tasks "$SLURM_ARRAY_TASK_COUNT"
+}
+
 run_voxshard() {
   local python=("$venv/bin/python") code=0 id
   [ -z "${IMAGE:-}" ] || [ -e "$IMAGE" ] || fail "no image $IMAGE on $(hostname)"
   if [ -z "${VENV:-}" ] && [ -e "$image" ]; then
-    start_in_image
+    use_image
   else
     [ -x "${python[0]}" ] || fail "no image $image and no ${python[0]}; set IMAGE or VENV"
   fi
   # SLURM 22.05 to 23.02 do not hand it on to the step.
   [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-  # SLURM tells the step to stop (--signal before the time limit, TERM at preemption); it keeps what is whole, exits 75.
+  # SLURM signals the step (--signal before the time limit, TERM at preemption); it keeps finished work and exits with 75.
   trap '' TERM USR1 USR2
-  srun --unbuffered "${python[@]}" -m voxshard "$@" || code=$?
-  # Back into the queue, unless it was cancelled: then SLURM does not call it running any more.
+  # One task, whatever SLURM makes of two threads per core or --exclusive.
+  srun --unbuffered --ntasks=1 "${python[@]}" -m voxshard "$@" || code=$?
+  # Back into the queue, unless the job was cancelled: then SLURM no longer calls it running.
   id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   id=${id:-${SLURM_JOB_ID:-}}
   if [ "$code" = 75 ] && [ -n "$id" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${MAX_REQUEUES:-20}" ] &&
@@ -43,59 +54,13 @@ run_voxshard() {
   exit "$code"
 }
 
-start_in_image() { # sets python: the image's, and what it is started with
-  local program=apptainer cache=/voxshard-cache gpu=() folders=() names=() shown=() name prefix
-  command -v "$program" >/dev/null || program=singularity
-  command -v "$program" >/dev/null || fail "no apptainer and no singularity on PATH on $(hostname); load its module"
-  prefix=${program^^}ENV_
-  VOXSHARD_IMAGE_DIGEST=sha256:$(digest)
-  export VOXSHARD_IMAGE_DIGEST
-  for name in $(compgen -e); do
-    case $name in
-      SLURM_* | VOXSHARD_* | CUDA_* | ROCR_* | HIP_* | OMP_* | HF_* | TORCH_* | TF_*) export "$prefix$name=${!name}" ;;
-    esac
-  done
-  export "${prefix}PYTHONNOUSERSITE=1" "${prefix}XDG_CACHE_HOME=$cache" "${prefix}NUMBA_CACHE_DIR=$cache"
-
-  IFS=, read -ra folders <<<"$PWD,${VOXSHARD_WEIGHTS:+$VOXSHARD_WEIGHTS,}${BINDS:-}"
-  for name in "${folders[@]}"; do [ -e "$name" ] || fail "$name: not there on $(hostname), so no image can see it"; done
-  for name in "${MANIFEST:-.}" "${OUT:-.}"; do
-    until [ -e "$name" ]; do name=$(dirname "$name"); done
-    [ "$name" = / ] || folders+=("$name")
-  done
-  mapfile -t names < <(for name in "${folders[@]}"; do names_of "$(realpath -ms "$name")"; done | LC_ALL=C sort -u)
-  # Real folders before the links to them, an outer folder before what lies in it.
-  for name in "${names[@]}"; do [ "$name" != "$(realpath "$name")" ] || show "$name"; done
-  for name in "${names[@]}"; do show "$name"; done
-
-  for name in /dev/nvidia[0-9]*; do [ ! -e "$name" ] || gpu=(--nv); done
-  [ ! -e /dev/kfd ] || gpu=(--rocm)
-  python=("$program" exec --cleanenv --no-home --scratch "$cache" --pwd "$PWD" "${shown[@]}" "${gpu[@]}" "$image" python)
-}
-
-digest() { # of the image, as every shard notes it: from the note beside it, unless that is older
-  local file=$image
-  [ ! -d "$image" ] || file=$image/.singularity.d/labels.json
-  if [ -e "$image.sha256" ] && [ ! "$image" -nt "$image.sha256" ]; then file=; fi
-  if [ -n "$file" ]; then sha256sum "$file"; else cat "$image.sha256"; fi | cut -c-64
-}
-
-names_of() { # PATH: itself, then where each link on the way leads, its real name last
-  local folder=/ rest=${1#/} part
-  echo "$1"
-  while [ -n "$rest" ]; do
-    part=${rest%%/*}
-    rest=${rest#"$part"} rest=${rest#/}
-    if [ -L "$folder$part" ]; then
-      names_of "$(cd "$folder" && realpath -ms "$(readlink "$part")/$rest")"
-      return
-    fi
-    folder+=$part/
-  done
-}
-
-show() { # PATH: bind it, unless a folder that is bound holds it
-  local other
-  for other in "${shown[@]}"; do [[ $1/ != "$other"/* ]] || return 0; done
-  shown+=(--bind "$1")
+use_image() { # sets python: the image's, started as `voxshard submit` starts it
+  local launcher=$slurm/image_command.py folders=() name
+  [ -e "$launcher" ] || launcher=$slurm/../src/voxshard/runtime/image_command.py
+  [ -e "$launcher" ] || fail "no image_command.py next to step.sh: copy src/voxshard/runtime/image_command.py, too"
+  command -v python3 >/dev/null || fail "no python3 on PATH on $(hostname), which starts images; load a module of it"
+  IFS=, read -ra folders <<<"${BINDS:-}"
+  python=(python3 "$launcher" "$image" --result "${MANIFEST:-.}" --result "${OUT:-.}")
+  for name in "${folders[@]}"; do python+=(--folder "$name"); done
+  python+=(--)
 }

@@ -1,17 +1,13 @@
 #!/bin/bash
 # TRILLsson embeddings (1024 numbers) of every utterance of a manifest.
-# Any number of these may work on one OUT, at once or one after the other; run it again to go on.
+# Any number of these may work on one OUT, at once or one after the other; submit it again to continue.
 #
 #   sbatch --partition=gpu_a100 --array=0-7 slurm/trillsson_array.sh
 #
-# Settings, from the environment:
-#   MANIFEST      what `voxshard prepare` wrote                           (manifest.parquet)
+# Settings, from the environment (step.sh has the others):
 #   OUT           folder of the feature set                               (features/MODEL)
 #   MODEL         trillsson1 .. trillsson5                                (trillsson3)
-#   SPLIT         only this split                                         (all)
-#   DEVICE        cuda, or cpu                                            (cuda)
-#   VOXSHARD_WEIGHTS  folder that holds the weights' folders
-#   IMAGE, VENV, BINDS, MAX_REQUEUES  where it runs: see step.sh  (voxshard-tensorflow.sif, .venv-tf)
+#   IMAGE, VENV   where it runs                                           (voxshard-tensorflow.sif, .venv-tf)
 #SBATCH --job-name=trillsson
 #SBATCH --array=0-3
 #SBATCH --gpus-per-node=1
@@ -21,17 +17,12 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.out
 set -euo pipefail
+MODEL=${MODEL:-trillsson3}
+OUT=${OUT:-features/$MODEL}
 
-manifest=${MANIFEST:-manifest.parquet}
-model=${MODEL:-trillsson3}
-out=${OUT:-features/$model}
-options=(--encoder "$model" --out "$out" --device "${DEVICE:-cuda}")
-[ -z "${SPLIT:-}" ] || options+=(--split "$SPLIT")
-
-# sbatch runs a copy of this script: step.sh lies beside the original, which the job's command names, or in slurm/.
+# sbatch runs a copy of this script: step.sh is next to the original, which the job's command names, or in slurm/.
 job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
 for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
 # shellcheck source=/dev/null
-source "${here:?no step.sh beside the script or in slurm/: copy it, too}/step.sh" voxshard-tensorflow.sif .venv-tf
-run_voxshard extract "$manifest" "${options[@]}" \
-  --task "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))" --tasks "$SLURM_ARRAY_TASK_COUNT"
+source "${here:?no step.sh next to the script or in slurm/: copy it, too}/step.sh" voxshard-tensorflow.sif .venv-tf
+run_extract --encoder "$MODEL"

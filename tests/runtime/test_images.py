@@ -22,7 +22,7 @@ from voxshard.experiment.schema import ExperimentConfig
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.manifest import Manifest
 from voxshard.runtime import apptainer as launcher
-from voxshard.runtime import binds, images, runtime
+from voxshard.runtime import binds, image_command, images, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
 
@@ -34,7 +34,7 @@ def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setenv("PATH", str(made.path.parent))
     for name in ("TMPDIR", "HF_HOME", "VOXSHARD_WEIGHTS", "APPTAINER_TMPDIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launcher, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(image_command, "DEVICES", tmp_path / "dev")
     (tmp_path / "dev").mkdir()
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -202,7 +202,7 @@ def test_what_is_no_image_is_refused(tmp_path: Path, apptainer: StandIn) -> None
     for name, what in (
         ("none.sif", "no such file"),
         ("other.sif", "not a SIF file"),
-        ("half.sif", f"{len(whole) - 1} of {len(whole)} bytes, half a copy"),
+        ("half.sif", f"{len(whole) - 1} of {len(whole)} bytes, an incomplete copy"),
         ("folder", "a folder, but no unpacked image"),
     ):
         with pytest.raises(BackendUnavailableError) as caught:
@@ -221,7 +221,7 @@ def test_a_digest_is_computed_once_and_again_for_another_image(image: Path, monk
     assert images.digest(image) == wanted
     subprocess.run(["sha256sum", "--check", "--quiet", f"{image.name}.sha256"], cwd=image.parent, check=True)
     with monkeypatch.context() as patch:
-        patch.setattr(images.files, "sha256_of", None)
+        patch.setattr(image_command, "_sha256_of", None)
         assert images.digest(image) == wanted
     image.write_bytes(image.read_bytes() + b"more")
     note = image.with_name(f"{image.name}.sha256")
@@ -232,18 +232,17 @@ def test_a_digest_is_computed_once_and_again_for_another_image(image: Path, monk
 def test_a_digest_is_noted_elsewhere_where_the_images_folder_is_closed(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = images.files.publish_bytes
+    publish = image_command._publish
 
-    def closed(path: Path, content: bytes) -> None:
+    def closed(path: Path, text: str) -> None:
         if path.parent == image.parent:
             raise PermissionError(13, "Permission denied", str(path))
-        publish(path, content)
+        publish(path, text)
 
-    monkeypatch.setattr(images.files, "publish_bytes", closed)
-    (tmp_path / "jobs").mkdir()
+    monkeypatch.setattr(image_command, "_publish", closed)
     found = images.digest(image, tmp_path / "jobs")
     assert (tmp_path / "jobs" / "voxshard.sif.sha256").read_text() == f"{found[7:]}  voxshard.sif\n"
-    monkeypatch.setattr(images.files, "sha256_of", None)
+    monkeypatch.setattr(image_command, "_sha256_of", None)
     assert images.digest(image, tmp_path / "jobs") == found
 
 
@@ -297,7 +296,7 @@ def test_a_link_to_a_link_is_shown_at_every_step(tmp_path: Path) -> None:
 def test_links_that_go_round_are_no_endless_loop(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert set(binds.names_of(tmp_path / "a")) == {tmp_path / "a", tmp_path / "b"}
+    assert set(image_command.names_of(tmp_path / "a")) == {tmp_path / "a", tmp_path / "b"}
 
 
 def test_linked_folders_are_shown_to_prepare_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -16,16 +17,22 @@ from typing import Any
 import pytest
 
 from support.container_stand_in import write_image
-from voxshard.runtime import binds, images
+from voxshard.runtime import binds, images, runtime
 
 SCRIPTS = Path(__file__).parents[2] / "slurm"
-TOOLS = ("bash", "cat", "cut", "dirname", "hostname", "readlink", "realpath", "sed", "sha256sum", "sort")
-SRUN = """#!{python}
+TOOLS = ("bash", "dirname", "hostname", "sed")
+SRUN = """#!/bin/bash
+export SRUN_OPTIONS=
+while [[ $1 == --* ]]; do SRUN_OPTIONS+="$1 "; shift; done
+exec "$@"
+"""
+RECORDER = """#!{python}
 import json, os, sys
 with open({log!r}, "w") as log:
-    json.dump({{"words": sys.argv[1:], "environment": dict(os.environ)}}, log)
+    json.dump({{"words": sys.argv, "environment": dict(os.environ)}}, log)
 sys.exit(int(os.environ.get("ENDS_WITH", "0")))
 """
+LAUNCHER = SCRIPTS.parent / "src" / "voxshard" / "runtime" / "image_command.py"
 SCONTROL = """#!/bin/bash
 if [ "$1" = requeue ]; then echo "$2" >>requeued; else echo "   Command=${COMMAND:-(null)}"; fi
 """
@@ -49,7 +56,7 @@ class Job:
 
     @property
     def step(self) -> dict[str, Any]:
-        """Words and environment of what srun was to run."""
+        """Words and environment of what the step ran: Python, or the container program."""
         found: dict[str, Any] = json.loads((self.folder / "step.json").read_text())
         return found
 
@@ -66,18 +73,21 @@ def job(tmp_path: Path) -> Job:
     tools.mkdir()
     for name in TOOLS:
         (tools / name).symlink_to(shutil.which(name) or pytest.skip(f"needs {name}"))
+    recorder = RECORDER.format(python=sys.executable, log=str(folder / "step.json"))
+    (tools / "python3").symlink_to(Path(sys.executable).resolve())  # no voxshard there
     programs = {
-        "srun": SRUN.format(python=sys.executable, log=str(folder / "step.json")),
+        "srun": SRUN,
         "squeue": '#!/bin/bash\necho "$STATE"\n',
         "scontrol": SCONTROL,
-        "apptainer": "#!/bin/bash\n",
+        "apptainer": recorder,
     }
     for name, text in programs.items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.touch(0o755)
+    python.write_text(recorder)
+    python.chmod(0o755)
     (folder / ".venv-torch").symlink_to(".venv")
     ours = {"PATH": str(tools), "STATE": "RUNNING", "OUT": "features", "HOME": "/nonexistent"}
     in_slurm = {"SLURM_JOB_ID": "17", "SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_NODELIST": "n[1,2]"}
@@ -102,8 +112,9 @@ def test_an_array_element_is_a_task_of_as_many_as_there_are_elements(job: Job) -
     element = {"JOB_ID": "16", "TASK_ID": "5", "TASK_MIN": "2", "TASK_COUNT": "8"}
     element = {f"SLURM_ARRAY_{name}": value for name, value in element.items()}
     job.run(SCRIPTS / "metis_array.sh", SPLIT="dev", SLURM_CPUS_PER_TASK="4", **element)
+    assert job.step["environment"]["SRUN_OPTIONS"].split() == ["--unbuffered", "--ntasks=1"]
     assert job.step["words"] == [
-        "--unbuffered", ".venv-torch/bin/python", "-m", "voxshard", "extract", "manifest.parquet", "--encoder",
+        f"{job.folder}/.venv-torch/bin/python", "-m", "voxshard", "extract", "manifest.parquet", "--encoder",
         "metis8d", "--out", "features", "--device", "cuda", "--split", "dev", "--task", "3", "--tasks", "8",
     ]  # fmt: skip
     assert job.step["environment"]["SRUN_CPUS_PER_TASK"] == "4"
@@ -126,7 +137,7 @@ def checkout(folder: Path) -> Path:
 WORDS = ("m.parquet", "pitch", "runs/a.sh b")
 
 
-def test_a_copy_of_a_script_finds_what_lies_beside_the_original(job: Job, spooled: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_script_finds_what_is_next_to_the_original(job: Job, spooled: Path, tmp_path: Path) -> None:
     original = checkout(tmp_path / "my clone")
     job.run(spooled, *WORDS, COMMAND=f"{original} {' '.join(WORDS)}")
     assert job.step["words"][-6:] == ["--network", "ecapa", "--label", "pitch", "--out", "runs/a.sh b"]
@@ -141,7 +152,7 @@ def test_a_script_that_was_copied_or_read_from_a_pipe_finds_it_in_the_checkout(j
 def test_a_script_alone_says_what_is_missing(job: Job, spooled: Path) -> None:
     told = job.run(spooled, *WORDS, code=1, COMMAND="/elsewhere/mine.sh")
     assert len(told.splitlines()) == 1
-    assert "no step.sh beside the script or in slurm/" in told
+    assert "no step.sh next to the script or in slurm/" in told
 
 
 @pytest.mark.parametrize(
@@ -164,33 +175,78 @@ def test_a_job_goes_back_into_the_queue_if_it_was_told_to_stop(
     assert job.requeued == back
 
 
-def test_in_an_image_a_step_sees_folders_by_every_name_on_the_way_and_the_variables_it_needs(
-    job: Job, tmp_path: Path
+PASSED = (
+    "SLURM_PROCID", "VOXSHARD_X", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TORCH_HOME", "PYTORCH_CUDA_ALLOC_CONF",
+    "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS", "NCCL_DEBUG", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "MIOPEN_DB_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS", "WANDB_MODE", "AWS_PROFILE", "FSSPEC_S3", "GOOGLE_APPLICATION_CREDENTIALS",
+    "GPU_DEVICE_ORDINAL", "NUMBA_NUM_THREADS", "http_proxy", "NO_PROXY", "TERM", "COLUMNS", "NO_COLOR",
+)  # fmt: skip
+
+
+def test_in_an_image_a_plain_script_and_a_submitted_job_bind_the_same_paths_and_set_the_same_variables(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same folders as `voxshard submit` shows."""
     real = tmp_path / "gpfs" / "work" / "corpus"
     (real / "flac").mkdir(parents=True)
     (tmp_path / "projects").symlink_to("gpfs/work")
     (tmp_path / "data").symlink_to(tmp_path / "projects" / "." / "corpus")
-    write_image(job.folder / "voxshard-pytorch.sif")
-    given = [tmp_path / "data" / "flac", tmp_path / "projects", job.folder / ".venv"]
-    (tmp_path / "scratch").mkdir()
+    for name in ("models", "hub", "scratch", "odd: a"):
+        (tmp_path / name).mkdir()
+    image = write_image(job.folder / "voxshard-pytorch.sif")
+    given = [tmp_path / "data" / "flac", tmp_path / "projects", job.folder / ".venv", tmp_path / "odd: a"]
+    variables = dict.fromkeys(PASSED, "1")
+    variables |= {"VOXSHARD_WEIGHTS": str(tmp_path / "models"), "HF_HOME": str(tmp_path / "hub")}
+    variables |= {"TMPDIR": str(tmp_path / "scratch"), "PYTHONPATH": "/mine", "LD_PRELOAD": "", "PWD": str(job.folder)}
     job.run(SCRIPTS / "merge.sh", BINDS=",".join(map(str, given)), OUT=str(tmp_path / "scratch" / "new" / "set"),
-            APPTAINERENV_MINE="1", PYTHONPATH="/mine")  # fmt: skip
-    words, environment = job.step["words"], job.step["environment"]
-    wanted = binds.folders(
-        need for path in [job.folder, tmp_path / "scratch", *given] for need in binds.needed(path, "given")
-    )
-    assert sorted(shown(words)) == sorted(map(str, wanted))
-    assert str(tmp_path / "data" / "flac") in shown(words), "by the name that is used"
-    assert str(tmp_path / "projects") in shown(words), "on the way"
-    assert shown(words)[-1] != str(tmp_path / "gpfs" / "work"), "real folders come first"
-    assert words[1:4] == ["apptainer", "exec", "--cleanenv"]
-    assert words[words.index("--pwd") + 1] == str(job.folder)
-    assert words[-8:-4] == ["voxshard-pytorch.sif", "python", "-m", "voxshard"]
-    assert environment["APPTAINERENV_SLURM_JOB_NODELIST"] == "n[1,2]"
-    assert "APPTAINERENV_PYTHONPATH" not in environment
-    assert environment["APPTAINERENV_MINE"] == "1"
+            APPTAINERENV_MINE="1", **variables)  # fmt: skip
+    found = job.step
+
+    for name in set(os.environ) - {"PYTEST_CURRENT_TEST"}:
+        monkeypatch.delenv(name)
+    for name, value in {**job.environment, **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(job.folder)
+    needs = [need for path in [tmp_path / "scratch", *given] for need in binds.needed(path, "given")]
+    words = ["merge", str(tmp_path / "scratch" / "new" / "set"), "--mode", "auto"]
+    wanted = runtime.command(f"image:{image}", words, needs=needs)
+    assert found["words"][1:] == [word if word != str(image) else image.name for word in wanted.words[1:]]
+    inside = {name: value for name, value in found["environment"].items() if name.startswith("APPTAINERENV_")}
+    assert inside.pop("APPTAINERENV_MINE") == "1"
+    assert inside == wanted.environment
+    assert {f"APPTAINERENV_{name}" for name in PASSED} < {*inside}
+    assert not {"APPTAINERENV_PYTHONPATH", "APPTAINERENV_LD_PRELOAD"} & {*inside}
+    bound = shown(found["words"])
+    assert str(tmp_path / "data" / "flac") in bound, "by the name that is used"
+    assert str(tmp_path / "projects") in bound, "on the way"
+    assert {str(tmp_path / name) for name in ("models", "hub", "scratch")} < {*bound}
+    assert bound[-1] != str(tmp_path / "gpfs" / "work"), "real folders come first"
+
+
+def test_the_launcher_of_the_plain_scripts_runs_with_an_old_python_alone() -> None:
+    text = LAUNCHER.read_text()
+    tree = ast.parse(text, feature_version=(3, 9))
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [part.name for part in node.names])
+    }
+    assert imported <= sys.stdlib_module_names
+    old = shutil.which("python3.9")
+    if old is not None and subprocess.run([old, "-V"], capture_output=True, check=False).returncode == 0:
+        done = subprocess.run([old, "-I", LAUNCHER, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_scripts_copied_without_the_launcher_report_it(job: Job, tmp_path: Path) -> None:
+    checkout(tmp_path / "copy")
+    write_image(job.folder / "voxshard-pytorch.sif")
+    script = tmp_path / "copy" / "slurm" / "merge.sh"
+    assert "no image_command.py next to step.sh" in job.run(script, code=4)
+    shutil.copy(LAUNCHER, script.parent)
+    job.run(script)
+    assert job.step["words"][-5:] == ["voxshard", "merge", "features", "--mode", "auto"]
 
 
 @pytest.mark.parametrize("noted", ["before", "after", "never"])
@@ -215,7 +271,7 @@ def test_an_unpacked_image_and_singularity_will_do(job: Job, tmp_path: Path) -> 
     labels.write_text("{}")
     (tmp_path / "tools" / "apptainer").rename(tmp_path / "tools" / "singularity")
     job.run(SCRIPTS / "merge.sh", IMAGE=str(tmp_path / "unpacked"))
-    assert job.step["words"][1] == "singularity"
+    assert Path(job.step["words"][0]).name == "singularity"
     assert job.step["environment"]["SINGULARITYENV_SLURM_JOB_ID"] == "17"
     wanted = images.digest(tmp_path / "unpacked")
     assert job.step["environment"]["SINGULARITYENV_VOXSHARD_IMAGE_DIGEST"] == wanted
@@ -230,6 +286,6 @@ def test_what_is_not_there_is_one_line(job: Job, tmp_path: Path) -> None:
     assert "no image mine.sif on " in told(IMAGE="mine.sif")
     assert "no image voxshard-pytorch.sif and no envs/x/bin/python; set IMAGE or VENV" in told(VENV="envs/x")
     write_image(job.folder / "voxshard-pytorch.sif")
-    assert "/projects/ours: not there on " in told(BINDS="/projects/ours")
+    assert "/projects/ours (BINDS): does not exist on " in told(BINDS="/projects/ours")
     (tmp_path / "tools" / "apptainer").unlink()
     assert "no apptainer and no singularity on PATH on " in told()

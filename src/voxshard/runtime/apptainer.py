@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voxshard.config import Settings
-from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
-from voxshard.errors import BackendUnavailableError, StorageFullError
-from voxshard.runtime import binds
+from voxshard.errors import BackendUnavailableError, EnvironmentProblemError, StorageFullError
+from voxshard.runtime import binds, image_command
 from voxshard.runtime.binds import RequiredPath
 
 FAILED_TO_START = 255
 """Exit code of the container program itself; its FATAL line says why."""
 MIN_FREE_BYTES = 32 << 20
 """In the folder for temporary files: for decoders, and for what the container program unpacks."""
-DEVICES = Path("/dev")
-_PROGRAMS = ("apptainer", "singularity")
-ENVIRONMENT_PREFIXES = ("APPTAINERENV_", "SINGULARITYENV_")
-"""Of variables that these hand on to what they run."""
-_OWN_CACHE = "/voxshard-cache"
-"""A folder in memory, of one run alone."""
-_PASSED = re.compile(
-    r"(SLURM|VOXSHARD|HF|TRANSFORMERS|TORCH|PYTORCH|TF|XLA|NCCL|CUDA|NVIDIA|ROCR|HIP|MIOPEN|OMP|MKL|OPENBLAS|WANDB"
-    r"|AWS|FSSPEC|GOOGLE)_\w+|GPU_DEVICE_ORDINAL|NUMBA_NUM_THREADS|(http|https|no|HTTP|HTTPS|NO)_(proxy|PROXY)|TERM|COLUMNS|NO_COLOR"
-)
-_FOLDERS = (WEIGHTS_VARIABLE, "TMPDIR", "SLURM_TMPDIR", "HF_HOME")
-"""Variables that name a folder: it is shown if it exists."""
 
 
 class Container(Settings):
@@ -79,27 +64,19 @@ def command(
     """
     program = program_of(container)
     _check_temporary_space()
-    cwd = os.getenv("PWD", "")
-    cwd = cwd if cwd and Path(cwd).is_dir() and Path(cwd).samefile(".") else str(Path.cwd())
-    of_variables = [
-        need
-        for name in _FOLDERS
-        if (value := os.environ.get(name)) and Path(value).is_dir()
-        for need in binds.needed(value, f"${name}")
-    ]
-    here = [] if cwd == "/" else [RequiredPath(Path(cwd), "the current folder")]
-    kept = [] if cache is None else [RequiredPath(cache, "compiled code")]
-    shown = binds.folders([*of_site(container), *here, *of_variables, *needs, *kept])
-    line = [program, "exec", "--cleanenv", "--no-home", "--pwd", cwd, *gpu_flags(container)]
-    line += [] if cache else ["--scratch", _OWN_CACHE]
-    line += [*(word for place in shown for word in _bind(place)), *container.options]
-    inside = {
-        **dict.fromkeys(("PYTHONNOUSERSITE", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"), "1"),
-        **dict.fromkeys(("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"), str(cache or _OWN_CACHE)),
-        **_passed(),
-        **environment,
-    }
-    return [*line, str(image), *words], {f"{_prefix(program)}{name}": value for name, value in inside.items()}
+    try:
+        return image_command.exec_line(
+            image,
+            words,
+            program=program,
+            gpu_flags=gpu_flags(container),
+            needed=[(need.path, need.what) for need in [*of_site(container), *needs]],
+            environment=environment,
+            cache=cache,
+            options=container.options,
+        )
+    except image_command.BindError as exc:
+        raise EnvironmentProblemError(str(exc)) from exc
 
 
 def of_site(container: Container) -> list[RequiredPath]:
@@ -114,14 +91,14 @@ def program_of(container: Container) -> str:
     ------
     BackendUnavailableError : none is.
     """
-    names = [container.program] if container.program else _PROGRAMS
-    for name in names:
-        if shutil.which(name):
-            return name
-    mend = f"`module load {container.module}`" if container.module else "load its module, or ask the site"
+    names = [container.program] if container.program else image_command.PROGRAMS
+    program = image_command.find_program(names)
+    if program is not None:
+        return program
+    remedy = f"`module load {container.module}`" if container.module else "load its module, or ask the site"
     where = "container.program of the site says which one is meant" if container.program else "either will do"
     raise BackendUnavailableError(
-        f"images need {' or '.join(names)}, not on PATH on {os.uname().nodename}; {mend} ({where})"
+        f"images need {' or '.join(names)}, not on PATH on {os.uname().nodename}; {remedy} ({where})"
     )
 
 
@@ -137,31 +114,5 @@ def _check_temporary_space() -> None:
 
 
 def gpu_flags(container: Container) -> list[str]:
-    """The flag that shows the node's GPUs; none on a node without."""
-    has_nvidia = any(DEVICES.glob("nvidia[0-9]*"))
-    has_amd = (DEVICES / "kfd").exists()
-    if not (has_nvidia or has_amd):
-        return []
-    return [container.gpu_flag or ("--nv" if has_nvidia else "--rocm")]
-
-
-def _bind(place: Path) -> list[str]:
-    text = str(place)
-    if not re.search(r'[:,\\"]', text):
-        return ["--bind", text]
-    # --bind splits at commas and colons; --mount takes a line of CSV.
-    quoted = text.replace('"', '""')
-    return ["--mount", f'type=bind,"source={quoted}","destination={quoted}"']
-
-
-def _passed() -> dict[str, str]:
-    found = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
-    if (folder := os.environ.get("TMPDIR")) and Path(folder).is_dir():
-        found["TMPDIR"] = folder
-    return found
-
-
-def _prefix(program: str) -> str:
-    """Of variables that the program hands on. `--env` would split at commas, and node lists hold some."""
-    real = Path(shutil.which(program) or program).resolve().name
-    return ENVIRONMENT_PREFIXES[0 if real.startswith("apptainer") else 1]
+    """Return the option that makes the node's GPUs available; none on a node without a GPU."""
+    return image_command.gpu_flags(container.gpu_flag)

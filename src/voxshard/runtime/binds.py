@@ -1,7 +1,4 @@
-"""Which folders a container must be shown: each by the name that is used and by its real one, none twice.
-
-Where /projects/x is a link into /gpfs, a container that was shown the one does not have the other.
-"""
+"""The folders and files that a stage uses, so that they can be bound to an image."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ import pyarrow.parquet as pq
 
 from voxshard.audio import is_url, resolve
 from voxshard.errors import EnvironmentProblemError
+from voxshard.runtime import image_command
+from voxshard.runtime.image_command import is_bound, names_of
 
-RESERVED_IMAGE_DIRS = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "/sys")))
 _SAMPLE = 64
 """Recordings of a manifest that are looked at for links."""
-_MAX_LINKS = 40
-"""As the kernel follows at most."""
 _MAX_WEIGHT_FILES = 10_000
 _LINK_DEPTH = 3
 _MAX_ENTRIES = 1_000_000
@@ -45,49 +41,16 @@ def needed(path: str | os.PathLike[str], what: str) -> list[RequiredPath]:
 
 
 def folders(needs: Iterable[RequiredPath]) -> list[Path]:
-    """What to bind: real folders before the links to them, an outer folder before what lies in it.
+    """Return the paths to bind; see `image_command.folders`.
 
     Raises
     ------
-    EnvironmentProblemError : one does not exist, or would hide what the image itself holds.
+    EnvironmentProblemError : a path does not exist or would hide files of the image.
     """
-    wanted: dict[Path, RequiredPath] = {}
-    for need in needs:
-        path = Path(os.path.normpath(need.path))
-        if not path.exists():
-            raise EnvironmentProblemError(
-                f"{path} ({need.what}): does not exist on {os.uname().nodename}, so it cannot be shown to an image"
-            )
-        for place in names_of(path):
-            if any(part.is_relative_to(place) for part in RESERVED_IMAGE_DIRS):
-                raise EnvironmentProblemError(
-                    f"{place} ({need.what}): to bind it would hide the image's own files; name a folder below it"
-                )
-            wanted.setdefault(place, need)
-    ordered = sorted(wanted, key=lambda place: (place != place.resolve(), len(place.parts)))
-    found: list[Path] = []
-    for place in ordered:
-        if not is_bound(place, found):
-            found.append(place)
-    return found
-
-
-def names_of(path: Path) -> list[Path]:
-    """Every name that is gone through to reach a path: its own, one for each link on the way, its real one last."""
-    found = [path]
-    while len(found) < _MAX_LINKS:
-        last = found[-1]
-        link = next((place for place in (*reversed(last.parents), last) if place.is_symlink()), None)
-        if link is None:
-            break
-        target = link.parent / link.readlink()
-        found.append(Path(os.path.normpath(target / last.relative_to(link))))
-    return list(dict.fromkeys(found))
-
-
-def is_bound(path: Path, bound: Sequence[Path]) -> bool:
-    """Whether a folder that is bound holds this path, by this name."""
-    return any(path.is_relative_to(place) for place in bound)
+    try:
+        return image_command.folders((need.path, need.what) for need in needs)
+    except image_command.BindError as exc:
+        raise EnvironmentProblemError(str(exc)) from exc
 
 
 def corpus(root: str, what: str) -> list[RequiredPath]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from voxshard.runtime.apptainer import ENVIRONMENT_PREFIXES
+from voxshard.runtime.image_command import ENVIRONMENT_PREFIXES
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 _QUERY = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")

@@ -16,9 +16,7 @@ from voxshard.files import storage_errors
 from voxshard.runtime import apptainer, images
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
-
-DIGEST_VARIABLE = "VOXSHARD_IMAGE_DIGEST"
-"""What an image's shards say they were made in."""
+from voxshard.runtime.image_command import DIGEST_VARIABLE
 
 
 @dataclass(frozen=True)
