@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pydantic
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from voxshard.errors import ConfigError
@@ -27,16 +28,89 @@ class Settings(BaseModel):
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
-def _yaml() -> YAML:
-    return YAML(typ="safe", pure=True)  # YAML 1.2: `no` is text, 12:00:00 is text, 1e-3 is a number
+MAX_YAML_BYTES = 4 << 20
+MAX_YAML_DEPTH = 40
+MAX_YAML_VALUES = 100_000
+MAX_YAML_NUMBER = 1e18
+"""Bounds of what is read as settings, far above any config: a file of a few bytes can describe gigabytes by aliases."""
+
+
+class _Constructor(SafeConstructor):
+    """YAML's core schema: texts, numbers, booleans, null, sequences and mappings; a date stays the text it is."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Read one YAML 1.2 document; `where` names its source in errors."""
+    """Read one YAML 1.2 document: `no`, `12:00:00` and `2024-01-31` are text, `1e-3` is a number.
+
+    Parameters
+    ----------
+    where : names the source in errors.
+
+    Raises
+    ------
+    ConfigError : not YAML, larger or deeper than the bounds, or a value that no setting takes.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(f"{where}: {len(text):,} characters; settings have at most {MAX_YAML_BYTES:,}")
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _Constructor
     try:
-        return _yaml().load(text)
+        content = reader.load(text)
     except YAMLError as exc:
         raise ConfigError(f"{where}: not valid YAML: {exc}") from exc
+    except RecursionError as exc:
+        raise _too_deep(where) from exc
+    except MemoryError:
+        raise
+    except Exception as exc:
+        raise ConfigError(f"{where}: not valid YAML: {type(exc).__name__}: {exc}") from exc
+    _check_plain(content, where)
+    return content
+
+
+def _too_deep(where: str) -> ConfigError:
+    return ConfigError(f"{where}: nested more than {MAX_YAML_DEPTH} levels deep, or in itself")
+
+
+def _check_plain(content: Any, where: str) -> None:
+    """Refuse what is no plain value; a value that aliases repeat counts each time, as a copy of it would."""
+    waiting = [(content, 0)]
+    num_values = 0
+    while waiting:
+        value, depth = waiting.pop()
+        num_values += 1
+        if num_values > MAX_YAML_VALUES:
+            raise ConfigError(
+                f"{where}: more than {MAX_YAML_VALUES:,} values (aliases count as often as they are used)"
+            )
+        if depth > MAX_YAML_DEPTH:
+            raise _too_deep(where)
+        if type(value) is dict:
+            waiting += [(item, depth + 1) for pair in value.items() for item in pair]
+        elif isinstance(value, list):
+            waiting += [(item, depth + 1) for item in value]
+        elif isinstance(value, str):
+            _check_text(value, where)
+        elif isinstance(value, int | float):
+            if not abs(value) < MAX_YAML_NUMBER:
+                raise ConfigError(f"{where}: {value!r:.80}: numbers are finite and below 1e18")
+        elif value is not None:
+            raise ConfigError(
+                f"{where}: {value!r:.80} is a {type(value).__name__}; settings are texts, numbers, true or false, null,"
+                " lists and mappings"
+            )
+
+
+def _check_text(text: str, where: str) -> None:
+    if "\0" in text:
+        raise ConfigError(f"{where}: {text!r:.80}: a setting cannot contain a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"{where}: {text!r:.80}: not text: half of a surrogate pair") from exc
 
 
 def dump_yaml(content: Any) -> str:
@@ -53,10 +127,11 @@ def dump_yaml(content: Any) -> str:
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a config file: a mapping, with `$NAME` and `${NAME}` in its texts taken from the environment."""
     try:
-        text = path.read_text()
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(MAX_YAML_BYTES + 1)
     except FileNotFoundError as exc:
         raise ConfigError(f"{path}: no such config file") from exc
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:
         raise ConfigError(f"{path}: cannot be read: {exc}") from exc
     content = parse_yaml(text, where=str(path))
     if not isinstance(content, dict):

@@ -1,10 +1,18 @@
-"""How many CPUs this process may really use."""
+"""How many CPUs this process may really use, and whether its address space suffices for them."""
 
 from __future__ import annotations
 
 import math
 import os
+import resource
 from pathlib import Path
+
+from voxshard.errors import EnvironmentProblemError
+
+_BASE_BYTES = 640 << 20
+_BYTES_PER_THREAD = 64 << 20
+_MAX_THREADS = 64
+"""Address space of the libraries without work, measured at 2 CPUs, and per thread of OpenBLAS, which has at most 64."""
 
 
 def available_cpus() -> int:
@@ -29,3 +37,23 @@ def decode_workers(*, encodes_in_prepare: bool) -> int:
     """Decode workers by default: every CPU where they do all the work, else all but the two that feed the model."""
     cpus = available_cpus()
     return cpus if encodes_in_prepare else max(1, cpus - 2)
+
+
+def check_address_space() -> None:
+    """Refuse to start where `ulimit -v` leaves less than the libraries need before any work.
+
+    OpenBLAS asks for its buffers in an endless loop when it is loaded and there are none, so that a command would
+    neither work nor end.
+
+    Raises
+    ------
+    EnvironmentProblemError : the limit is below that.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    needed = _BASE_BYTES + _BYTES_PER_THREAD * min(affinity, _MAX_THREADS)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise EnvironmentProblemError(
+            f"`ulimit -v` leaves this process {limit >> 10:,} kB of address space; loading the numerical libraries on "
+            f"{affinity} CPUs takes {needed >> 10:,} kB. Raise the limit (`ulimit -v unlimited`, or more --mem)"
+        )

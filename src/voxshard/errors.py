@@ -21,6 +21,7 @@ VoxshardError                       1   our own fault: please report it
 │   ├── DeviceMemoryError               not even one utterance fits in the device's memory
 │   ├── DeviceFaultError                a GPU or its driver fails: another machine can do the work
 │   ├── TransientFaultError             I/O errors, time-outs, dead workers, after every retry
+│   ├── UnexpectedFaultError            decoding met an error that is no verdict on the recording
 │   ├── InexactBatchError               the self-check found numbers that depend on the batch
 │   ├── StorageFullError                disk or quota is full
 │   ├── ReadOnlyError                   a folder that may not be written to, or that an image is not shown
@@ -123,6 +124,10 @@ class DeviceFaultError(EnvironmentProblemError):
 
 
 class TransientFaultError(EnvironmentProblemError, OSError):
+    pass
+
+
+class UnexpectedFaultError(EnvironmentProblemError):
     pass
 
 

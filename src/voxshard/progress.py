@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Protocol
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may receive it: control and direction characters become escapes such as `\\x1b`.
+
+    Names of files, labels and messages of other programs may hold sequences that clear the screen or rewrite what was
+    printed before. Line feeds and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character)[0] != "C":
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class Progress(Protocol):

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import rich.progress
 from rich.console import Console
+from rich.markup import escape
 
-from voxshard.progress import Progress
+from voxshard.progress import Progress, printable
 
 _LINE_EVERY_S = 30.0
 _FORESEE_FROM, _FORESEE_AFTER_S = 0.01, 60.0
@@ -88,7 +89,7 @@ class _Lines(_Counted):
             self._line()
 
     def note(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.open:
@@ -97,7 +98,7 @@ class _Lines(_Counted):
 
     def _line(self, ending: str = "") -> None:
         self.last = time.monotonic()
-        print(f"{self.what}: {self.describe()}{ending}", file=sys.stderr, flush=True)
+        print(printable(f"{self.what}: {self.describe()}{ending}"), file=sys.stderr, flush=True)
 
 
 class _Bar(_Counted):
@@ -121,7 +122,7 @@ class _Bar(_Counted):
 
     def begin(self, what: str, *, items: int | None = None, audio_s: float | None = None) -> None:
         super().begin(what, items=items, audio_s=audio_s)
-        self.row = self.bar.add_task(what, total=items, amount="")
+        self.row = self.bar.add_task(escape(printable(what)), total=items, amount="")
 
     def advance(self, items: int = 1, audio_s: float = 0.0) -> None:
         super().advance(items, audio_s)
@@ -129,4 +130,4 @@ class _Bar(_Counted):
             self.bar.update(self.row, advance=items, amount=self.describe())
 
     def note(self, message: str) -> None:
-        self.console.print(message, markup=False, highlight=False)
+        self.console.print(printable(message), markup=False, highlight=False)

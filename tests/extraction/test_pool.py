@@ -10,9 +10,16 @@ import pytest
 import soundfile
 
 from conftest import MakeCorpus
+from support.raising_preparer import RaisingPreparer
 from support.toy_encoder import ToyPreparer
 from voxshard.encoders.base import ClipSettings
-from voxshard.errors import StoppedError, TransientFaultError
+from voxshard.errors import (
+    BackendUnavailableError,
+    EnvironmentProblemError,
+    StoppedError,
+    TransientFaultError,
+    UnexpectedFaultError,
+)
 from voxshard.extraction import pool as pooling
 from voxshard.extraction.decode import Decoded, Decoder
 from voxshard.extraction.pool import DecodePool
@@ -166,3 +173,31 @@ def test_closing_leaves_no_worker_behind(make_corpus: MakeCorpus) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            ModuleNotFoundError("No module named 'numba'"),
+            UnexpectedFaultError,
+            r"utterance 'u0003': ModuleNotFoundError: No module named 'numba'; this is no verdict on the",
+        ),
+        (
+            ValueError("operands"),
+            UnexpectedFaultError,
+            r"utterance 'u0003': ValueError: operands; this is",
+        ),
+        (RuntimeError("can't start new thread"), UnexpectedFaultError, "can't start new thread"),
+        (BackendUnavailableError("s3:// needs s3fs"), BackendUnavailableError, "^s3:// needs s3fs$"),
+        (MemoryError("8 GiB"), TransientFaultError, r"a decode worker is out of memory \(8 GiB\); what is finished"),
+    ],
+)
+def test_an_error_that_is_no_verdict_on_content_ends_the_extraction_and_is_no_failed_recording(
+    make_corpus: MakeCorpus, error: Exception, kind: type[EnvironmentProblemError], message: str
+) -> None:
+    manifest = Manifest.read(make_corpus([0.1] * 3 + [0.2] + [0.1] * 3))
+    decoder = Decoder(manifest.root, 16000, 160, None, ClipSettings(), RaisingPreparer(error, 3200), ())
+    with DecodePool(decoder, 1) as pool, pytest.raises(kind, match=message) as caught:
+        list(pool.decode(blocks_of(manifest, 2)))
+    assert caught.value.exit_code == 4

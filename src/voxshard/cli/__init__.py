@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from voxshard import __version__
+from voxshard.cli import bug_report
+from voxshard.cli.options import echo_info
 from voxshard.config import did_you_mean
-from voxshard.errors import EnvironmentProblemError, VoxshardError
-from voxshard.files import without_temporary
+from voxshard.cpus import check_address_space
+from voxshard.errors import ConfigError, EnvironmentProblemError, VoxshardError
 
 # Command -> (module in this package that defines `command`, one line for the overview), in the order of the workflow.
 COMMANDS = {
@@ -70,32 +71,37 @@ def cli() -> None:
 
     A corpus goes through prepare, extract, merge, train, evaluate and report; `voxshard run CONFIG` does them all.
     """
+    check_address_space()
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run a command line; errors become one message on stderr and the exit code of their kind (see errors.py)."""
+    """Run a command line; errors become one message on stderr and the exit code of their kind (see errors.py).
+
+    An exception that is none of ours and no fault of the machine is a bug in voxshard: one line, exit code 1, and a
+    file with the traceback (see `voxshard.cli.bug_report`).
+    """
     try:
-        cli.main(arguments, prog_name="voxshard", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        with_nul = next((argument for argument in given if "\0" in argument), None)
+        if with_nul is not None:
+            raise ConfigError(f"{with_nul!r}: an argument cannot contain a NUL character")
+        cli.main(given, prog_name="voxshard", standalone_mode=False)
     except VoxshardError as exc:
-        click.echo(f"voxshard: {exc}", err=True)
-        sys.exit(exc.exit_code)
+        _end(str(exc), exc.exit_code)
     except click.ClickException as exc:
         exc.show()
-        sys.exit(2)
+        sys.exit(ConfigError.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("voxshard: interrupted; what is finished is kept", err=True)
-        sys.exit(130)
+        _end("interrupted; what is finished is kept", 130)
     except BrokenPipeError:
         sys.exit(141)
-    except OSError as exc:
-        if exc.errno is None:
-            raise
-        click.echo(f"voxshard: {_of_the_system(exc)}", err=True)
-        sys.exit(EnvironmentProblemError.exit_code)
+    except Exception as exc:  # noqa: BLE001  the last resort: nothing that a user does may end in a traceback
+        message = bug_report.of_the_machine(exc)
+        if message is not None:
+            _end(message, EnvironmentProblemError.exit_code)
+        _end(bug_report.write(exc, given), VoxshardError.exit_code)
 
 
-def _of_the_system(exc: OSError) -> str:
-    """What the operating system refused, and of which file; temporary files go by the name they were to get."""
-    path = exc.filename2 or exc.filename
-    what = f"{without_temporary(os.fsdecode(path))}: {exc.strerror}" if isinstance(path, str | bytes) else str(exc)
-    return f"{what}; see to it (permissions, disk, the path itself) and run the same command again"
+def _end(message: str, code: int) -> NoReturn:
+    echo_info(f"voxshard: {message}")
+    sys.exit(code)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import PATH, set_option
+from voxshard.cli.options import PATH, echo, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import ConfigError, EnvironmentProblemError
@@ -40,9 +40,9 @@ def command(config: Path | None, site: str | None, assignments: tuple[str, ...])
         draft = Submission("", "", os.fspath(Path.cwd()), sys.executable, time.time())
         findings += doctor.check_experiment(Cluster(experiment, facts, draft))
     for finding in findings:
-        click.echo(f"{finding.verdict}  {finding.name}: {finding.what}")
+        echo(f"{finding.verdict}  {finding.name}: {finding.what}")
         if finding.verdict != "PASS" and finding.mend:
-            click.echo(f"      {finding.mend}")
+            echo(f"      {finding.mend}")
     failed = sum(finding.verdict == "FAIL" for finding in findings)
     if failed:
         raise EnvironmentProblemError(f"doctor: {failed} of {len(findings)} checks failed")

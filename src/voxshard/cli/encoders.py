@@ -10,6 +10,7 @@ import typing
 import click
 from pydantic.fields import FieldInfo
 
+from voxshard.cli.options import echo
 from voxshard.encoders import registry
 from voxshard.encoders.base import EncoderSettings
 
@@ -22,17 +23,17 @@ def command(name: str | None) -> None:
         specs = registry.available()
         width = max(len(key) for key in specs)
         for key, spec in specs.items():
-            click.echo(f"{key:{width}}  {_availability(spec):28}  {spec.summary}")
-        click.echo("\n`voxshard encoders NAME` shows what `--set` takes.")
+            echo(f"{key:{width}}  {_availability(spec):28}  {spec.summary}")
+        echo("\n`voxshard encoders NAME` shows what `--set` takes.")
         return
     spec = registry.spec_of(name)
-    click.echo(f"{name}: {spec.summary}; {_availability(spec)}\n")
+    echo(f"{name}: {spec.summary}; {_availability(spec)}\n")
     fields = type(registry.settings_of(name, {})).model_fields
     for key in sorted(fields, key=lambda key: key in EncoderSettings.model_fields):  # its own first
         item = fields[key]
-        click.echo(f"--set {key}=   {_type_of(item)}, default {_default_of(item)}")
+        echo(f"--set {key}=   {_type_of(item)}, default {_default_of(item)}")
         width = min(shutil.get_terminal_size((110, 24)).columns, 110)
-        click.echo(textwrap.indent(textwrap.fill(" ".join((item.description or "").split()), width - 8), " " * 6))
+        echo(textwrap.indent(textwrap.fill(" ".join((item.description or "").split()), width - 8), " " * 6))
 
 
 def _availability(spec: registry.EncoderSpec) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxshard.cli.options import EXISTING, echo_info, stage_task
+from voxshard.cli.options import EXISTING, echo, echo_info, stage_task
 from voxshard.config import validated
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.stages.evaluate import run
@@ -34,12 +34,12 @@ def command(trained: Path, on: tuple[Path, ...], split: str | None, group_by: tu
     with stage_task() as task:
         found = run(config, task)
     for line in results_table(found.metrics):
-        click.echo(line)
+        echo(line)
     for name, table in found.tables.items():
         if name.startswith("by-"):
-            click.echo(f"\n{name}")
+            echo(f"\n{name}")
             for line in _breakdown(table):
-                click.echo(line)
+                echo(line)
     echo_info(f"{trained}: scores and metrics are up to date; next: voxshard report {trained} --out report.html")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, echo_info
+from voxshard.cli.options import EXISTING, echo, echo_info
 from voxshard.slurm.record import Record
 from voxshard.slurm.submit import Cluster
 
@@ -37,11 +37,11 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
         for log in sorted(record.logs(step.name).glob("*.out"), key=_by_number):
             if failed and log.stem not in ended_badly:
                 continue
-            click.echo(f"==> {log} <==")
+            echo(f"==> {log} <==")
             for line in log.read_text(errors="replace").splitlines()[-lines:]:
-                click.echo(line)
+                echo(line)
             if log.stem in ended_badly and ended_badly[log.stem].message:
-                click.echo(f"[{ended_badly[log.stem].state}: {ended_badly[log.stem].message}]")
+                echo(f"[{ended_badly[log.stem].state}: {ended_badly[log.stem].message}]")
             shown += 1
     if not shown:
         echo_info(f"{path}: no {'failed tasks' if failed else 'logs'}{f' of {only}' if only else ''}")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from voxshard.progress import printable
 from voxshard.progress_display import progress_display
 from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
@@ -27,9 +28,14 @@ def set_option(command: Command) -> Command:
     return option(command)
 
 
+def echo(message: object = "") -> None:
+    """Print results to stdout, with control characters shown as escapes."""
+    click.echo(printable(str(message)))
+
+
 def echo_info(message: str) -> None:
-    """One line for the person at the terminal; results meant for programs go to stdout with `click.echo`."""
-    click.echo(message, err=True)
+    """Print a message for the user to stderr, with control characters shown as escapes."""
+    click.echo(printable(message), err=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import click
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxshard.cli.options import EXISTING
+from voxshard.cli.options import EXISTING, echo
 from voxshard.scoring.detection import ASVSPOOF5, DetectionTrials
 from voxshard.scoring.intervals import Interval, bootstrap, point_estimates
 from voxshard.scoring.score_files import Keys, Scores, read_keys, read_scores, scores_for
@@ -58,23 +58,23 @@ def command(scores: Path, keys: Path, as_json: bool, num_replicates: int | None,
     if as_json:
         values = point_estimates(trials)
         content = {name: values[name] for name in _JSON_METRICS}
-        click.echo(json.dumps({**content, "num_bonafide": num_bonafide, "num_spoof": num_spoof}))
+        echo(json.dumps({**content, "num_bonafide": num_bonafide, "num_spoof": num_spoof}))
         return
     measured = [bootstrap(trials, num_replicates=num_replicates or 0, seed=seed)]
     heads = ["value", *(["95 % by utterance"] if num_replicates else [])]
     if num_replicates and known.speakers is not None:
         measured.append(bootstrap(trials, groups=known.speakers, num_replicates=num_replicates, seed=seed))
         heads.append("95 % by speaker")
-    click.echo(
+    echo(
         f"{num_bonafide:,} bona fide, {num_spoof:,} spoof; prior of spoof {ASVSPOOF5.prior_spoof:g}, "
         f"cost of a miss {ASVSPOOF5.cost_miss:g}, of a false alarm {ASVSPOOF5.cost_false_alarm:g}\n"
     )
-    click.echo(f"{'':18}" + "".join(f"{head:>20}" for head in heads))
+    echo(f"{'':18}" + "".join(f"{head:>20}" for head in heads))
     for name, title in _TITLES.items():
         cells = [_number(name, measured[0][name].value)]
         if num_replicates:
             cells += [_bounds(name, intervals[name]) for intervals in measured]
-        click.echo(f"{title:18}" + "".join(f"{cell:>20}" for cell in cells))
+        echo(f"{title:18}" + "".join(f"{cell:>20}" for cell in cells))
 
 
 def _of_the_keys_splits(scores: Scores, keys: Keys) -> Scores:

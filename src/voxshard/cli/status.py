@@ -14,10 +14,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from voxshard.cli.options import EXISTING
+from voxshard.cli.options import EXISTING, echo
 from voxshard.diagnostics.status import FeatureStatus, RunStatus, as_json, runs, status
 from voxshard.diagnostics.step_status import StepStatus, step_statuses
 from voxshard.errors import IncompleteError
+from voxshard.progress import printable
 from voxshard.progress_display import duration
 
 _REFRESH_S = 2.0
@@ -36,7 +37,7 @@ def command(path: Path, watch: bool, as_text: bool) -> None:
             "features": as_json(features),
             "runs": as_json(trained),
         }
-        click.echo(json.dumps(found, indent=2))
+        echo(json.dumps(found, indent=2))
         return
     console = Console(highlight=False)
     if not watch:
@@ -92,8 +93,8 @@ def _steps(steps: list[StepStatus]) -> RenderableType:
             f"{item.gpu_hours:.2f}",
             memory if item.max_rss_gb else "",
         )
-        notes += [Text(f"{item.name} failed: {text}") for text in item.failures]
-        notes += [Text(f"{item.name} waits: {text}") for text in item.queue]
+        notes += [Text(printable(f"{item.name} failed: {text}")) for text in item.failures]
+        notes += [Text(printable(f"{item.name} waits: {text}")) for text in item.queue]
     following = dict.fromkeys(item.next_step for item in steps if item.next_step)
     notes += [Text(f"next: {text}", style="bold") for text in list(following)[:1]]
     return Group(table, *notes, Text(""))
@@ -125,7 +126,7 @@ def _lines(rows: Iterable[tuple[str, str]]) -> Text:
     """Names and what they are, a line each and an empty one."""
     text = Text()
     for name, value in rows:
-        text.append(f"{name:<10}  ", "bold").append(f"{value}\n")
+        text.append(f"{printable(name):<10}  ", "bold").append(f"{printable(value)}\n")
     return text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import PATH, echo_info, set_option
+from voxshard.cli.options import PATH, echo, echo_info, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
@@ -69,7 +69,7 @@ def _show(cluster: submit.Cluster) -> None:
     drafts = cluster.render_arrays(cluster.missing_tasks())
     for arrays in drafts.values():
         for array in arrays:
-            click.echo(f"# {array.script}\n{array.for_reading()}")
+            echo(f"# {array.script}\n{array.for_reading()}")
     for name, arrays in drafts.items():
         if cluster.steps[name].stage == "extract":
             found = estimate(cluster, cluster.steps[name], arrays, works[name])

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import EXISTING, PATH, echo_info, set_option, stage_task
+from voxshard.cli.options import EXISTING, PATH, echo, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.learning.network_config import NetworkConfig
@@ -102,9 +102,9 @@ def print_summary(trained: Run) -> None:
     """Print the results of a training."""
     found = trained.metrics
     for line in results_table(found["metrics"]):
-        click.echo(line)
+        echo(line)
     for row in found.get("n_shot", []):
         if row["metric"] in ("accuracy", "eer") and row["mean"] is not None:
             spread = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
-            click.echo(f"{row['split']}, {row['shots']} per class: {row['metric']} {row['mean']:.4f}{spread}")
+            echo(f"{row['split']}, {row['shots']} per class: {row['metric']} {row['mean']:.4f}{spread}")
     echo_info(f"{trained.path}: model, scores and metrics; next: voxshard report {trained.path} --out report.html")

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, echo_info
+from voxshard.cli.options import EXISTING, PATH, echo, echo_info
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, CorruptFileError
 from voxshard.progress_display import progress_display
@@ -38,22 +38,22 @@ def list_(root: Path | None, files: bool) -> None:
     here = fetch.weights_root(root) if root or os.environ.get(WEIGHTS_VARIABLE) else None
     for item in catalogue.known_sets().values():
         _show(item, here, files=files)
-    click.echo("hf/ORG/NAME  any wav2vec 2.0, HuBERT, WavLM, w2v-BERT or data2vec-audio model of the Hugging Face hub")
+    echo("hf/ORG/NAME  any wav2vec 2.0, HuBERT, WavLM, w2v-BERT or data2vec-audio model of the Hugging Face hub")
     for folder in fetch.fetched_folders(here) if here else []:
         name = folder.relative_to(here).as_posix() if here else ""
         if name.startswith("hf/"):
-            click.echo(f"  {name}: here, {folder}")
+            echo(f"  {name}: here, {folder}")
 
 
 def _show(item: catalogue.WeightSet, root: Path | None, *, files: bool) -> None:
     folder = root / item.name if root else None
     state = f"here, {folder}" if folder and folder.is_dir() else "not here"
-    click.echo(f"{item.name}  {item.size}, {state}\n  from {item.origin}\n  licence: {item.licence}")
+    echo(f"{item.name}  {item.size}, {state}\n  from {item.origin}\n  licence: {item.licence}")
     recorded = {entry.name: entry.sha256 for entry in fetch.read_record(folder)} if folder else {}
     if files:
         for source in item.sources:
             digest = source.sha256 or recorded.get(source.name) or "unknown"
-            click.echo(f"  {source.name}\n    {source.url}\n    SHA-256 {digest}")
+            echo(f"  {source.name}\n    {source.url}\n    SHA-256 {digest}")
 
 
 @command.command("fetch")
@@ -89,7 +89,7 @@ def verify(names: tuple[str, ...], root: Path | None) -> None:
     where = fetch.weights_root(root)
     bad = count = 0
     for finding in fetch.verify(where, list(names)):
-        click.echo(f"{finding.state:8} {finding.path}{f': {finding.detail}' if finding.detail else ''}")
+        echo(f"{finding.state:8} {finding.path}{f': {finding.detail}' if finding.detail else ''}")
         bad += finding.state in ("changed", "missing")
         count += 1
     if bad:

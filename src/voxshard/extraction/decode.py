@@ -9,7 +9,7 @@ import numpy as np
 
 from voxshard import audio
 from voxshard.encoders.base import ClipSettings, EncoderInfo, Features, Waveform
-from voxshard.errors import TooShortError, UtteranceError
+from voxshard.errors import EnvironmentProblemError, TooShortError, UnexpectedFaultError, UtteranceError
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
@@ -54,11 +54,14 @@ class Decoder:
 
         Returns
         -------
-        Decoded, or a Failure where the recording itself is at fault.
+        Decoded, or a Failure where the recording itself is at fault, which an UtteranceError alone states.
 
         Raises
         ------
         OSError, MemoryError : reading failed for reasons outside the recording, after every retry.
+        EnvironmentProblemError : a package that reading needs is not installed, for example.
+        UnexpectedFaultError : any other error, such as a missing package or a bug in an encoder's `prepare`: no verdict
+            on the recording, so that it must not become a failure.
         """
         return self._decoded(utterance.utterance_id, lambda: self._read(utterance))
 
@@ -88,10 +91,10 @@ class Decoder:
             pieces = [self._prepare(piece) for piece in self._pieces(waveform)]
         except UtteranceError as exc:
             return Failure(name, type(exc).__name__, str(exc))
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, EnvironmentProblemError):
             raise
-        except Exception as exc:  # noqa: BLE001  what one odd recording does to a library must not end the corpus
-            return Failure(name, type(exc).__name__, f"while preparing: {exc}")
+        except Exception as exc:
+            raise UnexpectedFaultError(f"utterance {name!r}: {type(exc).__name__}: {exc}") from exc
         return Decoded(pieces, len(waveform) / self.sample_rate)
 
     def _read(self, utterance: Utterance) -> Waveform:

@@ -6,6 +6,7 @@ its speed, and a fork of a process that has touched a GPU is unsafe.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from voxshard.errors import TransientFaultError, WorkerCrashedError
 from voxshard.extraction.decode import Decoded, Decoder
 from voxshard.extraction.wire import Block, DecodedBlock, Fault, receive
-from voxshard.extraction.worker import READY
+from voxshard.extraction.worker import OUT_OF_MEMORY, READY
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
@@ -153,20 +154,14 @@ class DecodePool:
     def _take(self, worker: _Worker) -> None:
         try:
             message = receive(worker.connection)
-        except (EOFError, OSError):
+        except (EOFError, OSError) as exc:
+            if isinstance(exc, OSError) and exc.errno == errno.ENOMEM:  # here, not in the worker
+                raise MemoryError(str(exc)) from exc
             self._replace_worker(worker)
             return
         worker.busy_since = time.monotonic()
         if isinstance(message, Fault):
-            advice = "run the same command again when the storage is back"
-            if message.message.startswith("FileNotFoundError"):
-                advice += (
-                    "; if the corpus was moved, prepare it where it is now and extract from that manifest into the "
-                    "same folder; an image sees only what BINDS or container.binds name"
-                )
-            raise TransientFaultError(
-                f"reading {self._decoder.root} keeps failing: {message.message}; what is finished is kept, {advice}"
-            )
+            raise message.error
         if message == READY:
             worker.is_ready = True
             self._deaths_at_start = 0
@@ -208,6 +203,11 @@ class DecodePool:
         worker.process.kill()
         code = worker.process.wait()
         position = self._workers.index(worker)
+        if code == OUT_OF_MEMORY:
+            raise TransientFaultError(
+                "a decode worker is out of memory; what is finished is kept. Give the job more memory or start fewer "
+                "workers (--workers), and run the same command again"
+            )
         if not worker.is_ready:
             self._deaths_at_start += 1
             if self._deaths_at_start >= MAX_DEATHS_AT_START:

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from voxshard.encoders.base import Features
+from voxshard.errors import EnvironmentProblemError
 from voxshard.extraction.decode import Decoded
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
@@ -36,7 +37,8 @@ class Block:
 class Fault:
     """Decoding failed for reasons outside the recordings."""
 
-    message: str
+    error: EnvironmentProblemError
+    """What the extraction is to raise."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,20 @@ def send_block(connection: Connection, block: DecodedBlock) -> None:
             arrays.append((offset, piece))
             offset += -(-piece.nbytes // _ALIGNMENT) * _ALIGNMENT
         placed.append(_Placed(tuple(pieces), result.audio_s))
-    connection.send(_Header(block.number, tuple(placed), offset, block.busy_s))
-    if offset:
-        descriptor = _memory_file(offset)
-        try:
-            with mmap.mmap(descriptor, offset) as memory:
-                for start, array in arrays:
-                    np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)[...] = array
-            with _socket_of(connection) as channel:
-                socket.send_fds(channel, [b"m"], [descriptor])
-        finally:
-            os.close(descriptor)
+    header = _Header(block.number, tuple(placed), offset, block.busy_s)
+    if not offset:
+        connection.send(header)
+        return
+    descriptor = _memory_file(offset)
+    try:
+        with mmap.mmap(descriptor, offset) as memory:  # filled first: what fails here, fails before anything is sent
+            for start, array in arrays:
+                np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)[...] = array
+        connection.send(header)
+        with _socket_of(connection) as channel:
+            socket.send_fds(channel, [b"m"], [descriptor])
+    finally:
+        os.close(descriptor)
 
 
 def receive(connection: Connection) -> DecodedBlock | Fault | str:

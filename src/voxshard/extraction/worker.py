@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
-from voxshard.errors import UtteranceError
+from voxshard.errors import EnvironmentProblemError, TransientFaultError, UnexpectedFaultError, UtteranceError
 from voxshard.extraction.decode import Decoded, Decoder
 from voxshard.extraction.wire import Block, DecodedBlock, Fault, send_block
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
 READY = "ready"
+OUT_OF_MEMORY = 71
+"""Exit code of a worker that has no memory left to receive work; no recording is at fault."""
 _WARM_UP_S = 1.0
 
 
@@ -41,8 +43,8 @@ def main(descriptor: int) -> None:
                 send_block(connection, DecodedBlock(block.number, results, time.monotonic() - since))
             except BrokenPipeError:
                 os._exit(0)
-            except (OSError, MemoryError) as exc:
-                connection.send(Fault(f"{type(exc).__name__}: {exc}"))
+            except Exception as exc:  # noqa: BLE001  whatever it is, it is no verdict on a recording
+                connection.send(Fault(_fault(exc, decoder.root)))
 
 
 def _listen(connection: Connection, blocks: queue.SimpleQueue[Block]) -> None:
@@ -52,6 +54,38 @@ def _listen(connection: Connection, blocks: queue.SimpleQueue[Block]) -> None:
             blocks.put(connection.recv())
         except (EOFError, OSError):
             os._exit(0)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+
+
+def _fault(error: Exception, root: str) -> EnvironmentProblemError:
+    """The error with which the extraction ends; nothing of the shard under way is published."""
+    if isinstance(error, UnexpectedFaultError):
+        return UnexpectedFaultError(
+            f"{error}; this is no verdict on the recording, so it is not counted as failed and its shard is not "
+            "published. If a package is missing or broken, fix that and run the same command again; an encoder reports "
+            "recordings that it cannot take by raising voxshard.errors.UtteranceError"
+        )
+    if isinstance(error, EnvironmentProblemError):
+        return error
+    if isinstance(error, MemoryError):
+        return TransientFaultError(
+            f"a decode worker is out of memory ({error}); what is finished is kept. Give the job more memory or start "
+            "fewer workers (--workers), and run the same command again"
+        )
+    if not isinstance(error, OSError):
+        return UnexpectedFaultError(
+            f"a decode worker failed: {type(error).__name__}: {error}; what is finished is kept"
+        )
+    advice = "run the same command again when the storage is back"
+    if isinstance(error, FileNotFoundError):
+        advice += (
+            "; if the corpus was moved, prepare it where it is now and extract from that manifest into the same "
+            "folder; an image sees only what BINDS or container.binds name"
+        )
+    return TransientFaultError(
+        f"reading {root} keeps failing: {type(error).__name__}: {error}; what is finished is kept, {advice}"
+    )
 
 
 def _decode(decoder: Decoder, utterances: Sequence[Utterance], readers: ThreadPoolExecutor) -> list[Decoded | Failure]:
