@@ -128,3 +128,23 @@ def test_a_recording_of_silence_is_not_trimmed_to_nothing(tmp_path: Path, num_sa
 def test_spans_are_cropped_like_recordings(recording: Path) -> None:
     found = clip_of(recording, start_s=1.0, max_seconds=0.5)
     np.testing.assert_array_equal(found, audio.read(recording, sample_rate=RATE, start_s=1.0)[:8000])
+
+
+@pytest.mark.parametrize(("pad", "values"), [("zero", {}), ("repeat", {}), ("repeat", {"max_seconds": 4.0})])
+def test_min_seconds_pads_short_clips_and_leaves_long_ones_complete(
+    tmp_path: Path, pad: str, values: dict[str, float]
+) -> None:
+    for num_samples in (4000, 16000, 40000):
+        samples = 0.2 * np.random.default_rng(1).standard_normal(num_samples).astype(np.float32)
+        path = tmp_path / "x.wav"
+        soundfile.write(path, samples, RATE, subtype="FLOAT")
+        found = clip_of(path, min_seconds=1.0, pad=pad, **values)
+        expected = np.resize(samples, RATE) if pad == "repeat" else np.pad(samples, (0, max(0, RATE - num_samples)))
+        np.testing.assert_array_equal(found, samples if num_samples > RATE else expected)
+
+
+def test_min_seconds_without_a_way_to_pad_is_refused() -> None:
+    with pytest.raises(ValueError, match="min_seconds needs pad=zero or pad=repeat"):
+        ClipSettings(min_seconds=1.0)
+    with pytest.raises(ValueError, match="min_seconds 2 is more than max_seconds 1"):
+        ClipSettings(min_seconds=2.0, max_seconds=1.0, pad="zero")

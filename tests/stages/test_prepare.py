@@ -152,19 +152,22 @@ def test_a_summary_says_hours_splits_problems_and_warnings(tmp_path: Path) -> No
             {"utterance_id": "c", "path": "c", "problem": "EmptyAudioError: the file is empty (0 bytes)"},
             {"utterance_id": "d", "path": "d", "problem": "TruncatedAudioError: truncated: 5 bytes"},
             {"utterance_id": "e", "path": "e", "problem": "EmptyAudioError: no samples in it"},
+            {"utterance_id": "f", "path": "f", "problem": "TruncatedAudioError: truncated: 7 bytes"},
         ],
         root="/r",
         corpus="folder",
     )
     assert summary(manifest) == [
-        "5 utterances, 1.00 h of audio",
+        "6 utterances, 1.00 h of audio",
         "  split train: 1, 0.50 h of audio",
         "  split test: 1, 0.50 h of audio",
-        "  without a split: 3",
-        "3 of 5 cannot be read:",
-        "  2 EmptyAudioError, such as 'c': the file is empty (0 bytes)",
-        "  1 TruncatedAudioError, such as 'd': truncated: 5 bytes",
-        "warnings: 1, such as 'a': odd",
+        "  without a split: 4",
+        "4 of 6 cannot be read:",
+        "  2 TruncatedAudioError, such as 'd': truncated: 5 bytes",
+        "  1 EmptyAudioError, such as 'c': the file is empty (0 bytes)",
+        "  1 EmptyAudioError, such as 'e': no samples in it",
+        "warnings: 1",
+        "  1 such as 'a': odd",
     ]
 
 

@@ -9,7 +9,7 @@ from voxshard.corpora.headers import Row, Source
 
 
 def count_bytes(source: Source, headers: bool) -> Row:
-    return 1.0, 8000, 1, len(os.fsencode(source)), None, "wav"
+    return 1.0, 8000, 1, len(os.fsencode(source)), None, "wav", None
 
 
 def die_on_bad(source: Source, headers: bool) -> Row:

@@ -22,11 +22,19 @@ class ClipPolicy(Protocol):
 
     @property
     def pad(self) -> Literal["none", "zero", "repeat"]:
-        """How a shorter one is filled up to `max_seconds`."""
+        """How a shorter one is filled up to `min_seconds`, or to `max_seconds` where that is not set."""
 
     @property
     def trim(self) -> bool:
         """Whether silence at both ends is cut first."""
+
+    @property
+    def min_seconds(self) -> float | None:
+        """Shorter clips are filled up to this length; None: they are not."""
+
+    @property
+    def accept_truncated(self) -> bool:
+        """Whether what a truncated recording still contains is decoded."""
 
     @property
     def seed(self) -> int:
@@ -45,25 +53,27 @@ def fit(
 
     Returns
     -------
-    float32 (S',): S' = max_seconds * sample_rate where it was cropped or padded. Trimming is `librosa.effects.trim`
-    with its defaults: what lies 60 dB below the loudest frame is silence.
+    float32 (S',): S' = max_seconds * sample_rate where it was cropped, min_seconds (else max_seconds) * sample_rate
+    where it was padded. Trimming is `librosa.effects.trim` with its defaults: what is 60 dB below the loudest frame is
+    silence.
     """
     if clip.trim:
         from librosa.effects import trim
 
         waveform = trim(waveform)[0]
-    if clip.max_seconds is None:
-        return waveform
-    wanted = max(1, round(clip.max_seconds * sample_rate))
-    spare = len(waveform) - wanted
-    if spare > 0:
-        first = first_of_crop(spare, clip, utterance_id)
-        return waveform[first : first + wanted]
-    if spare == 0 or clip.pad == "none":
+    if clip.max_seconds is not None:
+        wanted = max(1, round(clip.max_seconds * sample_rate))
+        spare = len(waveform) - wanted
+        if spare > 0:
+            first = first_of_crop(spare, clip, utterance_id)
+            return waveform[first : first + wanted]
+    shortest_s = clip.min_seconds if clip.min_seconds is not None else clip.max_seconds
+    missing = 0 if shortest_s is None else max(1, round(shortest_s * sample_rate)) - len(waveform)
+    if missing <= 0 or clip.pad == "none":
         return waveform
     if clip.pad == "repeat":
-        return np.resize(waveform, wanted)
-    return np.pad(waveform, (0, -spare))
+        return np.resize(waveform, len(waveform) + missing)
+    return np.pad(waveform, (0, missing))
 
 
 def first_of_crop(spare: int, clip: ClipPolicy, utterance_id: str) -> int:

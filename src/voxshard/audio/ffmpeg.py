@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from voxshard.audio.cut_frames import end_of_last_frame
 from voxshard.audio.sources import AudioPath, Source, is_url
 from voxshard.errors import TruncatedAudioError, UnreadableAudioError
 
@@ -18,20 +19,25 @@ from voxshard.errors import TruncatedAudioError, UnreadableAudioError
 # on; whether to stop is for the process that reads from it.
 _NOT_FOR_CHILDREN = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+_CUT_SHORT = (b"File ended prematurely", b"partial file", b"corrupt input packet")
+_STREAMS_OF_FRAMES = ("AAC", "AMR")
+_WAV_HEADER_BYTES = 128
 _STOPPED_STATUS = 255  # how ffmpeg ends when it was told to stop (fftools/ffmpeg.c)
 
 
-def to_wav(path: AudioPath, source: Source, what: str) -> bytes:
+def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool = False) -> tuple[bytes, str | None]:
     """Decode the first audio stream, at its own rate and channels.
 
     Parameters
     ----------
-    path : the file; for a URL, the bytes of `source` are decoded from a temporary file.
+    path : the file; what is no file of its own is decoded from a temporary one with the bytes of `source`.
     what : name of the format, for the message.
+    accept_truncated : what ffmpeg decodes of a damaged file counts, with a warning.
 
     Returns
     -------
-    A float32 WAV, as bytes; no sample is changed.
+    A float32 WAV, as bytes, no sample of which is changed; and a warning, where something is odd. The last frame of
+    AAC and AMR is left out, with a warning, where it is cut.
 
     Raises
     ------
@@ -42,8 +48,18 @@ def to_wav(path: AudioPath, source: Source, what: str) -> bytes:
     program = shutil.which("ffmpeg")
     if program is None:
         raise UnreadableAudioError(f"{what}, which libsndfile does not read; with ffmpeg installed it may be readable")
-    with _local(path, source) as local:
-        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-xerror"]
+    local_path: AudioPath | None = path
+    warning = None
+    if what in _STREAMS_OF_FRAMES:
+        content = source.whole()
+        end = end_of_last_frame(content)
+        if 0 < end < len(content):
+            warning = f"the last {what} frame is cut: {len(content) - end} bytes of it are left out"
+            source, local_path = Source(content[:end]), None
+    with _local(local_path, source) as local:
+        command: list[str | bytes] = [program, "-nostdin", "-v", "error"]
+        if not accept_truncated:
+            command.append("-xerror")
         # The whitelist keeps a playlist or a crafted container from opening anything on the network.
         command += ["-protocol_whitelist", "file,pipe", "-i", b"file:" + os.fsencode(local), "-map", "0:a:0"]
         command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
@@ -57,17 +73,21 @@ def to_wav(path: AudioPath, source: Source, what: str) -> bytes:
     status = process.returncode
     if (status < 0 and -status not in _CRASHES) or status == _STOPPED_STATUS:
         raise InterruptedError(f"ffmpeg was stopped (exit status {status}) while it decoded {os.fsdecode(local)!r}")
-    if b"File ended prematurely" in complaints:  # some demuxers say so and end as if all were well
+    complaint = _first_complaint(complaints, status, os.fsencode(local))
+    if accept_truncated and complaints and len(output) > _WAV_HEADER_BYTES:
+        return output, f"damaged or truncated {what}: {complaint}"
+    if any(words in complaints for words in _CUT_SHORT):  # some demuxers say so and end as if all were well
         raise TruncatedAudioError(f"truncated: {what} that ffmpeg finds cut short")
     if status != 0 or not output:
-        raise UnreadableAudioError(f"{what}, which ffmpeg cannot decode: {_first_complaint(complaints, status)}")
-    return output
+        raise UnreadableAudioError(f"{what}, which ffmpeg cannot decode: {complaint}")
+    return output, warning
 
 
-def _first_complaint(complaints: bytes, status: int) -> str:
-    """The first line, which names the cause, without the addresses ffmpeg puts before it."""
-    lines = complaints.decode(errors="replace").strip().splitlines()
-    return re.sub(r"^(\[[^]]*] ?)+", "", lines[0]) if lines else f"exit status {status}"
+def _first_complaint(complaints: bytes, status: int, name: bytes) -> str:
+    """The first line, which names the cause, without the addresses and the file's name: equal causes read the same."""
+    text = complaints.replace(b"file:" + name, b"").replace(name, b"").decode(errors="replace").strip()
+    lines = text.splitlines()
+    return re.sub(r"^(\[[^]]*] ?)+", "", lines[0]).lstrip(": ") if lines else f"exit status {status}"
 
 
 def _start(command: list[str | bytes]) -> subprocess.Popen[bytes]:
@@ -80,8 +100,8 @@ def _start(command: list[str | bytes]) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def _local(path: AudioPath, source: Source) -> Iterator[AudioPath]:
-    if not is_url(path):
+def _local(path: AudioPath | None, source: Source) -> Iterator[AudioPath]:
+    if path is not None and source.is_file and not is_url(path):
         yield path
         return
     with tempfile.NamedTemporaryFile(prefix="voxshard-") as copy:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +12,13 @@ import soxr
 
 from voxshard.audio import containers, ffmpeg, sndfile
 from voxshard.audio.clip import ClipPolicy, fit
-from voxshard.audio.sndfile import WHOLE, CannotOpenError, Decoded, Span
+from voxshard.audio.layout import Layout, layout_of, mpeg_after_junk, parts_of_flac
+from voxshard.audio.sndfile import WHOLE, CannotOpenError, Decoded, Part, Span
 from voxshard.audio.sources import AudioPath, Source, opened
 from voxshard.errors import EmptyAudioError, NonFiniteAudioError, TruncatedAudioError, UnreadableAudioError
 
+_UNKNOWN = "an unknown format"
+OnWarning: TypeAlias = Callable[[str], None]
 _CROP_MARGIN_S = 1.0
 """Decoded beyond a crop at the head, so that resampling (its filter is far shorter) gives what the whole file gives."""
 
@@ -28,6 +33,8 @@ class AudioHeader:
     num_frames: int
     format: str
     """Container as libsndfile calls it, in lower case: wav, flac, ogg, mp3...; or what ffmpeg was needed for."""
+    warning: str | None = None
+    """What is odd about the recording, although it can be decoded."""
 
 
 def probe(path: AudioPath) -> AudioHeader:
@@ -40,22 +47,40 @@ def probe(path: AudioPath) -> AudioHeader:
     """
     with opened(path) as source:
         try:
-            about = sndfile.facts(source)
+            header = _facts(layout_of(source, is_probe=True))
         except (UnreadableAudioError, TruncatedAudioError):
-            about = None
-        if about is not None and about.num_frames is not None:
-            return _header(about.num_frames, about.num_channels, about.sample_rate, about.format)
-        decoded = _decode(path, source, WHOLE)
+            header = None
+        if header is not None:
+            return header
+        decoded = _decode(path, source, WHOLE, accept_truncated=False)
         num_frames, num_channels = decoded.samples_NC.shape
-        return _header(num_frames, num_channels, decoded.sample_rate, decoded.format)
+        return _header(num_frames, num_channels, decoded.sample_rate, decoded.format, decoded.warning)
 
 
-def _header(num_frames: int, num_channels: int, sample_rate: int, name: str) -> AudioHeader:
-    return AudioHeader(num_frames / sample_rate, sample_rate, num_channels, num_frames, name)
+def _facts(layout: Layout) -> AudioHeader | None:
+    """What the headers of all parts say; None where only decoding tells."""
+    found = [sndfile.facts(part) for part in layout.parts]
+    rate = found[0].sample_rate
+    lengths = [_num_resampled(about.num_frames, about.sample_rate, rate) for about in found if about.num_frames]
+    if len(lengths) < len(found):
+        return None
+    num_channels = found[0].num_channels if len({about.num_channels for about in found}) == 1 else 1
+    name = layout.format or found[0].format
+    return _header(sum(lengths), num_channels, rate, name, "; ".join(layout.warnings) or None)
+
+
+def _header(num_frames: int, num_channels: int, sample_rate: int, name: str, warning: str | None) -> AudioHeader:
+    return AudioHeader(num_frames / sample_rate, sample_rate, num_channels, num_frames, name, warning)
 
 
 def read(
-    path: AudioPath, *, sample_rate: int, start_s: float | None = None, end_s: float | None = None
+    path: AudioPath,
+    *,
+    sample_rate: int,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    accept_truncated: bool = False,
+    on_warning: OnWarning | None = None,
 ) -> npt.NDArray[np.float32]:
     """A recording, or a span of it, as float32 mono at the rate asked for.
 
@@ -64,6 +89,8 @@ def read(
     sample_rate : Hz of the result.
     start_s, end_s : the span in seconds, None for the recording's start and end; cut before resampling. An end up to
         10 ms beyond the recording counts as its end: lists of segments are rounded.
+    accept_truncated : decode what a truncated recording still contains, with a warning.
+    on_warning : called with what is odd about a recording that was decoded.
 
     Returns
     -------
@@ -80,7 +107,7 @@ def read(
     OSError : the storage failed; FileNotFoundError: there is no such file.
     BackendUnavailableError : a URL, without the packages that open it.
     """
-    return _read(path, sample_rate, Span(start_s, end_s))
+    return _read(path, sample_rate, Span(start_s, end_s), accept_truncated, on_warning)
 
 
 def read_clip(
@@ -91,6 +118,7 @@ def read_clip(
     utterance_id: str,
     start_s: float | None = None,
     end_s: float | None = None,
+    on_warning: OnWarning | None = None,
 ) -> npt.NDArray[np.float32]:
     """`read`, then trimmed, cropped and padded as `clip` says.
 
@@ -100,7 +128,7 @@ def read_clip(
     """
     head_only = clip.max_seconds is not None and clip.crop == "head" and not clip.trim
     at_most_s = clip.max_seconds + _CROP_MARGIN_S if head_only and clip.max_seconds is not None else None
-    waveform = _read(path, sample_rate, Span(start_s, end_s, at_most_s))
+    waveform = _read(path, sample_rate, Span(start_s, end_s, at_most_s), clip.accept_truncated, on_warning)
     return fit(waveform, sample_rate=sample_rate, clip=clip, utterance_id=utterance_id)
 
 
@@ -128,9 +156,13 @@ def clip_samples(
     return fit(_finished(samples, found, sample_rate), sample_rate=sample_rate, clip=clip, utterance_id=utterance_id)
 
 
-def _read(path: AudioPath, sample_rate: int, span: Span) -> npt.NDArray[np.float32]:
+def _read(
+    path: AudioPath, sample_rate: int, span: Span, accept_truncated: bool, on_warning: OnWarning | None
+) -> npt.NDArray[np.float32]:
     with opened(path) as source:
-        decoded = _decode(path, source, span)
+        decoded = _decode(path, source, span, accept_truncated=accept_truncated)
+    if decoded.warning is not None and on_warning is not None:
+        on_warning(decoded.warning)
     return _finished(_mono(decoded.samples_NC), decoded.sample_rate, sample_rate)
 
 
@@ -145,27 +177,63 @@ def _finished(mono: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDA
     return _resampled(mono, found, wanted)
 
 
-def _decode(path: AudioPath, source: Source, span: Span) -> Decoded:
-    """Decode by whatever can; a verdict falls only on bytes that a plain read brought whole."""
+def _decode(path: AudioPath, source: Source, span: Span, *, accept_truncated: bool) -> Decoded:
+    """Decode by whatever can; a verdict falls only on bytes that a plain read brought completely."""
     what = containers.format_for_ffmpeg(source.head)
     if what is None:
         try:
-            return sndfile.decode(source, span)
+            return _by_libsndfile(source, span, accept_truncated=False)
         except (UnreadableAudioError, TruncatedAudioError):
             copy = Source(source.whole())
         try:
-            return sndfile.decode(copy, span)
+            return _by_libsndfile(copy, span, accept_truncated=accept_truncated)
         except CannotOpenError:
             other = containers.not_audio(source.head)
+            layout = None if containers.is_archive(source.head) else mpeg_after_junk(copy)
+            if layout is not None:
+                return _joined(layout, span, accept_truncated=accept_truncated)
             if other is not None:
                 raise UnreadableAudioError(f"not audio: it looks like {other}") from None
-            what = "an unknown format"
+            what = _UNKNOWN
     try:
-        wav = ffmpeg.to_wav(path, source, what)
+        layout = layout_of(source, accept_truncated=accept_truncated) if what == _UNKNOWN else Layout((Part(source),))
+        streams = [ffmpeg.to_wav(path, part.source, what, accept_truncated=accept_truncated) for part in layout.parts]
     except (UnreadableAudioError, TruncatedAudioError):
         source.whole()
         raise
-    return replace(sndfile.decode(Source(wav), span), format=what.lower())
+    warnings = (*layout.warnings, *(warning for _, warning in streams if warning is not None))
+    parts = tuple(Part(Source(wav)) for wav, _ in streams)
+    return _joined(Layout(parts, warnings, what.lower()), span, accept_truncated=accept_truncated)
+
+
+def _by_libsndfile(source: Source, span: Span, *, accept_truncated: bool) -> Decoded:
+    decoded = _joined(layout_of(source, accept_truncated=accept_truncated), span, accept_truncated=accept_truncated)
+    if decoded.format == "flac" and span.end_s is None and span.at_most_s is None:
+        layout = parts_of_flac(source, decoded.num_bytes_read)
+        if layout is not None:
+            return _joined(layout, span, accept_truncated=accept_truncated)
+    return decoded
+
+
+def _joined(layout: Layout, span: Span, *, accept_truncated: bool) -> Decoded:
+    """The parts of a recording one after the other, at the sample rate of the first, and the span of them."""
+    if len(layout.parts) == 1:
+        decoded = sndfile.decode(layout.parts[0], span, accept_truncated=accept_truncated)
+        warnings = [*layout.warnings, *([decoded.warning] if decoded.warning else [])]
+        return replace(decoded, format=layout.format or decoded.format, warning="; ".join(warnings) or None)
+    parts = [sndfile.decode(part, accept_truncated=accept_truncated) for part in layout.parts]
+    rate = parts[0].sample_rate
+    blocks = [part.samples_NC for part in parts]
+    if len({block.shape[1] for block in blocks}) > 1:
+        blocks = [_mono(block)[:, None] for block in blocks]
+    blocks = [_resampled(block, part.sample_rate, rate) for block, part in zip(blocks, parts, strict=True)]
+    samples_NC = np.concatenate(blocks)
+    first, last = span.frames(rate)
+    span.check(len(samples_NC), rate)
+    if span.at_most_s is not None:
+        last = min(last or len(samples_NC), first + round(span.at_most_s * rate))
+    warnings = [*layout.warnings, *(part.warning for part in parts if part.warning)]
+    return Decoded(samples_NC[first:last], rate, layout.format or parts[0].format, "; ".join(warnings) or None)
 
 
 def _mono(samples_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -179,12 +247,16 @@ def _mono(samples_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return mono
 
 
-def _resampled(mono: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDArray[np.float32]:
-    """As `librosa.resample` does it: soxr's HQ, and its rule for the number of samples."""
+def _num_resampled(num_samples: int, found: int, wanted: int) -> int:
+    return num_samples if found == wanted else int(np.ceil(num_samples * (float(wanted) / found)))
+
+
+def _resampled(samples: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDArray[np.float32]:
+    """Samples, (N,) or (N, C), as `librosa.resample` does it: soxr's HQ, and its rule for the number of samples."""
     if found == wanted:
-        return mono
-    num_samples = int(np.ceil(len(mono) * (float(wanted) / found)))
-    resampled = soxr.resample(mono, found, wanted, quality="soxr_hq")[:num_samples]
+        return samples
+    num_samples = _num_resampled(len(samples), found, wanted)
+    resampled = soxr.resample(samples, found, wanted, quality="soxr_hq")[:num_samples]
     if len(resampled) < num_samples:
-        resampled = np.pad(resampled, (0, num_samples - len(resampled)))
+        resampled = np.pad(resampled, [(0, num_samples - len(resampled)), *[(0, 0)] * (resampled.ndim - 1)])
     return np.asarray(resampled, dtype=np.float32)

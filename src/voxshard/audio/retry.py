@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxshard.audio.clip import ClipPolicy
-from voxshard.audio.reading import read_clip
+from voxshard.audio.reading import OnWarning, read_clip
 from voxshard.audio.sources import AudioPath
 from voxshard.errors import MissingRecordingError, UnreadableAudioError
 
@@ -30,6 +30,7 @@ def read_with_retries(
     start_s: float | None = None,
     end_s: float | None = None,
     problem: str | None = None,
+    on_warning: OnWarning | None = None,
     retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
 ) -> npt.NDArray[np.float32]:
     """`read_clip`, tried again while the storage fails.
@@ -37,6 +38,7 @@ def read_with_retries(
     Parameters
     ----------
     problem : why the recording could not be read when it was probed: it is then not tried again.
+    on_warning : called with what is odd about a recording that was decoded.
 
     Raises
     ------
@@ -46,7 +48,13 @@ def read_with_retries(
     for attempt in itertools.count():
         try:
             return read_clip(
-                path, sample_rate=sample_rate, clip=clip, utterance_id=utterance_id, start_s=start_s, end_s=end_s
+                path,
+                sample_rate=sample_rate,
+                clip=clip,
+                utterance_id=utterance_id,
+                start_s=start_s,
+                end_s=end_s,
+                on_warning=on_warning,
             )
         except OSError as exc:
             if problem is not None:  # known to be unreadable since prepare, and it still is

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from voxshard.audio import containers
 from voxshard.audio.sources import Source
 from voxshard.errors import EmptyAudioError, TooShortError, TruncatedAudioError, UnreadableAudioError
 
 _BLOCK_SAMPLES = 1 << 24
 """At most this much (64 MiB) is set aside before it is there: a damaged header can promise any length."""
 _BLOCK_OF_UNKNOWN = 1 << 18
+_BLOCK_OF_TRUNCATED = 1 << 10
 _MIN_RATE, _MAX_RATE = 100, 10_000_000
 """A header with a sample rate beyond these, in Hz, is damaged; resampling by it would need all the memory there is."""
 _MAX_FRAMES_PER_BYTE = 10_000
@@ -58,12 +63,30 @@ WHOLE = Span()
 
 
 @dataclass(frozen=True)
+class Part:
+    """One stream for libsndfile: a recording, or one of several that follow each other in a file."""
+
+    source: Source
+    num_frames: int | None = None
+    """Frames per channel that it has; None: as many as libsndfile counts."""
+    num_late: int = 0
+    """Frames at the start that are the encoder's delay and are left out."""
+    can_seek: bool = True
+    is_noisy: bool = False
+    """Its decoder prints to the terminal what it thinks of a file."""
+
+
+@dataclass(frozen=True)
 class Decoded:
     """Samples of one recording, or of a span of it, as they were stored."""
 
     samples_NC: npt.NDArray[np.float32]
     sample_rate: int
     format: str
+    warning: str | None = None
+    """What is odd about the recording, although it was decoded."""
+    num_bytes_read: int = 0
+    """Position in the file after the last read."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +111,31 @@ class CannotOpenError(UnreadableAudioError):
     """libsndfile does not know the format; something else may."""
 
 
-def facts(source: Source) -> StreamFacts:
+def facts(part: Part) -> StreamFacts:
     """What the header says.
 
     Raises
     ------
     CannotOpenError, TruncatedAudioError, UnreadableAudioError
     """
-    with _opened(source) as stream:
-        return _facts(stream, source)
+    with _opened(part) as (stream, _):
+        return _facts(stream, part)
 
 
-def decode(source: Source, span: Span = WHOLE) -> Decoded:
+def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) -> Decoded:
     """The frames of a span, reached by seeking where the format can do that exactly.
+
+    Parameters
+    ----------
+    accept_truncated : a recording that ends early is decoded up to there, with a warning.
 
     Raises
     ------
     CannotOpenError : not a format of libsndfile.
     UtteranceError : a verdict on the content.
     """
-    with _opened(source) as stream:
-        about = _facts(stream, source)
+    with _opened(part) as (stream, file):
+        about = _facts(stream, part)
         rate = about.sample_rate
         first, last = span.frames(rate)
         if about.num_frames is not None:
@@ -117,16 +144,25 @@ def decode(source: Source, span: Span = WHOLE) -> Decoded:
         if span.at_most_s is not None:
             ends.append(first + round(span.at_most_s * rate))
         wanted = min(ends) - first if ends else None
+        blocks: list[npt.NDArray[np.float32]] = []
+        warning = None
         try:
+            _skip(stream, part.num_late, about)
             # Seeks fail beyond the end of what does not state its length; in Ogg they land on wrong samples near the
             # end (Vorbis) or lack the run-up (Opus).
-            if first and (about.num_frames is None or about.format == "ogg"):
+            if first and (about.num_frames is None or about.format == "ogg" or not part.can_seek):
                 first = _skip(stream, first, about)
             elif first:
                 stream.seek(first)
-            samples_NC = _read(stream, wanted, about)
+            # What was decoded before a fault is kept only block by block.
+            for block in _blocks(stream, wanted, about, _BLOCK_OF_TRUNCATED if accept_truncated else None):
+                blocks.append(block)
         except soundfile.LibsndfileError as exc:
-            raise TruncatedAudioError(f"truncated or damaged: decoding stops before the end ({_reason(exc)})") from exc
+            warning = f"truncated or damaged: decoding stops before the end ({_reason(exc)})"
+            if not accept_truncated or not blocks:
+                raise TruncatedAudioError(warning) from exc
+        position = file.tell() if not isinstance(file, int) else os.lseek(file, 0, os.SEEK_CUR)
+    samples_NC = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     found = len(samples_NC)
     if about.num_frames is None:
         if found == 0 and first == 0:
@@ -134,49 +170,71 @@ def decode(source: Source, span: Span = WHOLE) -> Decoded:
         if wanted is None or found < wanted:
             span.check(first + found, rate)
     elif wanted is not None and found < wanted - (_MPEG_SLACK if about.format == "mp3" else 0):
-        raise TruncatedAudioError(
+        warning = (
             f"truncated: its header says {about.num_frames / rate:.3f} s, "
             f"the samples end at {(first + found) / rate:.3f} s"
         )
-    return Decoded(samples_NC, rate, about.format)
+        if not accept_truncated or found == 0:
+            raise TruncatedAudioError(warning)
+    return Decoded(samples_NC, rate, about.format, warning, position)
 
 
-def _opened(source: Source) -> _Stream:
-    missing = containers.num_missing_bytes(source)
-    if missing:
-        raise TruncatedAudioError(
-            f"truncated: its header promises {missing} more bytes than the {source.num_bytes} there are"
-        )
-    try:
-        stream = _Stream(source.for_libsndfile(), closefd=False)
-        if stream.frames == 0 and (mended := containers.with_size_of_unfinished_wav(source)):
-            stream.close()
-            stream = _Stream(Source(mended).for_libsndfile())
-    except soundfile.LibsndfileError as exc:
-        raise CannotOpenError(f"not audio that libsndfile can read ({_reason(exc)})") from exc
-    return stream
+@contextmanager
+def _opened(part: Part) -> Iterator[tuple[_Stream, int | io.IOBase]]:
+    with _without_stderr() if part.is_noisy else contextlib.nullcontext():
+        file = part.source.for_libsndfile()
+        try:
+            stream = _Stream(file, closefd=False)
+        except soundfile.LibsndfileError as exc:
+            raise CannotOpenError(f"not audio that libsndfile can read ({_reason(exc)})") from exc
+        with stream:
+            yield stream, file
 
 
-def _facts(stream: _Stream, source: Source) -> StreamFacts:
+def _facts(stream: _Stream, part: Part) -> StreamFacts:
     name = stream.format.lower()
     if stream.frames == 0:
         raise EmptyAudioError("no samples in it, only a header")
     if not _MIN_RATE <= stream.samplerate <= _MAX_RATE:
         raise UnreadableAudioError(f"damaged header: a sample rate of {stream.samplerate} Hz")
-    if sys.maxsize > stream.frames > _MAX_FRAMES_PER_BYTE * source.num_bytes:
-        raise UnreadableAudioError(f"damaged header: {stream.frames} samples in {source.num_bytes} bytes")
-    known = stream.frames < sys.maxsize and (name != "mp3" or containers.mp3_states_its_length(source))
-    return StreamFacts(stream.samplerate, stream.channels, stream.frames if known else None, name)
+    if sys.maxsize > stream.frames > _MAX_FRAMES_PER_BYTE * part.source.num_bytes:
+        raise UnreadableAudioError(f"damaged header: {stream.frames} samples in {part.source.num_bytes} bytes")
+    num_frames = stream.frames if stream.frames < sys.maxsize else None
+    if part.num_frames is not None:
+        num_frames = part.num_frames - part.num_late
+    return StreamFacts(stream.samplerate, stream.channels, num_frames, name)
+
+
+class _Stderr:
+    """Number of threads in which the terminal is closed to libraries, and the real standard error meanwhile."""
+
+    lock = threading.Lock()
+    num_users = 0
+    saved = -1
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Leave out what a decoder prints to standard error; libmpg123 prints notes that name no file."""
+    with _Stderr.lock:
+        if _Stderr.num_users == 0:
+            _Stderr.saved = os.dup(2)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
+            os.close(null)
+        _Stderr.num_users += 1
+    try:
+        yield
+    finally:
+        with _Stderr.lock:
+            _Stderr.num_users -= 1
+            if _Stderr.num_users == 0:
+                os.dup2(_Stderr.saved, 2)
+                os.close(_Stderr.saved)
 
 
 def _reason(exc: soundfile.LibsndfileError) -> str:
     return exc.error_string.removeprefix("Error : ").rstrip(".") or f"libsndfile error {exc.code}"
-
-
-def _read(stream: _Stream, wanted: int | None, about: StreamFacts) -> npt.NDArray[np.float32]:
-    """Up to `wanted` frames from where the stream stands, (N, C); all there are if None."""
-    blocks = list(_blocks(stream, wanted, about))
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _skip(stream: _Stream, num_frames: int, about: StreamFacts) -> int:
@@ -184,8 +242,12 @@ def _skip(stream: _Stream, num_frames: int, about: StreamFacts) -> int:
     return sum(len(block) for block in _blocks(stream, num_frames, about))
 
 
-def _blocks(stream: _Stream, wanted: int | None, about: StreamFacts) -> Iterator[npt.NDArray[np.float32]]:
-    largest = max(1, _BLOCK_SAMPLES // about.num_channels) if wanted is not None else _BLOCK_OF_UNKNOWN
+def _blocks(
+    stream: _Stream, wanted: int | None, about: StreamFacts, largest: int | None = None
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Up to `wanted` frames from where the stream is, (N, C) each; all there are if None."""
+    if largest is None:
+        largest = max(1, _BLOCK_SAMPLES // about.num_channels) if wanted is not None else _BLOCK_OF_UNKNOWN
     remaining = sys.maxsize if wanted is None else wanted
     while remaining > 0:
         num_frames = min(remaining, largest)

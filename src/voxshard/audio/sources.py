@@ -15,7 +15,7 @@ from voxshard.errors import BackendUnavailableError, EmptyAudioError, Unreadable
 AudioPath: TypeAlias = str | bytes | os.PathLike[str]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_HEAD_BYTES = 4096
+HEAD_BYTES = 4096
 
 
 def is_url(path: AudioPath) -> bool:
@@ -43,10 +43,13 @@ def resolve(root: str, path: str | bytes) -> str | bytes:
 class Source:
     """The bytes of one recording, held in memory."""
 
+    is_file = False
+    """Whether its bytes are all the bytes of a local file."""
+
     def __init__(self, content: bytes) -> None:
         self._content = content
         self.num_bytes = len(content)
-        self.head = content[:_HEAD_BYTES]
+        self.head = content[:HEAD_BYTES]
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """Up to `num_bytes` bytes from `offset` on; fewer at the end."""
@@ -61,7 +64,7 @@ class Source:
         """All bytes, by plain reads: an OSError here is the storage's fault, whatever a decoder made of it."""
         return self._content
 
-    def for_libsndfile(self) -> int | io.BytesIO:
+    def for_libsndfile(self) -> int | io.RawIOBase | io.BytesIO:
         """What `soundfile.SoundFile` opens, from its first byte on."""
         return io.BytesIO(self._content)
 
@@ -69,10 +72,12 @@ class Source:
 class FileSource(Source):
     """The bytes of one local file, read through a descriptor opened once."""
 
+    is_file = True
+
     def __init__(self, descriptor: int, num_bytes: int) -> None:
         self._descriptor = descriptor
         self.num_bytes = num_bytes
-        self.head = os.pread(descriptor, _HEAD_BYTES, 0)
+        self.head = os.pread(descriptor, HEAD_BYTES, 0)
 
     def _read(self, offset: int, num_bytes: int) -> bytes:
         return os.pread(self._descriptor, num_bytes, offset)
@@ -85,7 +90,7 @@ class FileSource(Source):
             offset += len(block)
         return b"".join(blocks)
 
-    def for_libsndfile(self) -> int | io.BytesIO:
+    def for_libsndfile(self) -> int | io.RawIOBase | io.BytesIO:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         return self._descriptor
 

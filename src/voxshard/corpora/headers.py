@@ -16,8 +16,8 @@ _TRIES_AFTER_S = (0.5, 3.0)  # waits before trying again where the storage faile
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 Source: TypeAlias = str | bytes
-# duration_s, sample_rate, num_channels, num_bytes, problem, format
-Row: TypeAlias = tuple[float | None, int | None, int | None, int | None, str | None, str | None]
+# duration_s, sample_rate, num_channels, num_bytes, problem, format, warning
+Row: TypeAlias = tuple[float | None, int | None, int | None, int | None, str | None, str | None, str | None]
 ProbeOne: TypeAlias = Callable[[Source, bool], Row]
 
 
@@ -34,17 +34,18 @@ def probe(source: Source, headers: bool) -> Row:
             if not audio.is_url(source):
                 num_bytes = os.stat(source).st_size  # noqa: PTH116  bytes, or text that is no valid UTF-8
             if not headers:
-                return None, None, None, num_bytes, None, None
+                return None, None, None, num_bytes, None, None, None
             header = audio.probe(source)
-            return header.duration_s, header.sample_rate, header.num_channels, num_bytes, None, header.format
+            measured = (header.duration_s, header.sample_rate, header.num_channels, num_bytes)
+            return *measured, None, header.format, header.warning
         except UtteranceError as exc:
-            return None, None, None, num_bytes, reason(exc), None
+            return None, None, None, num_bytes, reason(exc), None, None
         except FileNotFoundError:
-            return None, None, None, None, reason(MissingRecordingError("no such file")), None
+            return None, None, None, None, reason(MissingRecordingError("no such file")), None, None
         except OSError as exc:
             if exc.errno in _REFUSALS:
                 refused = UnreadableAudioError(f"cannot be opened: {exc.strerror}")
-                return None, None, None, num_bytes, reason(refused), None
+                return None, None, None, num_bytes, reason(refused), None, None
             if wait_s is None:
                 raise
             time.sleep(wait_s)

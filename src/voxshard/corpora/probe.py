@@ -26,7 +26,7 @@ from voxshard.manifest import COLUMNS
 
 SCHEMA = pa.schema(
     [pa.field(name, COLUMNS[name]) for name in ("duration_s", "sample_rate", "num_channels", "num_bytes", "problem")]
-    + [pa.field("format", pa.string())]
+    + [pa.field("format", pa.string()), pa.field("warning", pa.string())]
 )
 
 _CHUNK = 256  # files per message between processes
@@ -57,7 +57,8 @@ def probe_all(
 
     Returns
     -------
-    Table with SCHEMA's columns, one row per path, in order. `problem` is `<error class>: <reason>`, or null.
+    Table with SCHEMA's columns, one row per path, in order. `problem` is `<error class>: <reason>`, or null;
+    `warning` what is odd about a recording that can be decoded.
 
     Raises
     ------
@@ -132,7 +133,7 @@ def _carefully(bunch: list[Source], work: Work) -> list[Row]:
                     todo += [some[middle:], some[:middle]]
                 else:
                     crash = WorkerCrashedError("reading its header kills the process")
-                    rows.append((None, None, None, None, reason(crash), None))
+                    rows.append((None, None, None, None, reason(crash), None, None))
     finally:
         executor.shutdown(cancel_futures=True)
     return rows

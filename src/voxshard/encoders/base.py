@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from voxshard import files
 from voxshard.config import Settings
@@ -41,11 +41,23 @@ class ClipSettings(Settings):
     crop: Literal["head", "centre", "random"] = "head"
     """Which `max_seconds` of a longer recording are kept; random is seeded by (seed, utterance_id)."""
     pad: Literal["none", "zero", "repeat"] = "none"
-    """How a shorter recording is filled up to `max_seconds`."""
+    """How a shorter recording is filled up to `min_seconds`, or to `max_seconds` where that is not set."""
+    min_seconds: float | None = Field(None, gt=0)
+    """Shortest clip in seconds; what is shorter is padded, what is longer stays as it is. Null: no limit."""
     trim: bool = False
     """Cut silence at both ends before cropping."""
+    accept_truncated: bool = False
+    """Decode what a truncated recording still contains, with a warning; false: it is a failure."""
     seed: int = 0
     """Seed of random crops."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.min_seconds is not None and self.pad == "none":
+            raise ValueError("min_seconds needs pad=zero or pad=repeat: it says how long clips become, pad says how")
+        if self.min_seconds is not None and self.max_seconds is not None and self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds:g} is more than max_seconds {self.max_seconds:g}")
+        return self
 
 
 class EncoderSettings(ClipSettings):

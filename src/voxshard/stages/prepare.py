@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,8 @@ from voxshard.errors import ConfigError, EmptyCorpusError, TooShortError
 from voxshard.manifest import COLUMNS, Manifest
 from voxshard.stages.base import Task
 
+_MOST_REASONS = 12
+"""Kinds of problems, or of warnings, that a summary shows."""
 _PARQUET = b"PAR1"
 """How such a file begins."""
 
@@ -149,15 +151,30 @@ def summary(manifest: Manifest) -> list[str]:
     bad = table.filter(table["problem"].is_valid())
     if len(bad):
         lines.append(f"{len(bad):,} of {len(manifest):,} cannot be read:")
-        reasons = bad["problem"].to_pylist()
-        for name, count in Counter(text.partition(":")[0] for text in reasons).most_common():
-            row = next(row for row, text in enumerate(reasons) if text.startswith(name))
-            lines.append(f"  {count:,} {name}, such as {bad['utterance_id'][row].as_py()!r}: "
-                         f"{reasons[row].partition(': ')[2]}")  # fmt: skip
+        lines += _by_reason(bad, "problem")
     if "warning" in table.column_names and table["warning"].null_count < len(table):
         warned = table.filter(table["warning"].is_valid())
-        lines.append(f"warnings: {len(warned):,}, such as {warned['utterance_id'][0].as_py()!r}: "
-                     f"{warned['warning'][0].as_py()}")  # fmt: skip
+        lines.append(f"warnings: {len(warned):,}")
+        lines += _by_reason(warned, "warning")
+    return lines
+
+
+def _by_reason(table: pa.Table, column: str) -> list[str]:
+    """How many rows have which reason, the most frequent first; reasons that differ in numbers alone are one."""
+    rows: dict[str, list[int]] = {}
+    texts = [str(text) for text in table[column].to_pylist()]
+    for row, text in enumerate(texts):
+        rows.setdefault(re.sub(r"\d+(\.\d+)?", "N", text), []).append(row)
+    groups = sorted(rows.values(), key=lambda group: -len(group))
+    lines = []
+    for group in groups[:_MOST_REASONS]:
+        name, colon, text = texts[group[0]].partition(": ")
+        if column != "problem" or not colon:
+            name, text = "", texts[group[0]]
+        example = table["utterance_id"][group[0]].as_py()
+        lines.append(f"  {len(group):,} {name}{', ' if name else ''}such as {example!r}: {text}")
+    if len(groups) > _MOST_REASONS:
+        lines.append(f"  {sum(map(len, groups[_MOST_REASONS:])):,} for {len(groups) - _MOST_REASONS} other reasons")
     return lines
 
 
@@ -240,12 +257,27 @@ def _probed(table: pa.Table, root: str, config: PrepareConfig, task: Task) -> pa
     found = probe_all(root, once, headers=config.probe, on_rows=on_rows)
     for name in found.column_names:
         measured = config.probe or name in ("num_bytes", "problem")
+        if name == "warning" and name in table.column_names:
+            table = _with_warnings(table, found[name].combine_chunks().take(recordings.indices))
+            continue
         if not measured or (name not in COLUMNS and name in table.column_names):
             continue  # a corpus may have a column `format` of its own
         values = found[name].combine_chunks().take(recordings.indices)
+        if name == "warning" and values.null_count == len(values):
+            continue
         at = table.column_names.index(name) if name in table.column_names else None
         table = table.append_column(name, values) if at is None else table.set_column(at, name, values)
     return _cut_to_spans(table) if config.probe else table
+
+
+def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:
+    """The corpus's own warnings, and those of probing after them."""
+    at = table.column_names.index("warning")
+    if not pa.types.is_string(table["warning"].type):
+        return table
+    pairs = zip(table["warning"].to_pylist(), found.to_pylist(), strict=True)
+    joined = ["; ".join(text for text in pair if text) or None for pair in pairs]
+    return table.set_column(at, "warning", pa.array(joined, pa.string()))
 
 
 def _cut_to_spans(table: pa.Table) -> pa.Table:

@@ -113,11 +113,12 @@ class AudioDataset(ABC):
     def clip_of(self, epoch: int, *, pad: bool = True) -> ClipSettings:
         """How utterances are cut in an epoch."""
         clip = self.clip
-        fill = clip.pad if pad else "none"
-        if epoch == EVALUATION:
-            return ClipSettings(max_seconds=clip.max_seconds, crop="centre", pad=fill, trim=clip.trim)
-        seed = _mix(self.seed, epoch)
-        return ClipSettings(max_seconds=clip.max_seconds, crop="random", pad=fill, trim=clip.trim, seed=seed)
+        changes: dict[str, object] = {"crop": "centre"}
+        if epoch != EVALUATION:
+            changes = {"crop": "random", "seed": _mix(self.seed, epoch)}
+        if not pad:
+            changes |= {"pad": "none", "min_seconds": None}
+        return ClipSettings(**clip.model_dump(include=set(ClipSettings.model_fields)) | changes)
 
 
 @dataclass(frozen=True, kw_only=True)
