@@ -16,6 +16,7 @@ VoxshardError                       1   our own fault: please report it
 │   └── FeatureMismatchError            a model and features that do not belong together
 ├── EnvironmentProblemError         4   the machine, not the data
 │   ├── BackendUnavailableError         a framework or an optional package is not installed here
+│   ├── BrokenPluginError               an encoder, corpus or classifier of another package does not do what it promises
 │   ├── MissingWeightsError             weights are not where they should be
 │   ├── DeviceUnavailableError          a GPU was asked for and is not there
 │   ├── DeviceMemoryError               not even one utterance fits in the device's memory
@@ -104,6 +105,10 @@ class EnvironmentProblemError(VoxshardError):
 
 
 class BackendUnavailableError(EnvironmentProblemError, ImportError):
+    pass
+
+
+class BrokenPluginError(EnvironmentProblemError):
     pass
 
 

@@ -112,15 +112,13 @@ def test_storage_that_stays_away_ends_the_task_and_blames_no_recording(make_corp
         list(pool.decode(blocks_of(manifest, 4)))
 
 
-def test_a_link_to_where_nothing_is_shown_blames_the_storage(make_corpus: MakeCorpus) -> None:
+def test_a_link_to_where_nothing_is_mounted_blames_the_storage_with_the_callers_hint(make_corpus: MakeCorpus) -> None:
     manifest = Manifest.read(make_corpus([0.1] * 3))
     Path(manifest.root, "u0001.wav").unlink()
     Path(manifest.root, "u0001.wav").symlink_to("/not-shown-to-the-image/u0001.wav")
     with (
-        DecodePool(decoder_of(manifest, delays=(0.01, 0.01)), 1) as pool,
-        pytest.raises(
-            TransientFaultError, match=r"u0001\.wav.*; an image sees only what BINDS or container\.binds name$"
-        ),
+        DecodePool(decoder_of(manifest, delays=(0.01, 0.01)), 1, missing_hint="; look at the binds") as pool,
+        pytest.raises(TransientFaultError, match=r"u0001\.wav.*into the same folder; look at the binds$"),
     ):
         list(pool.decode(blocks_of(manifest, 3)))
 
@@ -139,7 +137,7 @@ def test_workers_that_cannot_start_end_the_task(make_corpus: MakeCorpus, monkeyp
     monkeypatch.setattr(pooling.sys, "executable", "/bin/false")
     with (
         DecodePool(decoder_of(manifest), 1) as pool,
-        pytest.raises(TransientFaultError, match="decode workers end with code 1 before they are ready"),
+        pytest.raises(TransientFaultError, match=r"decode workers crash at start-up \(exit code 1\)"),
     ):
         list(pool.decode(blocks_of(manifest, 1)))
 

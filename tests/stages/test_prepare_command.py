@@ -72,7 +72,7 @@ def test_nothing_found_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["wavs"], "prepare: 1 problem\n  format: no such corpus format; there are folder, table, asvspoof5"),
+        (["wavs"], "prepare: 1 problem\n  format: no such corpus format; formats: folder, table, asvspoof5"),
         (["folder", "--split", "train"], "  split: expected two sides joined by `=`, got 'train'"),
         (["folder", "--set", "x=1"], "voxshard: --set x: no such setting of this corpus format; valid: none"),
     ],

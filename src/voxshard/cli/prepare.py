@@ -9,13 +9,13 @@ import click
 
 from voxshard.cli.options import PATH, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
-from voxshard.corpora.formats import FORMATS
+from voxshard.corpora.formats import available
 from voxshard.stages.prepare import PrepareConfig, run, summary
 
 _HELP = "\n\n".join(
     [
         "Describe the corpus at ROOT: one row per utterance, with duration, labels and splits.",
-        "\b\nFORMAT is one of\n" + "\n".join(f"  {name:13} {about.summary}" for name, about in FORMATS.items()),
+        "\b\nFORMAT is one of\n" + "\n".join(f"  {name:13} {about.summary}" for name, about in available().items()),
         "What cannot be read (empty, damaged, missing) is said now, and stands in the manifest's column `problem`.",
         "docs/corpora.md shows each format's tree and commands.",
     ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 
-from voxshard.corpora.base import Adapter
-from voxshard.errors import ConfigError
+from voxshard.config import did_you_mean
+from voxshard.corpora.base import Adapter, Listing, Request
+from voxshard.errors import ConfigError, VoxshardError
+from voxshard.plugins import broken, load, package_of, registered
+
+ENTRY_POINT_GROUP = "voxshard.corpora"
 
 
 @dataclass(frozen=True)
 class Format:
     """A corpus format, as the command line offers it."""
 
-    module: str
-    """Module of this package with a function `list_corpus`."""
+    module: str | None
+    """Module of this package with a function `list_corpus`; None: another package's."""
     summary: str
     from_lists: bool = False
     """Its rows come from lists, so `--split NAME=FILE` names those instead of assigning splits afterwards."""
@@ -32,15 +38,63 @@ FORMATS = {
 }
 
 
-def adapter(name: str) -> Adapter:
-    """The adapter of a corpus format.
+def available() -> dict[str, Format]:
+    """Return every format by name: our own, then those that other packages register."""
+    others = registered(ENTRY_POINT_GROUP, FORMATS)
+    return FORMATS | {name: Format(None, f"from {package_of(point)}") for name, point in others.items()}
+
+
+def check_known(name: str) -> None:
+    """Make sure that a corpus format exists.
 
     Raises
     ------
-    ConfigError : no such format; names those there are.
+    ConfigError : no such format; the message lists the formats.
     """
-    if name not in FORMATS:
-        raise ConfigError(f"no corpus format {name!r}; there are {', '.join(FORMATS)}")
-    module = importlib.import_module(f"voxshard.corpora.{FORMATS[name].module}")
-    list_corpus: Adapter = module.list_corpus
-    return list_corpus
+    if name not in FORMATS and name not in available():
+        formats = available()
+        raise ConfigError(f"no such corpus format; formats: {', '.join(formats)}{did_you_mean(name, formats)}")
+
+
+def is_from_lists(name: str) -> bool:
+    """Whether the rows of a format come from lists of files; a function of another package says so by `from_lists`."""
+    if name in FORMATS:
+        return FORMATS[name].from_lists
+    return bool(getattr(adapter(name), "from_lists", False))
+
+
+def adapter(name: str) -> Adapter:
+    """Return the function that lists a corpus of a format.
+
+    Raises
+    ------
+    ConfigError : no such format.
+    BrokenPluginError : another package's adapter is no function.
+    """
+    check_known(name)
+    if name in FORMATS:
+        list_corpus: Adapter = importlib.import_module(f"voxshard.corpora.{FORMATS[name].module}").list_corpus
+        return list_corpus
+    point = registered(ENTRY_POINT_GROUP, FORMATS)[name]
+    found = load(point)
+    if not callable(found):
+        raise broken(point, f"expected a function (Request) -> Listing, found {type(found).__name__}")
+    return _checked(point, found)
+
+
+def _checked(point: EntryPoint, list_corpus: Adapter) -> Adapter:
+    """Check what another package's adapter returns, before anything relies on it."""
+
+    @functools.wraps(list_corpus)
+    def call(request: Request) -> Listing:
+        try:
+            listing = list_corpus(request)
+        except (VoxshardError, OSError):
+            raise
+        except Exception as exc:  # another package's code: anything can go wrong in it
+            raise broken(point, f"{type(exc).__name__}: {exc}") from exc
+        if not isinstance(listing, Listing) or "path" not in listing.table.column_names:
+            raise broken(point, f"expected a Listing whose table has a column `path`, found {type(listing).__name__}")
+        return listing
+
+    return call

@@ -5,7 +5,7 @@ Suffixes: B utterances of a batch, S samples, L feature length, P windows, T fra
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -168,7 +168,20 @@ def _major(text: str) -> str:
     return f"0.{rest.partition('.')[0]}" if first == "0" else first
 
 
-class Encoder(ABC):
+class _EncoderMeta(ABCMeta):
+    """Makes an encoder without `info` an error when it is constructed, as one without `encode` is."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        encoder = super().__call__(*args, **kwargs)
+        if not isinstance(getattr(encoder, "info", None), EncoderInfo):
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__}: its constructor sets no `info`; "
+                "set `self.info = voxshard.encoders.base.describe(...)`"
+            )
+        return encoder
+
+
+class Encoder(metaclass=_EncoderMeta):
     """One pretrained or hand-made encoder.
 
     Constructing it is cheap: it reads configuration, not weights, so that its `info` is known on any machine that has
@@ -226,7 +239,7 @@ class Encoder(ABC):
             raise DeviceUnavailableError(f"{self.info.name} runs on the CPU; use --device cpu")
         return "cpu", "it needs no GPU"
 
-    def load(self, device: str) -> None:  # noqa: B027  an encoder without a model has nothing to load
+    def load(self, device: str) -> None:
         """Bring the model onto `device` ("cpu", "cuda", "cuda:1") in the settings' precision. Called once."""
 
     @abstractmethod

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, cast
 
 from voxshard.config import did_you_mean, validated
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes
 from voxshard.errors import BackendUnavailableError, ConfigError, VoxshardError
+from voxshard.plugins import broken, load, package_of, registered
 
 ENTRY_POINT_GROUP = "voxshard.encoders"
 
@@ -32,6 +33,8 @@ class EncoderSpec:
     """Whether it uses a GPU where one is available; None: unknown until the encoder is constructed."""
     extra: str | None = None
     """The extra of voxshard that installs what it requires."""
+    point: EntryPoint | None = None
+    """The entry point of another package that registers it."""
 
     @property
     def missing(self) -> list[str]:
@@ -121,10 +124,9 @@ SPECS: dict[str, EncoderSpec] = {spec.name: spec for spec in _SPECS}
 def available() -> dict[str, EncoderSpec]:
     """Every encoder by name: our own, then those other packages register."""
     found = dict(SPECS)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in SPECS:
-            summary = f"from {point.dist.name}" if point.dist else "from another package"
-            found[point.name] = EncoderSpec(point.name, point.value, None, summary, requires=None, needs_gpu=None)
+    for name, point in registered(ENTRY_POINT_GROUP, SPECS).items():
+        summary = f"from {package_of(point)}"
+        found[name] = EncoderSpec(name, point.value, None, summary, requires=None, needs_gpu=None, point=point)
     return found
 
 
@@ -145,7 +147,7 @@ def settings_model(name: str) -> type[EncoderSettings]:
     """Return the class of an encoder's settings; for our own encoders this needs no framework."""
     spec = spec_of(name)
     if spec.settings is None:
-        return cast(type[EncoderSettings], _load(spec, spec.target).settings_model)
+        return _class_of(spec).settings_model
     return cast(type[EncoderSettings], _load(spec, spec.settings))
 
 
@@ -190,10 +192,29 @@ def create(name: str, values: Mapping[str, Any], known_hashes: KnownHashes | Non
     ConfigError : no such encoder, or settings it does not take.
     BackendUnavailableError : its framework is not installed here.
     MissingWeightsError : its weights are not where they should be.
+    BrokenPluginError : an encoder of another package lacks `info` or a method, or its constructor fails.
     """
     spec = spec_of(name)
     settings = settings_of(name, values)
-    return cast(Encoder, _load(spec, spec.target)(name, settings, known_hashes or {}))
+    build: Callable[..., Encoder] = _class_of(spec)
+    if spec.point is None:
+        return build(name, settings, known_hashes or {})
+    try:
+        return build(name, settings, known_hashes or {})
+    except VoxshardError:
+        raise
+    except Exception as exc:  # another package's code: anything can go wrong in it
+        raise broken(spec.point, f"constructing it fails: {type(exc).__name__}: {exc}") from exc
+
+
+def _class_of(spec: EncoderSpec) -> type[Encoder]:
+    """The class of an encoder; of another package only if it is an `Encoder`."""
+    if spec.point is None:
+        return cast(type[Encoder], _load(spec, spec.target))
+    cls = load(spec.point)
+    if not (isinstance(cls, type) and issubclass(cls, Encoder)):
+        raise broken(spec.point, "expected a subclass of voxshard.encoders.base.Encoder")
+    return cls
 
 
 def _load(spec: EncoderSpec, target: str) -> Any:

@@ -16,9 +16,9 @@ from voxshard.encoders.weight_files import find
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
 from voxshard.experiment.local import Job
 from voxshard.experiment.schema import PRETRAINED, ExperimentConfig, Training
-from voxshard.learning.inputs import is_trained_from
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import GridConfig, TrainConfig
+from voxshard.learning.training_inputs import is_trained_from
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath

@@ -16,7 +16,7 @@ from voxshard.experiment.local import Job
 from voxshard.experiment.schema import Training
 from voxshard.extraction.claims import is_leased
 from voxshard.learning.train_config import TrainConfig
-from voxshard.reporting.inputs import inputs_digest, recorded_inputs
+from voxshard.reporting.report_inputs import inputs_digest, recorded_inputs
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
 from voxshard.store.layout import FeatureDir, Identity, Plan

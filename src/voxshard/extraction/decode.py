@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,9 +10,17 @@ import numpy as np
 
 from voxshard import audio
 from voxshard.encoders.base import ClipSettings, EncoderInfo, Features, Waveform
-from voxshard.errors import EnvironmentProblemError, TooShortError, UnexpectedFaultError, UtteranceError
+from voxshard.errors import (
+    BrokenPluginError,
+    EnvironmentProblemError,
+    TooShortError,
+    UnexpectedFaultError,
+    UtteranceError,
+)
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
+
+_WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Decoder:
     preparer: Callable[[Waveform], Features] | None
     retry_delays_s: tuple[float, ...]
     """Waits between attempts to read a recording whose storage fails; after the last the task ends."""
+    encoder: str = "the encoder"
+    """Name and settings of the encoder, for messages."""
 
     @classmethod
     def of(
@@ -47,7 +58,35 @@ class Decoder:
     ) -> Decoder:
         """Gather what a worker needs of an encoder."""
         common = ClipSettings(**clip.model_dump(include=set(ClipSettings.model_fields)))
-        return cls(root, info.sample_rate, info.min_samples, info.chunk_samples, common, preparer, retry_delays_s)
+        chosen = [f"{key}={value}" for key, value in info.provenance.get("settings", {}).items()]
+        label = f"encoder {info.name}" + (f" with {', '.join(chosen)}" if chosen else "")
+        return cls(
+            root, info.sample_rate, info.min_samples, info.chunk_samples, common, preparer, retry_delays_s, label
+        )
+
+    def warm_up(self) -> None:
+        """Import and compile what preparing needs before the first recording is timed or blamed.
+
+        Raises
+        ------
+        BrokenPluginError : the preparer fails on noise, so no recording is at fault.
+        """
+        if self.preparer is None:
+            return
+        samples = max(self.min_samples, int(_WARM_UP_S * self.sample_rate))
+        noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
+        try:
+            self.preparer(noise)
+        except UtteranceError:
+            return
+        except (OSError, MemoryError, EnvironmentProblemError):
+            raise
+        except Exception as exc:  # another package's code: anything can go wrong in it
+            frame = traceback.extract_tb(exc.__traceback__)[-1]
+            raise BrokenPluginError(
+                f"{self.encoder}: its preparer fails on {samples} samples of noise: {type(exc).__name__}: {exc} "
+                f"({frame.filename}, line {frame.lineno}); change the setting or fix the encoder"
+            ) from exc
 
     def decode(self, utterance: Utterance) -> Decoded | Failure:
         """Read and prepare one utterance.
@@ -94,7 +133,7 @@ class Decoder:
         except (OSError, MemoryError, EnvironmentProblemError):
             raise
         except Exception as exc:
-            raise UnexpectedFaultError(f"utterance {name!r}: {type(exc).__name__}: {exc}") from exc
+            raise UnexpectedFaultError(f"{self.encoder}, utterance {name!r}: {type(exc).__name__}: {exc}") from exc
         return Decoded(pieces, len(waveform) / self.sample_rate)
 
     def _read(self, utterance: Utterance) -> Waveform:

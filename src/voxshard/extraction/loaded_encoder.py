@@ -48,6 +48,7 @@ class LoadedEncoder:
         """Where the model is: cpu, cuda or cuda:1."""
         self._decoder = Decoder.of("", self.info, self._settings, self._encoder.preparer, ())
         self._budget = Budget(default_batch_seconds(self.device), note=lambda message: None)
+        self._decoder.warm_up()
         self._encoder.load(self.device)
         # Decode workers use one thread each, and the last bits of a matrix product depend on the number of threads.
         self._blas = ThreadpoolController().select(internal_api="openblas")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
-from voxshard.errors import TransientFaultError, WorkerCrashedError
+from voxshard.errors import BrokenPluginError, TransientFaultError, WorkerCrashedError
 from voxshard.extraction.decode import Decoded, Decoder
-from voxshard.extraction.wire import Block, DecodedBlock, Fault, receive
+from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, receive
 from voxshard.extraction.worker import OUT_OF_MEMORY, READY
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
@@ -63,6 +64,7 @@ class DecodePool:
         *,
         on_death: Callable[[str], None] = lambda message: None,
         check: Callable[[], None] = lambda: None,
+        missing_hint: str = "",
         block_timeout_s: float = BLOCK_TIMEOUT_S,
     ) -> None:
         """
@@ -70,8 +72,8 @@ class DecodePool:
         ----------
         on_death : told in words when a worker had to be replaced.
         check : called while waiting for blocks; raises to stop.
+        missing_hint : what else may hide recordings from this process, for the error of a corpus that is gone.
         """
-        self._decoder = decoder
         self._on_death, self._check = on_death, check
         self._block_timeout_s = block_timeout_s
         self._deaths_at_start = 0
@@ -82,6 +84,14 @@ class DecodePool:
         self._isolated: dict[int, tuple[int, int]] = {}  # number of a one-utterance block -> (its suspects, position)
         self._next_isolated = -1
         self.max_ahead = num_workers * BLOCKS_PER_WORKER + 1
+        try:
+            pickled = pickle.dumps(decoder)
+        except Exception as exc:  # whatever the preparer's own pickling raises
+            raise BrokenPluginError(
+                f"{decoder.encoder}: its preparer cannot be sent to decode workers ({type(exc).__name__}: {exc}); make "
+                "it a function of a module, a functools.partial of one, or a dataclass with `__call__`"
+            ) from exc
+        self._start = WorkerStart(pickled, decoder.encoder, READERS_PER_WORKER, missing_hint)
         self._workers = [self._spawn() for _ in range(num_workers)]
 
     def __enter__(self) -> DecodePool:
@@ -212,7 +222,7 @@ class DecodePool:
             self._deaths_at_start += 1
             if self._deaths_at_start >= MAX_DEATHS_AT_START:
                 raise TransientFaultError(
-                    f"decode workers end with code {code} before they are ready; the lines above this one say why"
+                    f"decode workers crash at start-up (exit code {code}); see the messages above"
                 )
         self._on_death(f"a decode worker ended with code {code}; its recordings are decoded again")
         if worker.is_ready and worker.blocks:
@@ -270,7 +280,7 @@ class DecodePool:
             )
         connection = Connection(ours.detach())
         try:
-            connection.send((self._decoder, READERS_PER_WORKER))
+            connection.send(self._start)
         except OSError:
             pass  # it died at once: the next poll finds out
         return _Worker(process, connection)

@@ -42,6 +42,19 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class WorkerStart:
+    """What a worker is given when it starts."""
+
+    decoder: bytes
+    """The pickled Decoder; unpickling it imports the module of the encoder's preparer."""
+    encoder: str
+    """Name and settings of the encoder, for messages."""
+    num_readers: int
+    missing_hint: str
+    """What else may hide recordings from this process, for the error of a corpus that is gone."""
+
+
+@dataclass(frozen=True)
 class DecodedBlock:
     """What came of a block."""
 

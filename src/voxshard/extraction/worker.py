@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -12,16 +13,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
-from voxshard.errors import EnvironmentProblemError, TransientFaultError, UnexpectedFaultError, UtteranceError
+from voxshard.errors import BrokenPluginError, EnvironmentProblemError, TransientFaultError, UnexpectedFaultError
 from voxshard.extraction.decode import Decoded, Decoder
-from voxshard.extraction.wire import Block, DecodedBlock, Fault, send_block
+from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, send_block
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
 READY = "ready"
 OUT_OF_MEMORY = 71
 """Exit code of a worker that has no memory left to receive work; no recording is at fault."""
-_WARM_UP_S = 1.0
 
 
 def main(descriptor: int) -> None:
@@ -29,12 +29,17 @@ def main(descriptor: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # they reach every process of a job; the parent decides
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     connection = Connection(descriptor)
-    decoder, num_readers = connection.recv()
+    start: WorkerStart = connection.recv()
+    try:
+        decoder = _decoder(start)
+        decoder.warm_up()
+    except BrokenPluginError as exc:
+        connection.send(Fault(exc))
+        return
     blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, blocks), daemon=True).start()
-    _warm_up(decoder)
     connection.send(READY)
-    with ThreadPoolExecutor(num_readers) as readers:
+    with ThreadPoolExecutor(start.num_readers) as readers:
         while True:
             block = blocks.get()
             since = time.monotonic()
@@ -44,7 +49,21 @@ def main(descriptor: int) -> None:
             except BrokenPipeError:
                 os._exit(0)
             except Exception as exc:  # noqa: BLE001  whatever it is, it is no verdict on a recording
-                connection.send(Fault(_fault(exc, decoder.root)))
+                connection.send(Fault(_fault(exc, decoder.root, start.missing_hint)))
+
+
+def _decoder(start: WorkerStart) -> Decoder:
+    """Unpickle the decoder, which imports the module of the encoder's preparer."""
+    try:
+        decoder: Decoder = pickle.loads(start.decoder)  # noqa: S301  our own parent's bytes
+    except (OSError, MemoryError):
+        raise
+    except Exception as exc:  # another package's code: anything can go wrong in it
+        raise BrokenPluginError(
+            f"{start.encoder}: its preparer cannot be imported in a decode worker: {type(exc).__name__}: {exc}; define "
+            "it in a module of an installed package"
+        ) from exc
+    return decoder
 
 
 def _listen(connection: Connection, blocks: queue.SimpleQueue[Block]) -> None:
@@ -58,7 +77,7 @@ def _listen(connection: Connection, blocks: queue.SimpleQueue[Block]) -> None:
             os._exit(OUT_OF_MEMORY)
 
 
-def _fault(error: Exception, root: str) -> EnvironmentProblemError:
+def _fault(error: Exception, root: str, missing_hint: str) -> EnvironmentProblemError:
     """The error with which the extraction ends; nothing of the shard under way is published."""
     if isinstance(error, UnexpectedFaultError):
         return UnexpectedFaultError(
@@ -81,7 +100,7 @@ def _fault(error: Exception, root: str) -> EnvironmentProblemError:
     if isinstance(error, FileNotFoundError):
         advice += (
             "; if the corpus was moved, prepare it where it is now and extract from that manifest into the same "
-            "folder; an image sees only what BINDS or container.binds name"
+            f"folder{missing_hint}"
         )
     return TransientFaultError(
         f"reading {root} keeps failing: {type(error).__name__}: {error}; what is finished is kept, {advice}"
@@ -95,19 +114,6 @@ def _decode(decoder: Decoder, utterances: Sequence[Utterance], readers: ThreadPo
     finally:
         for future in futures:
             future.cancel()
-
-
-def _warm_up(decoder: Decoder) -> None:
-    """Import and compile what preparing needs before the first recording is timed or blamed."""
-    import numpy as np
-
-    if decoder.preparer is not None:
-        samples = max(decoder.min_samples, int(_WARM_UP_S * decoder.sample_rate))
-        noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
-        try:
-            decoder.preparer(noise)
-        except UtteranceError:
-            pass
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from voxshard import __version__
 from voxshard.errors import DataError
 from voxshard.learning import few_shot, folds, results
 from voxshard.learning.data import Dataset, ManifestColumns
-from voxshard.learning.inputs import inputs_of
 from voxshard.learning.labels import Labels, label_texts, learn_target, number_labels
 from voxshard.learning.model import Model, Target
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import TrainConfig
 from voxshard.learning.training import Check, Trainer
+from voxshard.learning.training_inputs import inputs_of
 from voxshard.progress import Progress
 from voxshard.store.runs import check_is_run, publish_run
 

@@ -16,8 +16,8 @@ from voxshard.progress import Progress
 from voxshard.reporting.comparability import topics
 from voxshard.reporting.comparing import compare
 from voxshard.reporting.feature_summaries import Advise, load_feature_set
-from voxshard.reporting.inputs import inputs_digest
 from voxshard.reporting.report_data import Comparison, ReportData, System
+from voxshard.reporting.report_inputs import inputs_digest
 from voxshard.reporting.systems import load_system
 from voxshard.store.layout import FeatureDir
 from voxshard.store.runs import Run

@@ -273,7 +273,10 @@ class Extraction:
         gpu = self.gpu = GpuRecorder(open_reader(self.device), task.progress.note)
         with Heartbeat(path, state, on_beat=beat) as heartbeat, gpu:
             try:
-                with DecodePool(decoder, self.num_workers, on_death=note_death, check=task.check) as pool:
+                hint = "; an image sees only what BINDS or container.binds name" if image_version() else ""
+                with DecodePool(
+                    decoder, self.num_workers, on_death=note_death, check=task.check, missing_hint=hint
+                ) as pool:
                     with self.timers.measure("load_s"):
                         self.encoder.load(self.device)
                     gpu.say("after loading")

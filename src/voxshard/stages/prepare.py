@@ -62,8 +62,7 @@ class PrepareConfig(Settings):
     @field_validator("format")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in formats.FORMATS:
-            raise ValueError(f"no such corpus format; there are {', '.join(formats.FORMATS)}")
+        formats.check_known(value)
         return value
 
     @field_validator("split", "split_from")
@@ -238,7 +237,7 @@ def _annotated(table: pa.Table, config: PrepareConfig) -> tuple[pa.Table, list[s
         rules = [(expression, name) for expression, _, name in (text.rpartition("=") for text in config.split_from)]
         table, more = annotate.splits_from_paths(table, rules)
         notes += more
-    if config.split and not formats.FORMATS[config.format].from_lists:
+    if config.split and not formats.is_from_lists(config.format):
         table, more = annotate.apply_split_lists(table, _split_lists(config), require_all=require_all)
         notes += more
     return table, notes

@@ -21,7 +21,6 @@ from voxshard.learning._torch.data import Ints
 from voxshard.learning._torch.faults import reading_faults
 from voxshard.learning._torch.trainer import Fitted, NetworkTrainer
 from voxshard.learning.data import ManifestColumns, source_of
-from voxshard.learning.inputs import inputs_of
 from voxshard.learning.label_groups import learn_groups, number_groups, read_groups
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
@@ -34,6 +33,7 @@ from voxshard.learning.train_classifier import (
     tested_splits,
 )
 from voxshard.learning.training import Check
+from voxshard.learning.training_inputs import inputs_of
 from voxshard.manifest import Manifest
 from voxshard.networks.network_files import write_checkpoint
 from voxshard.progress import Progress
