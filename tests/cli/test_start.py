@@ -38,7 +38,7 @@ def test_no_commands_help_imports_a_framework(name: str) -> None:
     ("arguments", "code", "message"),
     [
         (["extract", "nowhere.parquet", "--encoder", "mfcc", "--out", "x"], 2, "'nowhere.parquet' does not exist"),
-        (["prepare", "folders", "here", "--out", "m"], 2, "format: no such corpus format; there are folder"),
+        (["prepare", "folders", "here", "--out", "m"], 2, "format: no such corpus format; formats: folder"),
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["extrac"], 2, "No such command 'extrac'; did you mean extract?"),
         (["encoders", "mfc"], 2, "openl3, musicnn; did you mean mfcc?"),
