@@ -269,10 +269,11 @@ class TestWhatIsWrongIsSaid:
             " `--set weights=FOLDER`"
         )
 
-    def test_another_kind_of_model(self, make_model: MakeModel, tmp_path: Path) -> None:
-        copy = edited(make_model("hubert-group"), tmp_path, "config.json", model_type="whisper")
+    def test_an_extractor_of_another_kind_of_model(self, make_model: MakeModel, tmp_path: Path) -> None:
+        copy = edited(make_model("hubert-group"), tmp_path, "config.json", model_type="audio-spectrogram-transformer")
         message = (
-            f"{copy}/config.json: model_type 'whisper'; hf takes wav2vec2, hubert, wavlm, data2vec-audio, wav2vec2-bert"
+            f"{copy}/preprocessor_config.json: feature_extractor_type Wav2Vec2FeatureExtractor; models of type"
+            " audio-spectrogram-transformer take ASTFeatureExtractor"
         )
         with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
             create("hf", {"weights": str(copy)})

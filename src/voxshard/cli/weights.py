@@ -38,7 +38,7 @@ def list_(root: Path | None, files: bool) -> None:
     here = fetch.weights_root(root) if root or os.environ.get(WEIGHTS_VARIABLE) else None
     for item in catalogue.known_sets().values():
         _show(item, here, files=files)
-    echo("hf/ORG/NAME  any wav2vec 2.0, HuBERT, WavLM, w2v-BERT or data2vec-audio model of the Hugging Face hub")
+    echo("hf/ORG/NAME  any audio model of the Hugging Face hub")
     for folder in fetch.fetched_folders(here) if here else []:
         name = folder.relative_to(here).as_posix() if here else ""
         if name.startswith("hf/"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -69,32 +70,84 @@ class SeamlessFeatures:
         return features
 
     def _log_mel(self, waveform: Waveform) -> Array:
-        filters_MK = _kaldi_filters(self.num_mel_bins, self.sample_rate)
-        window = np.hanning(FRAME_SAMPLES) ** 0.85  # Povey's window
         samples = waveform * np.float32(2**15)  # Kaldi works on 16-bit sample values
-        frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_SAMPLES)[::HOP_SAMPLES]
-        log_mel_MF = np.empty((self.num_mel_bins, len(frames)), np.float32)
-        for start in range(0, len(frames), _BLOCK_FRAMES):
-            block = frames[start : start + _BLOCK_FRAMES].astype(np.float64)
-            block -= block.mean(axis=1, keepdims=True)
-            block[:, 1:] -= 0.97 * block[:, :-1]  # the right side is evaluated before anything is overwritten
-            block[:, 0] *= 1 - 0.97
-            spectrum = np.fft.rfft(block * window, n=512).astype(np.complex64)  # the original keeps complex64 too
-            power_KF = (np.abs(spectrum, dtype=np.float64) ** 2).T
-            # 2^-23 is Kaldi's floor (machine epsilon of float32)
-            log_mel_MF[:, start : start + _BLOCK_FRAMES] = np.log(np.maximum(2.0**-23, filters_MK @ power_KF))
-        return log_mel_MF
+        return _kaldi_log_mel(samples, "povey", self.num_mel_bins, FRAME_SAMPLES, HOP_SAMPLES, self.sample_rate)
+
+
+Window: TypeAlias = Literal["povey", "hamming", "hanning"]
+
+
+@dataclass(frozen=True)
+class KaldiFbank:
+    """Kaldi's log-mel filter bank, frames of 25 ms every 10 ms: what torchaudio.compliance.kaldi.fbank gives with
+    `dither=0` and its other defaults.
+
+    References
+    ----------
+    Kaldi, feat/feature-fbank.cc and feat/mel-computations.cc; torchaudio, compliance/kaldi.py
+    """
+
+    num_mel_bins: int = 80
+    sample_rate: int = 16000
+    window: Window = "povey"
+    scale: float = 1.0
+    """The waveform in [-1, 1] is multiplied by it; 32768 for models trained on 16-bit sample values."""
+    mean_norm: bool = False
+    """Subtract each band's mean over the utterance."""
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one frame, and the fewest a clip needs."""
+        return self.sample_rate * 25 // 1000
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples from one frame to the next."""
+        return self.sample_rate // 100
+
+    def __call__(self, waveform: Waveform) -> Array:
+        """float32 (S,), S >= frame_samples, to float32 (F, M), F = 1 + (S - frame_samples) // hop_samples."""
+        samples = waveform * np.float32(self.scale)
+        log_mel_MF = _kaldi_log_mel(
+            samples, self.window, self.num_mel_bins, self.frame_samples, self.hop_samples, self.sample_rate
+        )
+        if self.mean_norm:
+            log_mel_MF -= log_mel_MF.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+        return np.ascontiguousarray(log_mel_MF.T)
+
+
+def _kaldi_log_mel(
+    samples: Array, window: Window, num_mel_bins: int, frame_samples: int, hop_samples: int, sample_rate: int
+) -> Array:
+    """float32 (S,) to float32 (M, F)."""
+    shape = np.hamming(frame_samples) if window == "hamming" else np.hanning(frame_samples)
+    if window == "povey":
+        shape = shape**0.85
+    fft_samples = 1 << (frame_samples - 1).bit_length()
+    filters_MK = _kaldi_filters(num_mel_bins, sample_rate, fft_samples)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, frame_samples)[::hop_samples]
+    log_mel_MF = np.empty((num_mel_bins, len(frames)), np.float32)
+    for start in range(0, len(frames), _BLOCK_FRAMES):
+        block = frames[start : start + _BLOCK_FRAMES].astype(np.float64)
+        block -= block.mean(axis=1, keepdims=True)
+        block[:, 1:] -= 0.97 * block[:, :-1]  # the right side is evaluated before anything is overwritten
+        block[:, 0] *= 1 - 0.97
+        spectrum = np.fft.rfft(block * shape, n=fft_samples).astype(np.complex64)  # the originals keep complex64 too
+        power_KF = (np.abs(spectrum, dtype=np.float64) ** 2).T
+        # 2^-23 is Kaldi's floor (machine epsilon of float32)
+        log_mel_MF[:, start : start + _BLOCK_FRAMES] = np.log(np.maximum(2.0**-23, filters_MK @ power_KF))
+    return log_mel_MF
 
 
 @functools.cache
-def _kaldi_filters(num_mel_bins: int, sample_rate: int) -> npt.NDArray[np.float64]:
-    """(M, 257) triangles, equally spaced and straight on Kaldi's mel scale, 20 Hz to half the sample rate."""
+def _kaldi_filters(num_mel_bins: int, sample_rate: int, fft_samples: int) -> npt.NDArray[np.float64]:
+    """(M, K) triangles, equally spaced and straight on Kaldi's mel scale, 20 Hz to half the sample rate."""
 
     def mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
         return 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
 
     edges = np.linspace(mel(20.0), mel(sample_rate // 2), num_mel_bins + 2)
-    bins = mel(np.arange(257) * sample_rate / 512)
+    bins = mel(np.arange(fft_samples // 2 + 1) * sample_rate / fft_samples)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     return np.asarray(np.maximum(0.0, np.minimum(rising, falling)))

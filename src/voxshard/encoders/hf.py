@@ -19,8 +19,17 @@ from voxshard.encoders.pooling import Pooling
 from voxshard.encoders.weight_files import locate
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
 
-MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert")
-"""The `model_type` values of config.json that are taken."""
+MASKED_TYPES = (
+    "wav2vec2",
+    "hubert",
+    "wavlm",
+    "data2vec-audio",
+    "unispeech",
+    "unispeech-sat",
+    "wav2vec2-conformer",
+    "wav2vec2-bert",
+)
+"""The `model_type` values of config.json whose padding is masked; networks can be trained on top of these."""
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -49,9 +58,13 @@ class HfSettings(EncoderSettings):
     $VOXSHARD_WEIGHTS/hf/org/name."""
     layer: LayerChoice = "last"
     """0 is the input of the first layer, n the output of the n-th; `last` is last_hidden_state. A list of L gives
-    (L, D) per utterance. Layers above the highest one asked for are not computed."""
-    pooling: Pooling = "mean"
-    """Over the valid frames of each utterance; `none` keeps the frames."""
+    (L, D) per utterance. Layers above the highest one asked for are not computed. Codecs and models of fixed windows
+    other than Whisper's have one output: `last`."""
+    pooling: Pooling | None = None
+    """Over the valid frames of each utterance; `none` keeps the frames, or the windows of models of fixed windows.
+    Null: `none` for codecs, `mean` for all others."""
+    codes: bool = True
+    """Store a codec's tokens next to its frames, (T, number of codebooks); other models have none."""
     chunk_seconds: float | None = Field(60.0, ge=1.0)
     """Longer clips are embedded in pieces of about this many seconds: attention costs the square of the length.
     Null: never cut."""
@@ -203,13 +216,14 @@ def chunk_samples(frames: Frames, seconds: float, sample_rate: int) -> int:
     return (num_frames - 1) * frames.hop_samples + frames.min_samples
 
 
-def folder_of(weights: str | None, *, wanted_by: str) -> Path:
+def folder_of(weights: str | None, *, wanted_by: str, required: Sequence[str] = (CONFIG, PREPROCESSOR)) -> Path:
     """The folder of a model.
 
     Parameters
     ----------
     weights : the setting: a folder, or `org/name`.
     wanted_by : who asks, for errors.
+    required : files that must be in it.
 
     Raises
     ------
@@ -222,7 +236,7 @@ def folder_of(weights: str | None, *, wanted_by: str) -> Path:
             " `voxshard weights fetch hf/org/name` has brought"
         )
     fetch_name = f"hf/{weights}" if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else "hf/ORG/NAME"
-    return locate("hf", weights, required=(CONFIG, PREPROCESSOR), fetch_name=fetch_name)
+    return locate("hf", weights, required=required, fetch_name=fetch_name)
 
 
 def resolve_layers(layer: Layer | Sequence[Layer], num_layers: int, *, where: str) -> tuple[int, ...]:

@@ -77,7 +77,7 @@ _SPECS = [
         "hf",
         "voxshard.encoders._torch.hf:HfEncoder",
         "voxshard.encoders.hf:HfSettings",
-        "any wav2vec 2.0, HuBERT, WavLM, w2v-BERT or data2vec-audio model",
+        "audio models of transformers: wav2vec 2.0 and its relatives, Whisper, AST, CLAP, codecs, and others",
         "transformers",
     ),
     _torch(

@@ -6,8 +6,8 @@ Suffixes: B utterances, L padded feature length, T padded frames.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from voxshard.encoders._torch.device import check_placement, memory_errors, reso
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders._torch.streams import Streams
 from voxshard.encoders.base import Encoder, EncoderSettings, Output
+
+TensorOutput: TypeAlias = torch.Tensor | list[torch.Tensor]
+"""One tensor (B, ...), or one for each utterance."""
 
 
 class TorchEncoder(Encoder):
@@ -33,12 +36,13 @@ class TorchEncoder(Encoder):
         """Make the model with its weights, on the CPU."""
 
     @abstractmethod
-    def forward(self, features_BL: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def forward(self, features_BL: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> Mapping[str, TensorOutput]:
         """Embed one batch on the device.
 
         Returns
         -------
-        "embedding" (B, ...), or "frames" (B, T, ...) and perhaps "codes" (B, T), right-padded.
+        "embedding" (B, ...), or "frames" (B, T, ...) and perhaps "codes" (B, T) or (B, T, K), right-padded. With
+        "num_frames" (B,), int, each utterance has as many frames; without, as `num_frames(length)` says.
         """
 
     def num_frames(self, length: int) -> int:
@@ -89,11 +93,16 @@ class TorchEncoder(Encoder):
 
         return finish
 
-    def _row(self, arrived: dict[str, torch.Tensor], row: int, length: int) -> Output:
+    def _row(self, arrived: dict[str, TensorOutput], row: int, length: int) -> Output:
         output: Output = {}
         for key, tensor in arrived.items():
+            if key == "num_frames":
+                continue
             array = tensor[row].numpy()
-            output[key] = array.copy() if key == "embedding" else array[: self.num_frames(length)].copy()
+            if key != "embedding":
+                counts = arrived.get("num_frames")
+                array = array[: self.num_frames(length) if counts is None else int(counts[row])]
+            output[key] = array.copy()
         return output
 
     def _to_device(self, features: npt.NDArray[Any]) -> torch.Tensor:
@@ -103,7 +112,12 @@ class TorchEncoder(Encoder):
         staged.numpy()[...] = features
         return staged.to(self.device, non_blocking=True)
 
-    def _to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _to_host(self, tensor: TensorOutput) -> TensorOutput:
+        if isinstance(tensor, list):
+            return [self._copied(item) for item in tensor]
+        return self._copied(tensor)
+
+    def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.float() if tensor.is_floating_point() else tensor.int()
         if self.device.type == "cpu":
             return tensor

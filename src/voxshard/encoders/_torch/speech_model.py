@@ -17,12 +17,12 @@ from voxshard.encoders.hf import ConvolutionalFrames
 
 
 class WaveformModel:
-    """wav2vec 2.0, HuBERT, WavLM, data2vec-audio: convolutions over samples, then layers of attention."""
+    """wav2vec 2.0 and its relatives: convolutions over samples, then layers of attention, perhaps with convolutions."""
 
     def __init__(self, model: Any, frames: ConvolutionalFrames) -> None:
         self.model = model
         self.frames = frames
-        self._position_mask = FrameMask(model.encoder.pos_conv_embed)
+        self._position_mask = FrameMask(model.encoder)  # the positional convolution, and those in conformer layers
         self._group_norm: MaskedGroupNorm | None = None
         first = model.feature_extractor.conv_layers[0]
         if getattr(model.config, "feat_extract_norm", "layer") == "group":  # by config: names do not tell

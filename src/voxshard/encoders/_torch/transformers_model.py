@@ -55,38 +55,59 @@ def read_config(folder: Path) -> Any:
     """
     path = folder / hf.CONFIG
     model_type = hf.read_json(path).get("model_type")
-    if model_type not in hf.MODEL_TYPES:
-        raise ConfigError(f"{path}: model_type {model_type!r}; hf takes {', '.join(hf.MODEL_TYPES)}")
+    if model_type not in hf.MASKED_TYPES:
+        raise ConfigError(f"{path}: model_type {model_type!r}; a network takes {', '.join(hf.MASKED_TYPES)}")
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if getattr(config, "add_adapter", False):
-        raise ConfigError(
-            f"{path}: add_adapter is true; the adapter on top changes the frame rate and is not supported. Set it to"
-            " false in a copy of the folder to use the model below it"
-        )
+    check_adapter(folder, config)
     return config
 
 
-def load_model(folder: Path, config: Any, num_layers: int) -> Any:
+def check_adapter(folder: Path, config: Any) -> None:
+    """Check that the model gives the frames of its convolutions.
+
+    Raises
+    ------
+    ConfigError : an adapter on top changes their rate.
+    """
+    if getattr(config, "add_adapter", False):
+        raise ConfigError(
+            f"{folder / hf.CONFIG}: add_adapter is true; the adapter on top changes the frame rate and is not"
+            " supported. Set it to false in a copy of the folder to use the model below it"
+        )
+
+
+def load_model(
+    folder: Path, config: Any, num_layers: int | None = None, *, model_class: Any = None, **options: Any
+) -> Any:
     """Load a model in float32, with no more than its first `num_layers` layers (but at least one).
+
+    Parameters
+    ----------
+    num_layers : None: all of them.
+    model_class : None: what transformers' AutoModel chooses.
+    options : of `from_pretrained`.
 
     Raises
     ------
     CorruptFileError : the checkpoint cannot be read or does not hold every tensor the configuration asks for.
     """
-    config.num_hidden_layers = max(1, min(num_layers, config.num_hidden_layers))
+    if num_layers is not None:
+        config.num_hidden_layers = max(1, min(num_layers, config.num_hidden_layers))
+    model_class = model_class or class_of(config)
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # the tensors of the layers left out are not news
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model, report = transformers.AutoModel.from_pretrained(
+        model, report = model_class.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            attn_implementation=_EAGER if config.model_type in LEAN_TYPES else _SDPA,
+            attn_implementation=_attention(config, model_class),
             output_loading_info=True,
+            **options,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as exc:
         if isinstance(exc, torch.OutOfMemoryError):
@@ -105,8 +126,23 @@ def load_model(folder: Path, config: Any, num_layers: int) -> Any:
             f"{folder}: the checkpoint lacks {len(missing)} tensors that {hf.CONFIG} asks for ({', '.join(missing[:3])}"
             f"{', ...' if len(missing) > 3 else ''}); do the two belong together?"
         )
-    make_attention_lean(model)
+    if config.model_type in LEAN_TYPES:
+        make_attention_lean(model)
     return model
+
+
+def class_of(config: Any) -> Any:
+    """The class that AutoModel chooses for a configuration; None where it knows none."""
+    found = transformers.AutoModel._model_mapping.get(type(config), None)
+    return found[0] if isinstance(found, list | tuple) else found
+
+
+def _attention(config: Any, model_class: Any) -> str:
+    if config.model_type in LEAN_TYPES:
+        return _EAGER
+    if not getattr(model_class, "_supports_sdpa", False):
+        return "eager"
+    return _SDPA if config.model_type in hf.MASKED_TYPES else "sdpa"
 
 
 def attention_cost_frames(config: Any) -> float:
@@ -132,11 +168,14 @@ class LayerTap:
     last_hidden_state: with pre-norm layers that is not the n-th layer's output but its normalised form.
     """
 
-    def __init__(self, model: Any, layers: Sequence[int], last: int) -> None:
+    def __init__(
+        self, model: Any, layers: Sequence[int], last: int, *, stack: Sequence[nn.Module] | None = None
+    ) -> None:
+        """`stack`: the layers, where they are not `model.encoder.layers`."""
         self.layers = tuple(layers)
         self.last = last
         self._kept = _Kept()
-        stack = model.encoder.layers
+        stack = model.encoder.layers if stack is None else stack
         for number in set(self.layers) - {last}:
             if number == 0:
                 stack[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)

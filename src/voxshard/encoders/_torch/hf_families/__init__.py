@@ -1,0 +1,1 @@
+"""The kinds of models that the encoder `hf` runs, one small adapter each."""
