@@ -23,7 +23,7 @@ from voxshard.errors import (
     ManifestError,
 )
 from voxshard.progress import Silent
-from voxshard.store import foreign
+from voxshard.store import foreign_json
 from voxshard.store.export import ExportConfig, export
 from voxshard.store.features import FeatureSet, is_stale
 from voxshard.store.ingest import IngestConfig, ingest
@@ -119,7 +119,7 @@ def test_npy_without_a_csv_says_which_one_it_wants(tmp_path: Path) -> None:
         f"{tmp_path}/x.npy: 2 rows, x.csv has 1, and no column embedding_idx"
     )
     (tmp_path / "x.csv").write_text("utterance_id,embedding_idx\na,2\n")
-    assert "embedding_idx goes up to 2, x.npy has 2 rows" in refused(
+    assert "embedding_idx goes from 2 to 2, x.npy has 2 rows" in refused(
         FeatureMismatchError, tmp_path / "set", tmp_path / "x.npy"
     )
 
@@ -195,14 +195,17 @@ def test_json_members_may_straddle_any_block(tmp_path: Path, monkeypatch: pytest
     content = {f'ü/{n}\n"': [[n, 0.5], [1e-7, -2.25]] for n in range(50)}
     (tmp_path / "x.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     for size in (1, 7, 64):
-        monkeypatch.setattr(foreign, "_JSON_BYTES", size)
-        assert dict(foreign._json_items(tmp_path / "x.json")) == content
+        monkeypatch.setattr(foreign_json, "_JSON_BYTES", size)
+        assert dict(foreign_json._json_items(tmp_path / "x.json")) == content
 
 
 def test_damaged_and_unknown_files_are_named(tmp_path: Path) -> None:
     file = npz(tmp_path / "x.npz", X=np.ones((100, 2)), ids=np.array([f"u{n}" for n in range(100)]))
     file.write_bytes(file.read_bytes()[:-300])
-    assert refused(CorruptFileError, tmp_path / "set", file) == f"{file}: cannot be read: File is not a zip file"
+    assert (
+        refused(CorruptFileError, tmp_path / "set", file)
+        == f"{file}: cannot be read: BadZipFile: File is not a zip file"
+    )
     (tmp_path / "x.pt").write_bytes(b"")
     assert refused(ManifestError, tmp_path / "set", tmp_path / "x.pt") == (
         f"{tmp_path}/x.pt: not a format that can be ingested; these are: .npy, .npz, .json, .parquet, .tsv"

@@ -22,7 +22,8 @@ from voxshard.errors import ConfigError, DuplicateIdError, FeatureMismatchError,
 from voxshard.manifest import COLUMNS, Manifest
 from voxshard.progress import Progress
 from voxshard.store import merged
-from voxshard.store.foreign import ForeignFile, open_foreign
+from voxshard.store.foreign import open_foreign
+from voxshard.store.foreign_base import ForeignFile
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays
 from voxshard.store.inventory import NO_SPLIT
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir, Identity
