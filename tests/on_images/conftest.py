@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.image_runs import ROOT, SHARED, Images, unavailable
+from support import small_weights
+from support.image_runs import ROOT, Images, unavailable
 from support.slurm_cluster import MINI, SCRIPT, Slurm
 
 PER_SPLIT = 20
@@ -61,15 +62,15 @@ def _linked(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """$VOXSHARD_WEIGHTS, full of links."""
-    reference = SHARED / "reference"
-    if not reference.exists():
-        unavailable(f"no small models: {reference} is not there")
-    folder = tmp_path_factory.mktemp("models") / "weights"
-    (folder / "hf" / "small").mkdir(parents=True)
-    for name, source in (
-        ("trillsson3", "trillsson_module"), ("metis8d", "metis_tiny"), ("hf/small/wav2vec2", "ssl/wav2vec2-base"),
-    ):  # fmt: skip
-        (folder / name).symlink_to(reference / source)
+    models, folder = tmp_path_factory.mktemp("models") / "models", tmp_path_factory.mktemp("links") / "weights"
+    names = ("trillsson3", "metis8d", "hf/small/wav2vec2")
+    try:
+        small_weights.write(models, *names)
+    except small_weights.MissingEnvironmentError as exc:
+        unavailable(str(exc))
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(models / name)
     return folder
 
 

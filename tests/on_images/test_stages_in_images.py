@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 import pytest
 
-from support.image_runs import ROOT, SHARED, Images, unavailable
+from support.image_runs import ROOT, Images, unavailable
 from support.slurm_cluster import MINI, Experiment, Slurm, command_lines
 from support.slurm_faults import DECODED_AHEAD
+from support.tensorflow_models import DIM
 from voxshard import __version__, open_features
 from voxshard.manifest import Manifest
 from voxshard.runtime import images as known
@@ -147,7 +148,7 @@ def test_the_plain_scripts_run_in_an_image_submitted_from_any_folder(
     run = on_cluster(cluster, images, tmp_path / "mine", tmp_path)
     run.voxshard("prepare", "asvspoof5", tmp_path / "data", "--out", "manifest.parquet", "--limit", "12")
     variables = {
-        "IMAGE": str(images.tensorflow), "BINDS": f"{tmp_path / 'data'},{SHARED / 'reference'}", "DEVICE": "cpu",
+        "IMAGE": str(images.tensorflow), "BINDS": str(tmp_path / "data"), "DEVICE": "cpu",
         "TASKS": "1", "VOXSHARD_WEIGHTS": str(weights), "SBATCH_MEM_PER_NODE": "3000",
     }  # fmt: skip
     images.run("bash", ROOT / "slurm" / "pipeline.sh", "trillsson", cwd=run.folder, **run.environment, **variables)
@@ -155,7 +156,7 @@ def test_the_plain_scripts_run_in_an_image_submitted_from_any_folder(
     logs = "\n".join(path.read_text() for path in run.folder.glob("*.out"))
     assert "12 utterances, 0 failures" in logs
     found = open_features(run.folder / "features" / "trillsson")
-    assert found.embeddings.shape == (12, 1024)
+    assert found.embeddings.shape == (12, DIM)
     assert found.summary["image_digests"] == [known.digest(images.tensorflow)]
 
 
@@ -317,6 +318,6 @@ def test_make_extract_trillsson_runs_in_the_image(images: Images, corpus: Path, 
     command = ["make", "--no-print-directory", "extract-trillsson", "RUNTIME=image", f"TF_IMAGE={images.tensorflow}",
                "SPLIT=dev", f"OUT={tmp_path}"]  # fmt: skip
     images.run(*command, cwd=ROOT, ASVSPOOF5_ROOT=str(corpus), VOXSHARD_WEIGHTS=str(weights))
-    assert np.load(tmp_path / "dev.npy", allow_pickle=False).shape == (20, 1024)
+    assert np.load(tmp_path / "dev.npy", allow_pickle=False).shape == (20, DIM)
     summary = json.loads((tmp_path / "trillsson3" / "features" / "trillsson3" / "summary.json").read_text())
     assert summary["image_digests"] == [known.digest(images.tensorflow)]

@@ -16,35 +16,35 @@ import numpy as np
 import pytest
 import soundfile
 
+from support import small_weights
 from support.slurm_cluster import MINI, PATIENCE_S, ROOT, Experiment, unavailable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 MakeExperiment = Callable[..., Experiment]
-REFERENCE = ROOT.parent / "shared" / "reference"
 
 
 @dataclass(frozen=True)
 class Model:
-    """Reference weights under the name a user has them by, and where their framework lives."""
+    """A small model under the name a user has its weights by, and where its framework is installed."""
 
     encoder: str
     weights: str
     """Below $VOXSHARD_WEIGHTS."""
-    reference: str
     venv: str
     environment: dict[str, str] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
 
     def put(self, store: Path) -> None:
         """Lay the weights where $VOXSHARD_WEIGHTS=store finds them."""
-        if not (ROOT / self.venv / "bin" / "python").exists() or not (REFERENCE / self.reference).exists():
-            unavailable(f"needs {self.venv} (make setup) and {self.reference}")
-        shutil.copytree(REFERENCE / self.reference, store / self.weights)
+        try:
+            small_weights.write(store, self.weights)
+        except small_weights.MissingEnvironmentError as exc:
+            unavailable(str(exc))
 
 
-METIS = Model("metis8d", "metis8d", "metis_tiny", ".venv-torch")
-TRILLSSON = Model("trillsson3", "trillsson3", "trillsson_module", ".venv-tf", {"MODEL": "trillsson3"})
-HF = Model("hf", "hf/facebook/wav2vec2-base", "ssl/wav2vec2-base", ".venv-torch",
+METIS = Model("metis8d", "metis8d", ".venv-torch")
+TRILLSSON = Model("trillsson3", "trillsson3", ".venv-tf", {"MODEL": "trillsson3"})
+HF = Model("hf", "hf/facebook/wav2vec2-base", ".venv-torch",
            {"MODEL": "facebook/wav2vec2-base", "LAYER": "1"},
            ("--set", "weights=facebook/wav2vec2-base", "--set", "layer=1", "--set", "pooling=mean"))  # fmt: skip
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared"
 TOOL = ROOT / "tests" / "tools" / "apptainer-here.sh"
 
 
