@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxshard.encoders._tensorflow.batches import in_batches
-from voxshard.errors import DeviceMemoryError
+from voxshard.errors import DeviceFaultError, DeviceMemoryError
 
 
 class Doubling:
@@ -28,7 +30,7 @@ class Doubling:
         return batch * 2
 
 
-def apply(function: Doubling, order: list[int]) -> np.ndarray:
+def apply(function: Callable[[tf.Tensor], Any], order: list[int]) -> np.ndarray:
     rows = np.arange(1000, dtype=np.float32)[:, None]
     found = np.full((len(order), 1), np.nan, np.float32)
     for place, result in in_batches(function, rows, np.array(order)):
@@ -55,3 +57,53 @@ def test_too_little_memory_for_the_smallest_batch_is_an_error() -> None:
     expected = "2 inputs of shape (1,) do not fit in the device's memory; is another process on it?"
     with pytest.raises(DeviceMemoryError, match=f"^{re.escape(expected)}$"):
         apply(Doubling(1), [1, 2, 3])
+
+
+class Late:
+    """A result whose computation fails when it is read, as on a GPU."""
+
+    def __init__(self, batch: tf.Tensor, most: int) -> None:
+        self.batch, self.most = batch, most
+
+    def numpy(self) -> np.ndarray:
+        if len(self.batch) > self.most:
+            raise tf.errors.InternalError(None, None, "Failed call to cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY")
+        return (self.batch * 2).numpy()
+
+
+@pytest.mark.parametrize("most", [2, 8, 64])
+def test_memory_that_is_missed_when_a_result_is_read_costs_no_row(most: int) -> None:
+    order = list(range(300))
+    assert apply(lambda batch: Late(batch, most), order).tolist() == [2.0 * row for row in order]
+
+
+def test_the_next_batch_is_begun_before_a_result_is_read() -> None:
+    events: list[str] = []
+
+    class Recorded(Late):
+        def numpy(self) -> np.ndarray:
+            events.append("read")
+            return super().numpy()
+
+    def function(batch: tf.Tensor) -> Recorded:
+        events.append("begin")
+        return Recorded(batch, 64)
+
+    apply(function, list(range(192)))
+    assert events == ["begin", "begin", "read", "begin", "read", "read"]
+
+
+def test_other_internal_errors_are_not_taken_for_lack_of_memory() -> None:
+    def function(batch: tf.Tensor) -> tf.Tensor:
+        raise tf.errors.InternalError(None, None, "the graph is broken")
+
+    with pytest.raises(tf.errors.InternalError, match="the graph is broken"):
+        apply(function, [1, 2, 3])
+
+
+def test_a_gpu_that_fails_is_a_fault_of_the_machine() -> None:
+    def function(batch: tf.Tensor) -> tf.Tensor:
+        raise tf.errors.InternalError(None, None, "CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered")
+
+    with pytest.raises(DeviceFaultError, match="the GPU or its driver fails"):
+        apply(function, [1, 2, 3])
