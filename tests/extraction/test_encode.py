@@ -9,7 +9,7 @@ from support.toy_encoder import ToyEncoder, ToySettings
 from voxshard.encoders.base import Output
 from voxshard.errors import DeviceMemoryError
 from voxshard.extraction.decode import Decoded
-from voxshard.extraction.encode import Budget, ShardEncoder
+from voxshard.extraction.encode import Budget, ShardEncoder, deviation_rms
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure
 
@@ -48,9 +48,9 @@ def test_like_lengths_share_batches_within_the_budget() -> None:
 
 def test_the_self_check_measures_what_padding_does() -> None:
     sound = encode(ToyEncoder("toy", ToySettings(), {}), noise(400, 1600, 3000), 1.0)
-    assert sound.check() == pytest.approx(0, abs=1e-6)
+    assert sound.check("float32") == pytest.approx(0, abs=1e-6)
     leaky = encode(ToyEncoder("toy", ToySettings(leak=1e-3), {}), noise(400, 1600, 3000), 1.0)
-    deviation = leaky.check()
+    deviation = leaky.check("float32")
     assert deviation is not None
     assert deviation > 1
 
@@ -67,7 +67,7 @@ def test_the_self_check_goes_where_batches_go_so_that_no_other_thread_needs_thei
 
     monkeypatch.setattr(encoder, "start", start)
     shard = encode(encoder, noise(400, 1600, 3000, 3200), 0.4)
-    shard.check()
+    shard.check("float32")
     assert started == encoder.batch_sizes == [2, 2, 1, 1]
 
 
@@ -139,3 +139,13 @@ def test_chunks_of_a_long_clip_come_back_as_one_utterance() -> None:
     assert not isinstance(result, Failure)
     frames = long.reshape(-1, 160)
     np.testing.assert_allclose(result["frames"][:, 0], frames.mean(1), atol=1e-6)
+
+
+def test_frames_in_sixteen_bits_are_compared_by_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((500, 16)).astype(np.float32) + 1
+    rounded = frames + np.float32(0.02) * rng.choice([-1, 1], frames.shape).astype(np.float32)
+    leaking = frames + np.float32(0.2)
+    assert deviation_rms({"frames": rounded}, {"frames": frames}, "float32") > 0.01
+    assert deviation_rms({"frames": rounded}, {"frames": frames}, "bf16") < 0.01
+    assert deviation_rms({"frames": leaking}, {"frames": frames}, "bf16") > 0.1

@@ -28,6 +28,8 @@ from voxshard.extraction.encode import Budget, ShardEncoder
 from voxshard.extraction.telemetry import Timers
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.prediction import Predictor
+from voxshard.learning.train_config import EvaluateConfig
+from voxshard.stages.evaluate import run as evaluate
 from voxshard.stages.train import run as train
 
 CPU = torch.device("cpu")
@@ -277,3 +279,16 @@ def test_the_random_state_of_a_gpu_is_part_of_the_state_of_a_training(monkeypatc
     modules[1].on_train_batch_start(None, 0)  # type: ignore[arg-type]
     modules[1].on_train_batch_start(None, 1)  # type: ignore[arg-type]
     assert restored == [[7, 8]]
+
+
+def test_results_by_group_come_from_the_stored_scores_where_these_suffice(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(network_config(tones, tmp_path / "run", training={"epochs": 1, "batch_size": 4}))
+    assert run is not None
+    again = EvaluateConfig(run=run.path, group_by=(("speaker",),), replicates=0)
+    scored_again = evaluate(again.model_copy(update={"on": (tones,)}))
+    monkeypatch.setattr(Predictor, "_run", None)  # no recording is read, no network is needed
+    grouped = evaluate(again)
+    assert grouped.tables["by-speaker-test"].equals(scored_again.tables["by-speaker-test"])
+    assert grouped.metrics == scored_again.metrics

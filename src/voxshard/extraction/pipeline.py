@@ -84,7 +84,7 @@ class Pipeline:
         check : called between batches; raises to stop.
         """
         self._encoder, self._pool, self._decoder = encoder, pool, decoder
-        self._tolerance = TOLERANCE_RMS[precision]
+        self._precision, self._tolerance = precision, TOLERANCE_RMS[precision]
         self._store_dtype, self._timers, self._progress, self._check = store_dtype, timers, progress, check
         self._budget = Budget(batch_seconds, progress.note)
         self._writer = _Writer(write, timers)
@@ -179,7 +179,7 @@ class Pipeline:
 
     def _finish(self, shard: _Open) -> None:
         results = shard.encoder.finish()
-        deviation = shard.encoder.check()
+        deviation = shard.encoder.check(self._precision)
         if deviation is not None and deviation > self._tolerance:
             self._progress.note(
                 f"shard {shard.work.index}: an utterance alone differs by {deviation:.2g} x rms from the same one in a "
@@ -216,7 +216,7 @@ class Pipeline:
             again.add(0, self._decoder.decode(work.utterances[position]))
             second = again.finish()[0]
             if not isinstance(second, Failure):
-                worst = max(worst, deviation_rms(first, second))
+                worst = max(worst, deviation_rms(first, second, self._precision))
         if worst > self._tolerance:
             raise InexactBatchError(
                 f"shard {work.index}: the same utterance, encoded alone twice, differs by {worst:.2g} x rms (allowed "

@@ -82,8 +82,8 @@ def _raise_for_device(exc: tf.errors.OpError) -> None:
     text = str(exc)
     if any(sign in text for sign in ("CUDA_ERROR_", "CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_")):
         raise DeviceFaultError(
-            f"GPU on {os.uname().nodename}: {text.splitlines()[0]}; the GPU or its driver fails. Run the same command on"
-            " another machine: finished shards are kept"
+            f"GPU on {os.uname().nodename}: {text.splitlines()[0]}; the GPU or its driver fails. Run the same command"
+            " on another machine: finished shards are kept"
         ) from exc
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from voxshard.encoders._torch.device import resolve_device
 from voxshard.errors import ConfigError, IncompleteError
+from voxshard.learning import results
 from voxshard.learning._torch.data import default_workers
 from voxshard.learning._torch.faults import reading_faults
 from voxshard.learning._torch.prediction import Predictor, decide, failures_of, trials_of
@@ -46,6 +48,10 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     TransientFaultError : the storage fails, or a process that reads recordings dies.
     """
     run = Run.read(config.run)
+    if (stored_trials := _stored_trials(config, run)) is not None:
+        progress.note("the stored scores have every column to group by: nothing is scored again")
+        target = Target(**Checkpoint.read(run.model).about.target.model_dump())
+        return record(config, run, target, stored_trials, None, progress)
     path, name = _place(config, run)
     scorer = _Scorer.open(run, path, check)
     manifest, labels, target = scorer.manifest, scorer.labels, scorer.labels.target
@@ -127,3 +133,16 @@ def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
             f"{own}: what this network was trained on is not there any more; give --on MANIFEST, or --on DIR"
         )
     return own, None
+
+
+def _stored_trials(config: EvaluateConfig, run: Run) -> list[pa.Table] | None:
+    """Return the run's own trials, split by split, if they are all that is asked for: results by group, on the data
+    that the run was tested on. Reading and scoring the recordings again would give the same numbers.
+    """
+    if config.on or not config.group_by:
+        return None
+    trials = run.trials()
+    if not {name for columns in config.group_by for name in columns} <= set(trials.column_names):
+        return None
+    splits = splits_to_score(config, run, run.config["splits"], None)
+    return [results.of_split(trials, title) for title in splits.values()]
