@@ -158,7 +158,7 @@ class LoadedEncoder:
             for position, decoded in enumerate(_ahead(decode, items)):
                 shard.add(position, decoded)
         results = shard.finish()
-        return results, None if alone else shard.check()
+        return results, None if alone else shard.check(self._settings.precision)
 
     def _decode_file(self, path: str) -> Decoded | Failure:
         try:
