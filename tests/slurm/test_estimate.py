@@ -15,7 +15,8 @@ from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job
 from voxshard.progress import Silent
 from voxshard.slurm.estimate import PROBE_S, Estimate, estimate, lines_of, work_left
-from voxshard.slurm.submit import Array, Cluster
+from voxshard.slurm.scripts import Array
+from voxshard.slurm.submit import Cluster
 from voxshard.stages import extract
 from voxshard.store.layout import FeatureDir
 

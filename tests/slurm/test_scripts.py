@@ -10,9 +10,10 @@ from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
 from voxshard.experiment.steps import repair_request, steps_of
 from voxshard.runtime.apptainer import Container
-from voxshard.slurm import queue, site
+from voxshard.slurm import environment, site
 from voxshard.slurm.record import Submission
-from voxshard.slurm.submit import Array, Cluster
+from voxshard.slurm.scripts import Array
+from voxshard.slurm.submit import Cluster
 
 pytest.importorskip("submitit", reason="jobs are written with submitit: pip install 'voxshard[slurm]'")
 
@@ -30,6 +31,7 @@ SCRIPT = """\
 #SBATCH --job-name=exp:extract-one
 #SBATCH --mem=2048MB
 #SBATCH --nodes=1
+#SBATCH --ntasks=1
 #SBATCH --open-mode=append
 #SBATCH --output=FOLDER/jobs/extract-one/logs/%A_%a.out
 #SBATCH --partition=gpu_a100
@@ -40,9 +42,11 @@ SCRIPT = """\
 # setup
 trap '' TERM USR1 USR2  # the program below hears them
 module load 2024
+ENVIRONMENT
 
 # command
-srun --unbuffered --cpus-per-task=18 '/opt/my python' -m voxshard.slurm.array_task FOLDER --step extract-one \
+srun --unbuffered --nodes=1 --ntasks=1 --export=ALL --cpus-per-task=18 '/opt/my python' -P \
+-m voxshard.slurm.array_task FOLDER --step extract-one \
 --attempt 1 --first 0
 """
 
@@ -70,7 +74,8 @@ def array(cluster: Cluster, automatic: int = 1) -> Array:
 
 
 def test_a_script_says_everything_it_asks_for_and_quotes_its_words(cluster: Cluster, tmp_path: Path) -> None:
-    wanted = SCRIPT.replace("FOLDER", str(tmp_path / "exp")).replace("=/data/my work", "='/data/my work'")
+    text = SCRIPT.replace("ENVIRONMENT", "\n".join(environment.SCRIPT_LINES))
+    wanted = text.replace("FOLDER", str(tmp_path / "exp")).replace("=/data/my work", "='/data/my work'")
     assert array(cluster).with_dependency([7, 8]) == wanted
     assert "--dependency" not in array(cluster).with_dependency([])
 
@@ -105,13 +110,3 @@ def test_another_try_of_what_failed_is_a_step_before_merge_that_asks_for_what_th
     assert (repair.missing(), command.request) == ([0], request)
     request.unlink()
     assert repair.missing() == []
-
-
-def test_what_slurm_set_for_one_job_does_not_reach_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
-    assert queue.outside_a_job()["SBATCH_ACCOUNT"] == "mine"
-    for name in ("SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SLURM_CONF", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.setenv(name, "1")
-    found = queue.outside_a_job()
-    assert found["SLURM_CONF"] == "1"
-    assert not {"SBATCH_ACCOUNT", "SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "CUDA_VISIBLE_DEVICES"} & set(found)

@@ -13,8 +13,8 @@ from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
 from voxshard.progress_display import progress_display
+from voxshard.slurm import environment, submit, task_count
 from voxshard.slurm import site as sites
-from voxshard.slurm import submit, task_count
 from voxshard.slurm.estimate import estimate, lines_of
 
 
@@ -38,7 +38,9 @@ def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]
       voxshard submit configs/spoof.yaml --site snellius --set jobs.extract.tasks=16 --set site.account=NAME
     """
     overrides = parse_assignments(assignments)
-    facts = sites.load(site, overrides.pop("site", {}))
+    facts = environment.fill_in(sites.load(site, overrides.pop("site", {})))
+    if names := environment.ignored():
+        echo_info(f"ignored, the site's file and --set decide: {', '.join(names)}")
     experiment = Experiment(load(config, overrides))
     experiment, submission = submit.new_submission(experiment, facts)
     cluster = submit.Cluster(experiment, facts, submission)

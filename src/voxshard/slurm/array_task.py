@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args(arguments)
     stop = stop_on_signals()
-    inside = queue.environment_of_job(os.environ)
+    inside = queue.job_of(os.environ)
     if inside is None:
         print("voxshard: this is the host part of an array job; submit its script with sbatch", file=sys.stderr)
         return 2
@@ -170,14 +170,23 @@ class ArrayTask:
     def _back_into_the_queue(self) -> int:
         """Requeue this element if SLURM lets it run on; a cancelled one must stay cancelled."""
         site = self.cluster.site
+        allowed = (
+            site.requeue and self.record.restarts < site.max_requeues and not self.cluster.record.cancelled.exists()
+        )
+        self.record.to_requeue = allowed
         self._write("stopped", exit_code=StoppedError.exit_code, message="told to stop")
-        allowed = site.requeue and self.record.restarts < site.max_requeues
-        if allowed and not self.cluster.record.cancelled.exists() and queue.state_of(self.job) == "RUNNING":
-            try:
-                queue.call(["scontrol", "requeue", self.job], patience_s=0)
-                print(f"voxshard: {self.job} was told to stop and goes back into the queue", flush=True)
-            except SchedulerError as exc:  # SLURM's own requeue came first
-                print(f"voxshard: {exc}", flush=True)
+        if not allowed:
+            return StoppedError.exit_code
+        try:
+            # A busy controller is asked until SLURM ends this process: nothing else is left to do.
+            if queue.state_of(self.job, patience_s=queue.PATIENCE_S) != "RUNNING":
+                self.record.to_requeue = False
+                self._write("stopped", exit_code=StoppedError.exit_code, message="told to stop")
+                return StoppedError.exit_code
+            queue.call(["scontrol", "requeue", self.job])
+            print(f"voxshard: {self.job} was told to stop and goes back into the queue", flush=True)
+        except SchedulerError as exc:  # SLURM's own requeue came first, or it does not answer
+            print(f"voxshard: {exc}", flush=True)
         return StoppedError.exit_code
 
     def _check_inputs(self) -> None:
@@ -208,14 +217,15 @@ class ArrayTask:
         cluster = self.cluster
         number = cluster.record.last_number(before.name)
         tried = cluster.num_automatic(before.name)
+        counts = not self._only_stopped(before, missing)
         what = f"{len(missing)} of {before.num_tasks} tasks missing"
-        if tried >= cluster.site.max_attempts or cluster.record.cancelled.exists():
+        if (counts and tried >= cluster.site.max_attempts) or cluster.record.cancelled.exists():
             raise IncompleteError(
                 f"{before.name}: {what} after {tried} attempts; see "
                 f"`voxshard logs {cluster.experiment.path} --failed`, then voxshard retry {cluster.experiment.path}"
             )
         jobs = cluster.resubmit_from_job(
-            before, missing, self._live_inputs(before), attempt=number, why=f"{self.step.name}: {what}", counts=True
+            before, missing, self._live_inputs(before), attempt=number, why=f"{self.step.name}: {what}", counts=counts
         )
         if jobs is not None:
             print(f"voxshard: {before.name}: {what}; submitted again as job {', '.join(map(str, jobs))}", flush=True)
@@ -229,6 +239,20 @@ class ArrayTask:
         raise IncompleteError(
             f"{before.name}: {what}, and nobody submitted them; voxshard retry {cluster.experiment.path}"
         )
+
+    def _only_stopped(self, before: Step, missing: Sequence[int]) -> bool:
+        """Whether the missing tasks were told to stop and could not go back into the queue by themselves.
+
+        A stop is no failed attempt; there are at most as many as the site allows requeues.
+        """
+        records = [self.cluster.record.task(before.name, task) for task in missing]
+        attempts = self.cluster.record.attempts(before.name)
+        if (
+            not attempts
+            or sum(item.automatic == attempts[-1].automatic for item in attempts) > self.cluster.site.max_requeues
+        ):
+            return False
+        return all(record is not None and record.state == "stopped" and record.to_requeue for record in records)
 
     def _live_inputs(self, step: Step) -> list[int]:
         return sorted({item.job for item in self.cluster.live(step.depends_on)}) if step.depends_on else []

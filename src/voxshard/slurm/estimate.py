@@ -22,8 +22,9 @@ from voxshard.experiment.steps import Step, extract_kind, missing_shards, shards
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.progress import Progress
 from voxshard.slurm.record import Record
+from voxshard.slurm.scripts import Array
 from voxshard.slurm.site import Partition
-from voxshard.slurm.submit import Array, Cluster
+from voxshard.slurm.submit import Cluster
 from voxshard.store.layout import FeatureDir, Identity, Plan
 
 PROBE_UTTERANCES, PROBE_SHARDS = 500, 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -12,29 +11,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from voxshard.errors import SchedulerError
+from voxshard.slurm import environment
 
-_TIMEOUT_S = 60.0
-_UNREACHABLE = re.compile(r"Unable to contact|Socket timed out|Connection refused|slurm_.*: Transport|Zero Bytes", re.I)
-_PATIENCE_S = 120.0
+TIMEOUT_S = 60.0
+_UNREACHABLE = re.compile(
+    r"Unable to contact|timed out|Connection (refused|reset|timed)|Transport endpoint|Zero Bytes|send/recv"
+    r"|Unexpected message|temporarily unable|Resource temporarily|Message receive failure|communication|^no answer in",
+    re.I,
+)
+"""Messages after which the controller may or may not have done what was asked (slurm_errno.c, group communication)."""
+PATIENCE_S = 120.0
 """How long a controller that does not answer is asked again; a restart takes seconds."""
-_KEPT = ("SLURM_CONF",)
-_OF_ONE_JOB = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "TMPDIR")
-"""Set by SLURM and sites for the job they are in; the next one gets its own."""
+RETRY_EVERY_S = 3.0
+_SEPARATOR = "\x1f"
+"""Between the fields of squeue's lines: comments, names and reasons may contain anything that can be typed."""
 FINISHED = ("COMPLETED", "COMPLETING", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL",
             "DEADLINE", "OUT_OF_MEMORY")  # fmt: skip
+STATES = (*FINISHED, "PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
+          "RESIZING", "REVOKED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class QueuedTask:
-    """One array element, or the waiting rest of an array, in the queue."""
+    """One array element, or the elements of an array that wait, in the queue."""
 
     job: int
     element: int | None
     name: str
-    token: str
+    comment: str
     state: str
     reason: str
     node: str
+    script: str
+    """The batch script, as it was given to sbatch."""
 
     @property
     def is_live(self) -> bool:
@@ -52,39 +61,67 @@ def is_available() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def call(command: Sequence[str], *, patience_s: float = _PATIENCE_S) -> str:
-    """Run one of SLURM's commands and return what it prints; a controller that does not answer is asked again.
+@dataclass(frozen=True)
+class Answer:
+    """What one of SLURM's commands did."""
+
+    code: int
+    """Exit code; negative: ended by a signal."""
+    stdout: str
+    message: str
+    """What it printed about a failure."""
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether the controller may have done what was asked although the command failed."""
+        return self.code < 0 or (self.code != 0 and _UNREACHABLE.search(self.message) is not None)
+
+
+def run_once(command: Sequence[str]) -> Answer:
+    """Run one of SLURM's commands.
 
     Raises
     ------
-    SchedulerError : the command is not installed, or says no; with its words.
+    SchedulerError : the command is not installed.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            env=environment.for_commands(),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_ignore_stop_signals,
+        )
+    except FileNotFoundError as exc:
+        raise SchedulerError(
+            f"{command[0]}: no such command here; submit from a login node of the cluster, "
+            "or use `voxshard run` for this machine"
+        ) from exc
+    except subprocess.TimeoutExpired:
+        return Answer(1, "", f"no answer in {TIMEOUT_S:.0f} s")
+    return Answer(done.returncode, done.stdout, done.stderr.strip() or done.stdout.strip())
+
+
+def call(command: Sequence[str], *, patience_s: float = PATIENCE_S) -> str:
+    """Run one of SLURM's commands and return what it prints; a controller that does not answer is asked again.
+
+    For questions, and for requests that may be made twice; `sbatch.submit` submits a job.
+
+    Raises
+    ------
+    SchedulerError : the command is not installed, or refuses; with its message.
     """
     give_up = time.monotonic() + patience_s
     while True:
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT_S,
-                env=outside_a_job(),
-                stdin=subprocess.DEVNULL,
-                preexec_fn=_ignore_stop_signals,
-            )
-        except FileNotFoundError as exc:
-            raise SchedulerError(
-                f"{command[0]}: no such command here; submit from a login node of the cluster, "
-                "or use `voxshard run` for this machine"
-            ) from exc
-        except subprocess.TimeoutExpired:
-            said, code = f"no answer in {_TIMEOUT_S:.0f} s", 1
-        else:
-            said, code = (done.stderr.strip() or done.stdout.strip()), done.returncode
-        if code == 0:
-            return done.stdout
-        if not (_UNREACHABLE.search(said) or said.startswith("no answer")) or time.monotonic() > give_up:
-            raise SchedulerError(f"{command[0]}: {' '.join(said.split())}")
-        time.sleep(3)
+        answer = run_once(command)
+        if answer.code == 0:
+            return answer.stdout
+        if not answer.is_unclear or time.monotonic() > give_up:
+            raise SchedulerError(f"{command[0]}: {' '.join(answer.message.split())}")
+        time.sleep(RETRY_EVERY_S)
 
 
 def _ignore_stop_signals() -> None:
@@ -93,43 +130,43 @@ def _ignore_stop_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def outside_a_job() -> dict[str, str]:
-    """The environment without what SLURM sets inside a job: sbatch would take it for options of the next one."""
-    if "SLURM_JOB_ID" not in os.environ:
-        return dict(os.environ)
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT or not (name in _OF_ONE_JOB or name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SBATCH_")))
-    }
-
-
-def tasks(token: str | None = None) -> list[QueuedTask]:
-    """This user's jobs in the queue, those of one experiment if a token is given.
+def tasks(*, finished: bool = False, patience_s: float = PATIENCE_S) -> list[QueuedTask]:
+    """This user's jobs in the queue, and with `finished` those that ended a few minutes ago.
 
     Raises
     ------
     SchedulerError : the queue cannot be read.
     """
-    text = call(["squeue", "-h", "-r", "--me", "-o", "%F|%K|%T|%k|%N|%r|%j"])
-    found = [item for line in text.splitlines() if (item := _parse(line)) is not None]
-    return [item for item in found if token is None or item.token == token]
+    fields = _SEPARATOR.join(("%F", "%K", "%T", "%k", "%N", "%r", "%o", "%j"))
+    states = ["-t", "all"] if finished else []
+    text = call(["squeue", "-h", "-r", "--me", *states, "-o", fields], patience_s=patience_s)
+    return [item for line in text.splitlines() if (item := _parse(line)) is not None]
 
 
 def _parse(line: str) -> QueuedTask | None:
-    fields = line.split("|", 6)
-    if len(fields) < 7:
+    """One line of squeue; None for a banner of the site."""
+    fields = line.split(_SEPARATOR)
+    if len(fields) != 8 or not fields[0].strip().isdigit():
         return None
-    job, element, state, token, node, reason, name = fields
-    return QueuedTask(int(job), int(element) if element.isdigit() else None, name, token, state, reason, node)
+    job, element, state, comment, node, reason, script, name = fields
+    number = int(element) if element.isdigit() else None
+    return QueuedTask(int(job), number, name, comment, state, reason, node, script)
 
 
-def state_of(job: str) -> str | None:
-    """The state of one element now; None if SLURM does not know it or does not answer."""
+def state_of(job: str, *, patience_s: float = 0.0) -> str | None:
+    """The state of one element now; None if SLURM does not know it.
+
+    Raises
+    ------
+    SchedulerError : SLURM does not answer.
+    """
     try:
-        return call(["squeue", "-h", "-j", job, "-o", "%T"], patience_s=0).strip() or None
-    except SchedulerError:
-        return None
+        lines = call(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], patience_s=patience_s).split()
+    except SchedulerError as exc:
+        if "Invalid job id" in str(exc):
+            return None
+        raise
+    return next((line for line in reversed(lines) if line in STATES), None)
 
 
 def setting(name: str) -> str | None:
@@ -165,9 +202,9 @@ def _runs(elements: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def environment_of_job(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
+def job_of(variables: Mapping[str, str]) -> tuple[str, int, int] | None:
     """Inside an array element: its id as SLURM's commands take it, its index, how often it was requeued."""
-    job, element = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    job, element = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
     if job is None or element is None:
         return None
-    return f"{job}_{element}", int(element), int(environment.get("SLURM_RESTART_COUNT", "0"))
+    return f"{job}_{element}", int(element), int(variables.get("SLURM_RESTART_COUNT", "0"))

@@ -6,7 +6,8 @@ They say what happened; whether a step is done is decided by its results alone (
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from voxshard.config import dump_yaml, load_yaml, merged, parse_yaml, validated
 from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
+from voxshard.slurm.queue import QueuedTask
 from voxshard.slurm.site import Site
 
 
@@ -69,6 +71,8 @@ class TaskRecord:
     minutes: int | None = None
     units_per_hour: float | None = None
     max_rss_gb: float = 0.0
+    to_requeue: bool = False
+    """Whether a stopped task was to go back into the queue, as far as is known."""
     before_s: float = 0.0
     """Wall time of this task's earlier runs."""
 
@@ -142,6 +146,33 @@ class Record:
             except (OSError, ValueError, TypeError):
                 continue  # claimed by a process that was killed before it submitted anything
         return found
+
+    def job_ids(self) -> frozenset[int]:
+        """Every job of the experiment that was recorded."""
+        steps = {path.parent.name for path in self.path.glob("*/attempt-*.json")}
+        return frozenset(int(job["job"]) for step in steps for attempt in self.attempts(step) for job in attempt.jobs)
+
+    def own(self, items: Iterable[QueuedTask], token: str) -> list[QueuedTask]:
+        """Of jobs in the queue, those of this experiment.
+
+        By their comment, by their script, or by their recorded id and their name: a site may rewrite any of them, and
+        SLURM uses ids again.
+        """
+        recorded: frozenset[int] | None = None
+        found = []
+        for item in items:
+            if item.comment != token and not self.has_script(item):
+                if not item.name.startswith(f"{self.experiment_path.name}:"):
+                    continue
+                recorded = self.job_ids() if recorded is None else recorded
+                if item.job not in recorded:
+                    continue
+            found.append(item)
+        return found
+
+    def has_script(self, item: QueuedTask) -> bool:
+        """Whether a job runs a script of this experiment."""
+        return item.script.startswith(f"{self.path.absolute()}{os.sep}")
 
     def attempt_file(self, step: str, number: int) -> Path:
         return self.folder(step) / f"attempt-{number:03d}.json"

@@ -11,56 +11,24 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from voxshard import files
-from voxshard.errors import BackendUnavailableError, ConfigError, SchedulerError
+from voxshard.errors import ConfigError, SchedulerError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import JobOptions
 from voxshard.experiment.steps import Step, extract_kind, network_kind, repair_request, steps_of
 from voxshard.progress import Progress
 from voxshard.runtime import runtime
-from voxshard.slurm import queue
+from voxshard.slurm import environment, queue, sbatch
 from voxshard.slurm.record import Attempt, Record, Submission
+from voxshard.slurm.scripts import Array, sbatch_text
 from voxshard.slurm.site import Partition, Site
 from voxshard.store.layout import FeatureDir
 from voxshard.store.merged import read_summary
-
-
-@dataclass(frozen=True)
-class Array:
-    """One sbatch call: tasks of one step on one partition."""
-
-    step: str
-    partition: str
-    first: int
-    """Task of array element 0."""
-    elements: Sequence[int]
-    minutes: int
-    mem_gb: float | None
-    share: Partition
-    script: Path
-    text: str
-    """With `{dependency}` still open: see `with_dependency`."""
-
-    @property
-    def num_tasks(self) -> int:
-        return len(self.elements)
-
-    def with_dependency(self, jobs: Sequence[int]) -> str:
-        """The script, to start after these jobs have ended."""
-        line = f"#SBATCH --dependency=afterany:{':'.join(map(str, jobs))}\n" if jobs else ""
-        return self.text.replace(_DEPENDENCY_LINE, line)
-
-    def for_reading(self) -> str:
-        """The script, its dependency in words."""
-        return self.text.replace(_DEPENDENCY_LINE, "#SBATCH --dependency=afterany:<the jobs it comes after>\n")
-
-
-_DEPENDENCY_LINE = "#SBATCH --dependency=DEPENDENCY\n"
 
 
 class Cluster:
@@ -152,6 +120,7 @@ class Cluster:
             "array": f"{queue.spans(elements)}{at_once}",
             "chdir": self.submission.cwd,
             "comment": self.submission.token,
+            "ntasks": 1,
             "output": f"{self.record.logs(step.name)}/%A_%a.out".replace(str(folder), str(folder).replace("%", "%%")),
             "dependency": "DEPENDENCY",
             "signal": f"{self.site.signal}@{self.site.signal_delay_s}",
@@ -167,17 +136,23 @@ class Cluster:
             "gpus_per_node": share.gpus if share.gpus and "gres" not in share.options else None,
             "mem": None if mem_gb is None else f"{round(mem_gb * 1024)}MB",
             "account": self.site.account,
-            "setup": ["trap '' TERM USR1 USR2  # the program below hears them", *self.site.setup, *self._modules()],
+            "setup": [
+                "trap '' TERM USR1 USR2  # the program below hears them",
+                *self.site.setup,
+                *self._modules(),
+                *environment.SCRIPT_LINES,
+            ],
             "use_srun": False,
             "stderr_to_stdout": True,
         }
         if more.get("partition", "") is None:
             parameters["partition"] = None
         parameters["additional_parameters"] = {key: value for key, value in more.items() if value is not None}
-        srun = ["srun", "--unbuffered", *([f"--cpus-per-task={share.cpus}"] if self.site.srun_cpus else [])]
-        words = [self.submission.python, "-m", "voxshard.slurm.array_task", str(self.experiment.path),
+        srun = ["srun", "--unbuffered", "--nodes=1", "--ntasks=1", "--export=ALL",
+                *([f"--cpus-per-task={share.cpus}"] if self.site.srun_cpus else [])]  # fmt: skip
+        words = [self.submission.python, "-P", "-m", "voxshard.slurm.array_task", str(self.experiment.path),
                  "--step", step.name, "--attempt", str(attempt), "--first", str(first)]  # fmt: skip
-        text = _sbatch_text(folder, parameters, shlex.join([*srun, *words]))
+        text = sbatch_text(folder, parameters, shlex.join([*srun, *words]))
         script = folder / f"attempt-{attempt:03d}-{number}.sh"
         return Array(step.name, partition, first, list(elements), minutes, mem_gb, share, script, text)
 
@@ -190,11 +165,8 @@ class Cluster:
     def live(self, steps: Sequence[str] | None = None) -> list[queue.QueuedTask]:
         """This experiment's elements that run or will, of some steps or all."""
         names = None if steps is None else {f"{self.experiment.path.name}:{step}" for step in steps}
-        return [
-            item
-            for item in queue.tasks(self.submission.token)
-            if item.is_live and (names is None or item.name in names)
-        ]
+        own = self.record.own(queue.tasks(), self.submission.token)
+        return [item for item in own if item.is_live and (names is None or item.name in names)]
 
     def missing_tasks(self) -> dict[str, list[int]]:
         """Step -> tasks to submit: what is missing, and everything that comes after something missing."""
@@ -230,7 +202,8 @@ class Cluster:
         """
         for arrays in drafts.values():
             for array in arrays:
-                self._check(array)
+                if warning := self._check(array):
+                    progress.note(warning)
         jobs: dict[str, list[int]] = {}
         try:
             for name, arrays in drafts.items():
@@ -240,7 +213,14 @@ class Cluster:
                               f"{', '.join(map(str, jobs[name]))}")  # fmt: skip
         except BaseException:
             queue.cancel([str(job) for ids in jobs.values() for job in ids])
+            for name in jobs:
+                self.record.attempt_file(name, self.record.last_number(name)).unlink()
             raise
+        if unseen := self.unseen(jobs):
+            progress.note(
+                f"warning: squeue does not show job {', '.join(map(str, unseen))}, which was just submitted; status, "
+                "cancel and retry depend on it. Does the site hide jobs (PrivateData), or is squeue a wrapper?"
+            )
         return jobs
 
     def resubmit_from_job(self, step: Step, tasks: Sequence[int], after: Sequence[int], *, attempt: int, why: str,
@@ -275,20 +255,37 @@ class Cluster:
         attempts = self.record.attempts(step)
         return attempts[-1].automatic if attempts else 0
 
-    def _check(self, array: Array) -> None:
-        """Ask SLURM whether it would take this job: partition, account, limits."""
+    def _check(self, array: Array) -> str | None:
+        """Ask SLURM whether it takes this job: partition, account, limits.
+
+        Returns
+        -------
+        A warning, where it takes the job and starts it once nodes are available again.
+        """
         array.script.parent.mkdir(parents=True, exist_ok=True)
         probe = array.script.with_suffix(".check")
         probe.write_text(array.with_dependency([]))
         try:
-            queue.call(["sbatch", "--test-only", str(probe)])
-        except SchedulerError as exc:
-            raise SchedulerError(
-                f"{exc} (step {array.step}, partition {array.partition}, account {self.site.account or 'default'}); "
-                f"nothing was submitted. Look at `sinfo` and the site's file, or --set jobs.{array.step}.partitions=..."
-            ) from exc
+            refused = sbatch.refusal(probe, self._real_partition(array))
         finally:
             probe.unlink(missing_ok=True)
+        if refused is None:
+            return None
+        message, later = refused
+        if later:
+            return (
+                f"{array.step}: no node of partition {array.partition} that fits is available now ({message}); "
+                "its jobs wait until one is, see `sinfo`"
+            )
+        raise SchedulerError(f"{message} ({self._asked_for(array)}); nothing was submitted. {_advice(message, array)}")
+
+    def _real_partition(self, array: Array) -> str | None:
+        """SLURM's name of an array's partition; None: the cluster's default."""
+        found = {"partition": array.partition, **self.site.sbatch, **array.share.options}["partition"]
+        return None if found is None else str(found)
+
+    def _asked_for(self, array: Array) -> str:
+        return f"step {array.step}, partition {array.partition}, account {self.site.account or 'default'}"
 
     def _submit_step(
         self, name: str, arrays: Sequence[Array], after: Sequence[int], *, automatic: int, why: str
@@ -296,17 +293,45 @@ class Cluster:
         self.record.logs(name).mkdir(parents=True, exist_ok=True)
         number = int(arrays[0].script.stem.split("-")[1])
         jobs: list[dict[str, Any]] = []
+        known = self.record.job_ids()
         for array in arrays:
             files.publish_bytes(array.script, array.with_dependency(after).encode())
             try:
-                answer = queue.call(["sbatch", "--parsable", str(array.script)])
-            except SchedulerError:
+                job = sbatch.submit(array.script, self._is_of(array, known))
+            except SchedulerError as exc:
                 queue.cancel([str(item["job"]) for item in jobs])
-                raise
-            jobs.append({"job": int(answer.strip().partition(";")[0]), **_asked(array)})
+                raise SchedulerError(f"{exc} ({self._asked_for(array)}). {_advice(str(exc), array)}") from exc
+            known = known | {job}
+            jobs.append({"job": job, **_asked(array)})
         attempt = Attempt(number, automatic, why, time.time(), jobs)
         files.publish_json(self.record.attempt_file(name, number), asdict(attempt))
         return [item["job"] for item in jobs]
+
+    def _is_of(self, array: Array, known: Set[int]) -> Callable[[queue.QueuedTask], bool]:
+        """Whether a job in the queue is of this array, which has no recorded job yet."""
+        name, token, script = f"{self.experiment.path.name}:{array.step}", self.submission.token, str(array.script)
+
+        def is_of(item: queue.QueuedTask) -> bool:
+            if item.job in known or item.name != name or item.state == "CANCELLED":
+                return False
+            return item.script == script or (item.comment == token and not self.record.has_script(item))
+
+        return is_of
+
+    def unseen(self, jobs: Mapping[str, Sequence[int]]) -> list[int]:
+        """Those of the jobs just submitted that the queue does not show."""
+        seen = {item.job for item in queue.tasks(finished=True)}
+        return sorted({job for ids in jobs.values() for job in ids} - seen)
+
+
+def _advice(message: str, array: Array) -> str:
+    """What to change after SLURM refused an array."""
+    if sbatch.is_limit(message):
+        return (
+            f"Fewer jobs: --set jobs.{array.step}.tasks=N, or wait until others have ended; "
+            "the site's file can state the limit as max_submitted"
+        )
+    return f"Look at `sinfo` and the site's file, or --set jobs.{array.step}.partitions=..."
 
 
 def given_tasks(experiment: Experiment, name: str) -> int | None:
@@ -346,24 +371,6 @@ def _asked(array: Array) -> dict[str, Any]:
         "gpus": share.gpus,
         "units_per_hour": share.units_per_hour,
     }
-
-
-def _sbatch_text(folder: Path, parameters: Mapping[str, Any], command: str) -> str:
-    """The script submitit would submit with these options, for our command."""
-    try:
-        import submitit
-    except ModuleNotFoundError as exc:
-        raise BackendUnavailableError("submitting needs submitit: pip install 'voxshard[slurm]'") from exc
-    try:
-        executor = submitit.SlurmExecutor(folder=folder)
-    except RuntimeError as exc:
-        raise SchedulerError(
-            "no srun here; submit from a login node of the cluster, or use `voxshard run` for this machine"
-        ) from exc
-    executor.update_parameters(**{key: value for key, value in parameters.items() if value is not None})
-    text = executor._make_submission_file_text(command, uid="")
-    kept = [line for line in text.splitlines() if not line.startswith(("#SBATCH --wckey", "export SUBMITIT_EXECUTOR"))]
-    return "\n".join(kept).rstrip() + "\n"
 
 
 def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Submission]:
@@ -417,9 +424,10 @@ def resubmit(
     config, site : keys to change for good, e.g. more memory.
     failed : also try the recordings again that failed.
     """
-    cluster = Cluster.of(path, config, site)
-    before = cluster.submission
-    cluster.submission = replace(before, python=sys.executable)
+    recorded = Cluster.of(path, config, site)
+    before = recorded.submission
+    submission = replace(before, python=sys.executable)
+    cluster = Cluster(recorded.experiment, environment.fill_in(recorded.site), submission)
     write_submission(cluster)
     os.chdir(before.cwd)
     requests = _request_repairs(cluster) if failed else []
@@ -464,6 +472,6 @@ def cancel(path: Path) -> list[queue.QueuedTask]:
             f"{path} was submitted to the cluster {submission.cluster}, this is {here}; cancel it from there"
         )
     record.cancelled.touch()
-    live = [item for item in queue.tasks(submission.token) if item.is_live]
+    live = [item for item in record.own(queue.tasks(), submission.token) if item.is_live]
     queue.cancel(sorted({str(item.job) for item in live}))
     return live
