@@ -23,7 +23,7 @@ setup: $(BASE) ## The base environment, .venv: features without weights, classif
 setup-torch: $(TORCH) ## The PyTorch environment, .venv-torch (about 5 GB)
 setup-tf: $(TF) ## The TensorFlow environment, .venv-tf (about 2 GB)
 
-$(BASE): EXTRAS := learn,report,opensmile,slurm,dev
+$(BASE): EXTRAS := learn,report,opensmile,slurm,buckets,dev
 $(TORCH): EXTRAS := torch,learn,report,dev
 $(TF): EXTRAS := tensorflow,learn,dev
 $(BASE) $(TORCH) $(TF): pyproject.toml

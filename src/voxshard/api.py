@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from voxshard.errors import ConfigError
 from voxshard.extraction.loaded_encoder import LoadedEncoder
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import EvaluateConfig, TrainConfig
+from voxshard.locations import AnyLocation, local_copy, parse
 from voxshard.manifest import Manifest
 from voxshard.progress_display import progress_display
 from voxshard.stages import evaluate as evaluate_stage
@@ -229,7 +229,7 @@ def merge(
 
     Parameters
     ----------
-    path : folder of the feature set.
+    path : folder of the feature set, or its URL.
     mode : "packed" writes one contiguous file, "index" leaves the arrays in the shards, "auto" decides by size.
     allow_missing : merge the available shards even if some are missing.
     labels : manifest whose columns describe the utterances; None: the one they were extracted with.
@@ -262,7 +262,7 @@ def open_features(path: AnyPath) -> FeatureSet:
 
     Parameters
     ----------
-    path : folder of the feature set.
+    path : folder of the feature set, or its URL.
 
     Raises
     ------
@@ -271,7 +271,7 @@ def open_features(path: AnyPath) -> FeatureSet:
     StaleShardError : shards were rewritten after the merge.
     CorruptFileError, FormatVersionError : a file is damaged, or was written by a newer voxshard.
     """
-    return FeatureSet(_path("open_features", path))
+    return FeatureSet(local_copy(_location("open_features", path)))
 
 
 @_checked
@@ -339,7 +339,7 @@ def train(
     else:
         if classifier is not None or len(places) != 1:
             raise ConfigError("train: network: takes no classifier, and one manifest or logmel set")
-        given = "features" if Path(places[0]).is_dir() else "manifest"
+        given = "features" if local_copy(_location("train", places[0])).is_dir() else "manifest"
         options = {} if network_options is None else network_options
         content = {**values, "network": network, given: places[0], **options}
         config = validated(NetworkConfig, content, where="train")
@@ -356,6 +356,7 @@ def evaluate(
     on: FeatureSet | AnyPath | Sequence[FeatureSet | AnyPath] = (),
     split: str | None = None,
     group_by: Names | Sequence[Names] = (),
+    out: AnyPath | None = None,
     replicates: int = 1000,
     progress: bool = False,
 ) -> TrainedRun:
@@ -367,6 +368,7 @@ def evaluate(
     on : other feature sets, as many as the model was trained on, or a manifest with other labels or splits.
     split : only this split; None: those measured in training, of other features every split.
     group_by : columns to break the metrics down by; "a,b" by combination.
+    out : run directory, or URL, to write, a copy of `run` with the results; None: they go into `run` itself.
     replicates : bootstrap replicates for intervals; 0: none.
     progress : show progress on stderr.
 
@@ -381,12 +383,12 @@ def evaluate(
     """
     values = {
         "run": _place(run), "on": [_place(item) for item in _several(on)], "split": split, "group_by": group_by,
-        "replicates": replicates,
+        "replicates": replicates, "out": out,
     }  # fmt: skip
     config = validated(EvaluateConfig, values, where="evaluate")
     with _task(progress) as task:
         evaluate_stage.run(config, task)
-    return TrainedRun.read(config.run)
+    return TrainedRun.read(local_copy(config.out or config.run))
 
 
 @_checked
@@ -396,7 +398,7 @@ def report(
     out: AnyPath,
     title: str | None = None,
     progress: bool = False,
-) -> Path:
+) -> AnyLocation:
     """Write one HTML report on runs, experiments or feature sets, as `voxshard report` does.
 
     Parameters
@@ -408,7 +410,7 @@ def report(
 
     Returns
     -------
-    The path of the HTML file.
+    The path, or the URL, of the HTML file.
 
     Raises
     ------
@@ -469,7 +471,7 @@ def read_scores(path: AnyPath) -> pa.Table:
     ------
     ScoreError : the file is no score file; the message names its columns.
     """
-    return runs.read_scores(_path("read_scores", path))
+    return runs.read_scores(local_copy(_location("read_scores", path)))
 
 
 @contextmanager
@@ -499,7 +501,7 @@ def _several(items: Any) -> list[Any]:
     return list(items) if isinstance(items, Sequence) and not isinstance(items, str | bytes) else [items]
 
 
-def _path(where: str, value: Any) -> Path:
+def _location(where: str, value: Any) -> AnyLocation:
     if not isinstance(value, str | PathLike):
         raise problems_error(where, [f"path: expected a path (got {value!r})"])
-    return Path(value)
+    return parse(value)

@@ -124,23 +124,29 @@ def dump_yaml(content: Any) -> str:
     return stream.getvalue()
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a config file: a mapping, with `$NAME` and `${NAME}` in its texts taken from the environment."""
+def load_yaml(path: Path, *, where: str | None = None) -> dict[str, Any]:
+    """Read a config file: a mapping, with `$NAME` and `${NAME}` in its texts taken from the environment.
+
+    Parameters
+    ----------
+    where : its name in errors; None: the path.
+    """
+    where = where or str(path)
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read(MAX_YAML_BYTES + 1)
     except FileNotFoundError as exc:
-        raise ConfigError(f"{path}: no such config file") from exc
+        raise ConfigError(f"{where}: no such config file") from exc
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"{path}: cannot be read: {exc}") from exc
-    content = parse_yaml(text, where=str(path))
+        raise ConfigError(f"{where}: cannot be read: {exc}") from exc
+    content = parse_yaml(text, where=where)
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a config file is a mapping of keys to values, this is {type(content).__name__}")
+        raise ConfigError(f"{where}: a config file is a mapping of keys to values, this is {type(content).__name__}")
     missing: set[str] = set()
     expanded = _expand(content, missing)
     if missing:
         names = ", ".join(f"${name}" for name in sorted(missing))
-        raise ConfigError(f"{path}: {names} not set in the environment; export it, or write the value itself")
+        raise ConfigError(f"{where}: {names} not set in the environment; export it, or write the value itself")
     return expanded  # type: ignore[no-any-return]
 
 

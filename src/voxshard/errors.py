@@ -12,6 +12,9 @@ VoxshardError                       1   our own fault: please report it
 │   ├── StaleShardError                 a shard of another fingerprint or plan
 │   ├── IncompleteError                 shards or rows are missing
 │   ├── TooManyFailuresError            over max_failure_fraction
+│   ├── MissingObjectError              a bucket holds no such object
+│   ├── ChangedObjectError              an object was replaced while it was used
+│   ├── ObjectExistsError               an object of another content is in the way of an upload
 │   ├── ScoreError                      scores and keys that do not fit together
 │   └── FeatureMismatchError            a model and features that do not belong together
 ├── EnvironmentProblemError         4   the machine, not the data
@@ -21,6 +24,11 @@ VoxshardError                       1   our own fault: please report it
 │   ├── DeviceUnavailableError          a GPU was asked for and is not there
 │   ├── DeviceMemoryError               not even one utterance fits in the device's memory
 │   ├── DeviceFaultError                a GPU or its driver fails: another machine can do the work
+    pass
+
+
+│   ├── AccessDeniedError               a bucket refuses these credentials, or has got none
+│   ├── NoSuchBucketError               there is no bucket of this name
 │   ├── TransientFaultError             I/O errors, time-outs, dead workers, after every retry
 │   ├── UnexpectedFaultError            decoding met an error that is no verdict on the recording
 │   ├── InexactBatchError               the self-check found numbers that depend on the batch
@@ -33,6 +41,7 @@ VoxshardError                       1   our own fault: please report it
     ├── UnreadableAudioError            not audio, or damaged
     ├── TruncatedAudioError
     ├── MissingRecordingError           gone, though its folder is there
+    ├── ChangedRecordingError           replaced in its bucket since it was prepared
     ├── NonFiniteAudioError
     ├── TooShortError
     ├── NonFiniteEmbeddingError
@@ -92,6 +101,18 @@ class TooManyFailuresError(DataError):
     pass
 
 
+class MissingObjectError(DataError, FileNotFoundError):
+    pass
+
+
+class ChangedObjectError(DataError):
+    pass
+
+
+class ObjectExistsError(DataError):
+    pass
+
+
 class ScoreError(DataError, ValueError):
     pass
 
@@ -125,6 +146,14 @@ class DeviceMemoryError(EnvironmentProblemError, MemoryError):
 
 
 class DeviceFaultError(EnvironmentProblemError):
+    pass
+
+
+class AccessDeniedError(EnvironmentProblemError):
+    pass
+
+
+class NoSuchBucketError(EnvironmentProblemError):
     pass
 
 
@@ -173,6 +202,10 @@ class TruncatedAudioError(UtteranceError):
 
 
 class MissingRecordingError(UtteranceError):
+    pass
+
+
+class ChangedRecordingError(UtteranceError):
     pass
 
 

@@ -41,6 +41,8 @@ COLUMNS: dict[str, pa.DataType] = {
 
 _REQUIRED = ("utterance_id", "path")
 _OF_UTTERANCE = ("utterance_id", "path", "start_s", "end_s", "duration_s", "num_bytes", "problem")
+OBJECT_VERSION = "object_version"
+"""Column of corpora in buckets: the version of each object, as in `voxshard.remote.RemoteObject`."""
 
 ROW_GROUP = 32_768
 """Rows of the file that are read together by who wants a few of them."""
@@ -61,6 +63,8 @@ class Utterance:
     duration_s: float | None = None
     num_bytes: int | None = None
     problem: str | None = None
+    object_version: str | None = None
+    """Of an object in a bucket, when it was prepared; null: not known."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Manifest:
     @property
     def label_columns(self) -> list[str]:
         """Columns beyond the fixed ones."""
-        return [name for name in self.table.column_names if name not in COLUMNS]
+        return [name for name in self.table.column_names if name not in COLUMNS and name != OBJECT_VERSION]
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]], *, root: str | os.PathLike[str], corpus: str) -> Manifest:
@@ -244,7 +248,8 @@ class ManifestFile:
         if start >= stop:
             return
         first, last = (np.searchsorted(self._starts, [start, stop - 1], "right") - 1).tolist()
-        groups = self._file.read_row_groups(range(first, last + 1), columns=_OF_UTTERANCE, use_threads=False)
+        columns = [name for name in (*_OF_UTTERANCE, OBJECT_VERSION) if name in self._file.schema_arrow.names]
+        groups = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
         yield from _utterances(groups.slice(start - self._starts[first], stop - start))
 
 
@@ -259,7 +264,8 @@ def _hashes_differ(ids: pa.ChunkedArray) -> bool:
 
 
 def _utterances(table: pa.Table) -> Iterator[Utterance]:
-    for batch in table.select(_OF_UTTERANCE).to_batches(max_chunksize=4096):
+    extra = [OBJECT_VERSION] if OBJECT_VERSION in table.column_names else []
+    for batch in table.select([*_OF_UTTERANCE, *extra]).to_batches(max_chunksize=4096):
         for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield Utterance(*values)
 

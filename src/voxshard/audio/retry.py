@@ -14,7 +14,7 @@ import numpy.typing as npt
 from voxshard.audio.clip import ClipPolicy
 from voxshard.audio.reading import OnWarning, read_clip
 from voxshard.audio.sources import AudioPath
-from voxshard.errors import MissingRecordingError, UnreadableAudioError
+from voxshard.errors import MissingObjectError, MissingRecordingError, UnreadableAudioError
 
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Waits between attempts to read a recording whose storage fails."""
@@ -60,6 +60,8 @@ def read_with_retries(
             if problem is not None:  # known to be unreadable since prepare, and it still is
                 kind = MissingRecordingError if isinstance(exc, FileNotFoundError) else UnreadableAudioError
                 raise kind(f"{exc.strerror or exc}; prepare found: {problem}") from exc
+            if isinstance(exc, MissingObjectError):
+                raise MissingRecordingError("the object is gone, its bucket answers") from exc
             gone = isinstance(exc, FileNotFoundError) and _folder_exists(path)
             if gone and attempt >= min(_TRIES_IF_GONE, len(retry_delays_s)):
                 raise MissingRecordingError("the file is gone, its folder is there") from exc

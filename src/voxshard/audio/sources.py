@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from voxshard.errors import BackendUnavailableError, EmptyAudioError, UnreadableAudioError
+from voxshard import remote
+from voxshard.errors import ChangedObjectError, ChangedRecordingError, EmptyAudioError, UnreadableAudioError
+from voxshard.remote import PinnedUrl, is_url
 
 AudioPath: TypeAlias = str | bytes | os.PathLike[str]
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 HEAD_BYTES = 4096
-
-
-def is_url(path: AudioPath) -> bool:
-    """Whether a path is a URL, which fsspec opens, and not a local file."""
-    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def resolve(root: str, path: str | bytes) -> str | bytes:
@@ -104,6 +99,8 @@ def opened(path: AudioPath) -> Iterator[Source]:
     EmptyAudioError : it has no bytes.
     UnreadableAudioError : it is a folder, a pipe or a device.
     OSError : the storage failed, or there is no such file (FileNotFoundError).
+    ChangedRecordingError : the object has another version than the URL is pinned to.
+    AccessDeniedError, NoSuchBucketError : the bucket cannot be read.
     BackendUnavailableError : a URL, without fsspec or the package for its scheme.
     """
     if is_url(path):
@@ -131,18 +128,8 @@ def _check_not_empty(source: Source) -> None:
 
 
 def _fetch(url: str) -> bytes:
-    scheme = url.partition("://")[0]
+    """The bytes of an object; reading recordings is tried again by `read_with_retries`."""
     try:
-        import fsspec
-
-        with fsspec.open(url, "rb") as stream:
-            return bytes(stream.read())
-    except ImportError as exc:
-        raise BackendUnavailableError(
-            f"{url}: reading {scheme}:// needs {exc.name or 'a package of fsspec'}, which is not installed here; "
-            "`pip install 'voxshard[buckets]'`"
-        ) from exc
-    except OSError:
-        raise
-    except Exception as exc:  # each store's client has errors of its own; all mean that the bytes did not come
-        raise OSError(f"{url}: {type(exc).__name__}: {exc}") from exc
+        return remote.read(url, version=url.version if isinstance(url, PinnedUrl) else None, retries=False)
+    except ChangedObjectError as exc:
+        raise ChangedRecordingError("the object was replaced in its bucket since it was prepared") from exc

@@ -9,22 +9,23 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import PATH, echo, set_option
+from voxshard.cli.options import OUTPUT, echo, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import ConfigError, EnvironmentProblemError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
+from voxshard.locations import AnyLocation
 from voxshard.slurm import site as sites
 from voxshard.slurm.record import Submission
 from voxshard.slurm.submit import Cluster
 
 
 @click.command()
-@click.argument("config", type=PATH, required=False)
+@click.argument("config", type=OUTPUT, required=False)
 @click.option("--site", envvar="VOXSHARD_SITE", metavar="NAME", help="The cluster, as for submit.  [default: local]")
 @set_option
-def command(config: Path | None, site: str | None, assignments: tuple[str, ...]) -> None:
+def command(config: AnyLocation | None, site: str | None, assignments: tuple[str, ...]) -> None:
     """Check the cluster, and with CONFIG an experiment on it: PASS, WARN or FAIL, and the mend.
 
     SLURM, partitions, account and limits, runtimes and their version, weights, binds, free space and files, quota,

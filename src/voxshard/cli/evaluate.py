@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxshard.cli.options import EXISTING, echo, echo_info, stage_task
+from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, stage_task
 from voxshard.config import validated
 from voxshard.learning.train_config import EvaluateConfig
+from voxshard.locations import AnyLocation
 from voxshard.stages.evaluate import run
 
 if TYPE_CHECKING:
@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("trained", type=EXISTING, metavar="RUN")
-@click.option("--on", type=EXISTING, multiple=True, metavar="DIR|MANIFEST",
+@click.argument("trained", type=INPUT, metavar="RUN")
+@click.option("--on", type=INPUT, multiple=True, metavar="DIR|MANIFEST",
               help="Other features of the same encoder, or a manifest with other labels or splits.")  # fmt: skip
+@click.option("--out", type=OUTPUT, help="Run directory to write; by default the results go into RUN itself.")
 @click.option("--split", help="Only this split.")
 @click.option("--group-by", multiple=True, metavar="COL", help="Metrics per value of a column; a,b for combinations.")
-def command(trained: Path, on: tuple[Path, ...], split: str | None, group_by: tuple[str, ...]) -> None:
+def command(
+    trained: AnyLocation,
+    out: AnyLocation | None,
+    on: tuple[AnyLocation, ...],
+    split: str | None,
+    group_by: tuple[str, ...],
+) -> None:
     """Score RUN again: on its own splits, with labels that came later, or on other features.
 
     Scores, metrics with 95 % intervals and tables go into RUN. Features made with another encoder, other settings or
     other weights than those RUN was trained on are refused.
     """
-    values = {"run": trained, "on": on, "split": split, "group_by": group_by}
+    values = {"run": trained, "out": out, "on": on, "split": split, "group_by": group_by}
     config = validated(EvaluateConfig, values, where="evaluate")
     with stage_task() as task:
         found = run(config, task)
@@ -40,7 +47,8 @@ def command(trained: Path, on: tuple[Path, ...], split: str | None, group_by: tu
             echo(f"\n{name}")
             for line in _breakdown(table):
                 echo(line)
-    echo_info(f"{trained}: scores and metrics are up to date; next: voxshard report {trained} --out report.html")
+    written = out or trained
+    echo_info(f"{written}: scores and metrics are up to date; next: voxshard report {written} --out report.html")
 
 
 def results_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

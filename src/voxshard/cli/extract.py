@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, PATH, echo_info, set_option, stage_task
+from voxshard.cli.options import INPUT, PATH, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
 from voxshard.errors import ConfigError
+from voxshard.locations import AnyLocation
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
 from voxshard.store.features import is_stale
 
 
 @click.command()
-@click.argument("manifest", type=EXISTING)
+@click.argument("manifest", type=INPUT)
 @click.option("--encoder", required=True, help="Name of the encoder; `voxshard encoders` lists them.")
 @click.option("--out", type=PATH, required=True, help="Folder of the feature set; run again to go on with it.")
 @click.option("--split", help="Only this split; the others can follow later, into the same folder.")
@@ -31,7 +31,7 @@ from voxshard.store.features import is_stale
 @click.option("--limit", type=click.IntRange(1), help="Only the first utterances of the manifest.")
 @click.option("--max-failure-fraction", type=click.FloatRange(0, 1), help="Stop when more than this share fails.")
 def command(
-    manifest: Path,
+    manifest: AnyLocation,
     encoder: str,
     assignments: tuple[str, ...],
     index: int,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import EXISTING, echo_info, stage_task
+from voxshard.cli.options import EXISTING, INPUT, echo_info, stage_task
 from voxshard.config import validated
 from voxshard.stages.merge import MergeConfig, run
 
@@ -17,7 +17,7 @@ from voxshard.stages.merge import MergeConfig, run
 @click.option("--mode", type=click.Choice(["auto", "packed", "index"]), default="auto", show_default=True,
               help="packed: one file. index: the arrays stay in the shards. auto: packed up to 64 GiB.")  # fmt: skip
 @click.option("--allow-missing", is_flag=True, help="Merge what is there, though shards are missing.")
-@click.option("--labels", type=EXISTING, metavar="MANIFEST", help="Describe the utterances with this manifest instead.")
+@click.option("--labels", type=INPUT, metavar="MANIFEST", help="Describe the utterances with this manifest instead.")
 @click.option("--delete-shards", is_flag=True, help="Remove the shards once the packed file has verified.")
 @click.option("--max-failure-fraction", type=click.FloatRange(0, 1),
               help="Share of failed utterances to accept; by default what extract was given.")  # fmt: skip

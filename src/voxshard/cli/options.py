@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from voxshard.locations import AnyLocation, parse
 from voxshard.progress import printable
 from voxshard.progress_display import progress_display
 from voxshard.signals import stop_on_signals
@@ -16,8 +17,40 @@ from voxshard.stages.base import Task
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-EXISTING = click.Path(exists=True, path_type=Path)
-PATH = click.Path(path_type=Path)
+
+class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.3
+    """A path or a URL."""
+
+    name = "path or URL"
+
+    def __init__(self, *, exists: bool = False, local: bool = False) -> None:
+        """
+        Parameters
+        ----------
+        exists : a path has to exist.
+        local : URLs are refused, because what is there is changed or resumed in place.
+        """
+        self.local = local
+        self._path = click.Path(exists=exists, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyLocation:
+        location = parse(value)
+        if isinstance(location, Path):
+            return self._path.convert(location, param, ctx)
+        if self.local:
+            self.fail(
+                f"{location} is a URL, where work is resumed in place and needs a local path; give one, then "
+                "`voxshard publish PATH URL`",
+                param,
+                ctx,
+            )
+        return location
+
+
+INPUT = LocationType(exists=True)
+OUTPUT = LocationType()
+EXISTING = LocationType(exists=True, local=True)
+PATH = LocationType(local=True)
 
 
 def set_option(command: Command) -> Command:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from voxshard.cli.options import PATH, echo_info, set_option, stage_task
+from voxshard.cli.options import OUTPUT, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
 from voxshard.corpora.formats import available
+from voxshard.locations import AnyLocation
 from voxshard.stages.prepare import PrepareConfig, run, summary
 
 _HELP = "\n\n".join(
@@ -25,7 +25,7 @@ _HELP = "\n\n".join(
 @click.command(help=_HELP)
 @click.argument("format", metavar="FORMAT")
 @click.argument("root")
-@click.option("--out", type=PATH, required=True, help="The manifest to write, manifest.parquet.")
+@click.option("--out", type=OUTPUT, required=True, help="The manifest to write, manifest.parquet.")
 @click.option("--glob", help="Only paths that match, such as '**/*.wav'; * stays in one folder.")
 @click.option("--part", help="Only what lies below this folder of ROOT, such as part_003; ids stay relative to ROOT.")
 @click.option("--split", multiple=True, metavar="NAME=FILE", help="What FILE lists (ids, paths) is split NAME.")
@@ -38,7 +38,7 @@ _HELP = "\n\n".join(
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many utterances.")
 @click.option("--no-probe", is_flag=True, help="Open no file; durations stay unknown, shards are cut by size.")
 @set_option
-def command(assignments: tuple[str, ...], no_probe: bool, out: Path, **options: Any) -> None:
+def command(assignments: tuple[str, ...], no_probe: bool, out: AnyLocation, **options: Any) -> None:
     given = {key: value for key, value in options.items() if value is not None}
     values = {**given, "out": out, "probe": not no_probe, "settings": parse_assignments(assignments)}
     config = validated(PrepareConfig, values, where="prepare")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from voxshard.cli.options import EXISTING, PATH, echo_info
+from voxshard.cli.options import INPUT, OUTPUT, echo_info
 from voxshard.config import validated
+from voxshard.locations import AnyLocation
 from voxshard.progress_display import progress_display
 from voxshard.stages.base import Task
 from voxshard.stages.report import ReportConfig, run
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=EXISTING, metavar="RUN|EXP...")
-@click.option("--out", type=PATH, required=True, help="The HTML file; results.csv and results.tex go beside it.")
+@click.argument("paths", nargs=-1, required=True, type=INPUT, metavar="RUN|EXP...")
+@click.option("--out", type=OUTPUT, required=True, help="The HTML file; results.csv and results.tex go beside it.")
 @click.option("--title", help="Heading of the report; by default the name of the run or experiment.")
-def command(paths: tuple[Path, ...], out: Path, title: str | None) -> None:
+def command(paths: tuple[AnyLocation, ...], out: AnyLocation, title: str | None) -> None:
     """Write tables and plots of runs, experiments or feature sets into one HTML file.
 
     The file needs no network and no script: mail it, print it, keep it with the results. Beside it lie the same results

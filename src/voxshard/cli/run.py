@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from voxshard.cli.options import PATH, echo_info, set_option, stage_task
+from voxshard.cli.options import OUTPUT, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.run import run_experiment
 from voxshard.experiment.schema import load
+from voxshard.locations import AnyLocation
 from voxshard.slurm import site as sites
 
 
 @click.command()
-@click.argument("config", type=PATH)
+@click.argument("config", type=OUTPUT)
 @click.option("--site", envvar="VOXSHARD_SITE", default="local", metavar="NAME", show_default=True,
               help="Whose way of running images is used; also $VOXSHARD_SITE.")  # fmt: skip
 @set_option
-def command(config: Path, site: str, assignments: tuple[str, ...]) -> None:
+def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> None:
     """Run every stage of CONFIG here: prepare, extract, merge, train, evaluate, report.
 
     What is done is skipped, so the same command goes on after a kill. Keys of the config can be changed with --set,

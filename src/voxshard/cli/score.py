@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import click
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxshard.cli.options import EXISTING, echo
+from voxshard.cli.options import INPUT, echo
+from voxshard.locations import AnyLocation, local_copy
 from voxshard.scoring.detection import ASVSPOOF5, DetectionTrials
 from voxshard.scoring.intervals import Interval, bootstrap, point_estimates
 from voxshard.scoring.score_files import Keys, Scores, read_keys, read_scores, scores_for
@@ -28,8 +28,8 @@ _PERCENT = ("eer", "eer_tie_aware", "auc")
 
 
 @click.command(short_help="Official ASVspoof 5 Track 1 scores of any score file.")
-@click.argument("scores", type=EXISTING)
-@click.argument("keys", type=EXISTING)
+@click.argument("scores", type=INPUT)
+@click.argument("keys", type=INPUT)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; rates lie in 0..1, Cllr is in bits.")
 @click.option(
     "--bootstrap",
@@ -39,7 +39,7 @@ _PERCENT = ("eer", "eer_tie_aware", "auc")
     help="Add 95 % confidence intervals from N resamples of the utterances, and of the speakers if the keys name them.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
-def command(scores: Path, keys: Path, as_json: bool, num_replicates: int | None, seed: int) -> None:
+def command(scores: AnyLocation, keys: AnyLocation, as_json: bool, num_replicates: int | None, seed: int) -> None:
     """Score a detector of spoofed speech with the official ASVspoof 5 Track 1 metrics.
 
     \b
@@ -50,8 +50,8 @@ def command(scores: Path, keys: Path, as_json: bool, num_replicates: int | None,
     """
     if as_json and num_replicates:
         raise click.UsageError("--bootstrap belongs to the table; leave out --json")
-    known = read_keys(keys)
-    found = _of_the_keys_splits(read_scores(scores), known)
+    known = read_keys(local_copy(keys))
+    found = _of_the_keys_splits(read_scores(local_copy(scores)), known)
     trials = DetectionTrials(scores_for(known, found), known.is_bonafide)
     num_bonafide = int(known.is_bonafide.sum())
     num_spoof = trials.num_trials - num_bonafide

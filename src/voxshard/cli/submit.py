@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from voxshard.cli.options import PATH, echo, echo_info, set_option
+from voxshard.cli.options import OUTPUT, echo, echo_info, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
+from voxshard.locations import AnyLocation
 from voxshard.progress_display import progress_display
 from voxshard.slurm import environment, submit, task_count
 from voxshard.slurm import site as sites
@@ -19,12 +18,12 @@ from voxshard.slurm.estimate import estimate, lines_of
 
 
 @click.command()
-@click.argument("config", type=PATH)
+@click.argument("config", type=OUTPUT)
 @click.option("--site", envvar="VOXSHARD_SITE", required=True, metavar="NAME",
               help="The cluster: a name (configs/sites/NAME.yaml) or a path; also $VOXSHARD_SITE.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print every script and what it would cost; submit nothing.")
 @set_option
-def command(config: Path, site: str, dry_run: bool, assignments: tuple[str, ...]) -> None:
+def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[str, ...]) -> None:
     """Submit every stage of CONFIG as array jobs that start one after the other, and return.
 
     Nothing has to stay open: the jobs themselves submit again what a lost node or a time limit left undone. What is

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import EXISTING, PATH, echo, echo_info, set_option, stage_task
+from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import NAMES, TrainConfig
+from voxshard.locations import AnyLocation, local_copy
 from voxshard.networks.settings import NAMES as NETWORKS
 from voxshard.stages.train import run
 from voxshard.store.runs import Run
@@ -25,11 +25,11 @@ _SECTIONS = (
 
 
 @click.command()
-@click.argument("features", nargs=-1, type=EXISTING, metavar="DIR...|MANIFEST")
+@click.argument("features", nargs=-1, type=INPUT, metavar="DIR...|MANIFEST")
 @click.option("--label", multiple=True, help="Column to predict; several yes-or-no columns: give it again, or a,b.")
 @click.option("--classifier", metavar="NAME", help=f"On features: one of {', '.join(NAMES)}.")
 @click.option("--network", metavar="NAME", help=f"Train a network: one of {', '.join(NETWORKS)}.")
-@click.option("--out", type=PATH, help="Run directory to write.")
+@click.option("--out", type=OUTPUT, help="Run directory to write.")
 @click.option("--split", help="Split to train on; by default train.")
 @click.option("--folds", metavar="COL", help="Cross-validate: test each value of this column (fold, speaker) in turn.")
 @click.option("--n-shot", metavar="K[,K...]", help="Train on so many examples per class; several numbers give a curve.")
@@ -39,13 +39,13 @@ _SECTIONS = (
     "--wandb", is_flag=True, default=None, help="Log to Weights & Biases too; offline if it cannot be reached."
 )
 @set_option
-@click.option("--config", "config_file", type=EXISTING, help="All of this from a YAML file; options given here win.")
+@click.option("--config", "config_file", type=INPUT, help="All of this from a YAML file; options given here win.")
 def command(
-    features: tuple[Path, ...],
+    features: tuple[AnyLocation, ...],
     label: tuple[str, ...],
     n_shot: str | None,
     assignments: tuple[str, ...],
-    config_file: Path | None,
+    config_file: AnyLocation | None,
     **options: Any,
 ) -> None:
     """Fit a classifier on the features in DIR, or a network on the recordings of MANIFEST, and test it.
@@ -71,7 +71,7 @@ def command(
         values["label"] = label
     if n_shot is not None:
         values["n_shot"] = n_shot.split(",")
-    content = load_yaml(config_file) if config_file else {}
+    content = load_yaml(local_copy(config_file), where=str(config_file)) if config_file else {}
     assigned = parse_assignments(assignments)
     model: type[TrainConfig] | type[NetworkConfig] = TrainConfig
     if "network" in content or "network" in values:
@@ -80,10 +80,10 @@ def command(
         if len(features) > 1:
             raise ConfigError(f"{features[0]} and others: a network is trained on one manifest, or one logmel set")
         if features:
-            values["features" if features[0].is_dir() else "manifest"] = features[0]
+            values["features" if local_copy(features[0]).is_dir() else "manifest"] = features[0]
     elif features:
         for path in features:
-            if not path.is_dir():
+            if not local_copy(path).is_dir():
                 raise ConfigError(
                     f"{path}: a file; classifiers are trained on a folder of features, made with `voxshard extract`, "
                     "networks on a manifest: --network NAME"

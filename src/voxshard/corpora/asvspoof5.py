@@ -15,13 +15,13 @@ The id is the file's name (`E_0000000024`), the key of official score files.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from voxshard.corpora.base import Listing, Request
+from voxshard.corpora.remote_folder import CorpusPath, relative
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import EmptyCorpusError, ManifestError
 
@@ -56,7 +56,8 @@ TASKS = ("bonafide", "spoof")
 def list_corpus(request: Request) -> Listing:
     """All files of the protocols found, train, dev, eval, in the protocols' order. Takes no settings of its own."""
     request.allow()
-    places = _places(Path(request.root))
+    root = request.folder
+    places = _places(root)
     tables, notes = [], []
     for split, (protocols, folders) in SPLITS.items():
         protocol = next((place / name for name in protocols for place in places if (place / name).is_file()), None)
@@ -64,10 +65,10 @@ def list_corpus(request: Request) -> Listing:
             notes.append(f"no protocol of the {split} split ({protocols[0]}): left out")
             continue
         table = read_protocol(protocol)
-        audio = _audio_folders(Path(request.root), places, folders)
+        audio = _audio_folders(root, places, folders)
         if not audio:
             notes.append(f"no folder {folders[0]}: the {len(table):,} files of the {split} split are missing")
-        paths = _paths(Path(request.root), table["flac_file"].to_pylist(), audio or [folders[0]])
+        paths = _paths(root, table["flac_file"].to_pylist(), audio or [folders[0]])
         table = table.append_column("path", pa.array(paths, pa.string()))
         tables.append(table.append_column("split", pa.array([split] * len(table), pa.string())))
     if not tables:
@@ -79,7 +80,7 @@ def list_corpus(request: Request) -> Listing:
     return Listing(table.append_column("utterance_id", table["flac_file"]), request.root, notes=notes)
 
 
-def read_protocol(path: Path) -> pa.Table:
+def read_protocol(path: CorpusPath) -> pa.Table:
     """One protocol as columns, with the class codes `y_task`, `y_codec` and `y_codec_q`.
 
     Raises
@@ -128,27 +129,27 @@ def read_protocol(path: Path) -> pa.Table:
     return table.drop_columns(["tmp"]) if "tmp" in names else table
 
 
-def _places(root: Path) -> list[Path]:
+def _places(root: CorpusPath) -> list[CorpusPath]:
     """The root and the folders up to two levels below it."""
     places, above = [root], [root]
     for _ in range(2):
-        above = [folder / name for folder in above for name in folders_in(str(folder))]
+        above = [folder / name for folder in above for name in folders_in(folder)]
         places += above
     return places
 
 
-def _audio_folders(root: Path, places: list[Path], names: tuple[str, ...]) -> list[str]:
+def _audio_folders(root: CorpusPath, places: list[CorpusPath], names: tuple[str, ...]) -> list[str]:
     """Folders of one split's audio, relative to the root; one inside itself (flac_T/flac_T) counts once."""
     found = []
     for name in names:
         for place in places:
             if place.name == name and place != root:
                 inner = place / name
-                found.append(str((inner if inner.is_dir() else place).relative_to(root)))
+                found.append(relative(inner if inner.is_dir() else place, root))
     return list(dict.fromkeys(found))
 
 
-def _paths(root: Path, names: list[str], folders: list[str]) -> list[str]:
+def _paths(root: CorpusPath, names: list[str], folders: list[str]) -> list[str]:
     if len(folders) == 1:
         return [f"{folders[0]}/{name}.flac" for name in names]
     # Archives unpacked side by side (flac_T_aa/flac_T, flac_T_ab/flac_T): each file lies in one of them.

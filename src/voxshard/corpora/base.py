@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from voxshard.corpora.remote_folder import CorpusPath, corpus_path
 from voxshard.errors import ConfigError, ManifestError
 
 # What libsndfile opens, and what ffmpeg is asked for where it cannot (see voxshard.audio).
@@ -41,6 +42,11 @@ class Request:
     study: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the adapter's own."""
+
+    @property
+    def folder(self) -> CorpusPath:
+        """The root, to look into; one in a bucket is listed."""
+        return corpus_path(self.root)
 
     def option(self, name: str, default: str | None = None) -> str | None:
         """One of the adapter's own settings, as text."""

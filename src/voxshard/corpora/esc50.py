@@ -9,8 +9,6 @@ Layout and columns: README of https://github.com/karolpiczak/ESC-50, sections "R
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,7 +23,7 @@ COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take"
 def list_corpus(request: Request) -> Listing:
     """One row per line of meta/esc50.csv, its columns kept, and `label` = `category`."""
     request.allow()
-    meta = Path(request.root, "meta", "esc50.csv")
+    meta = request.folder / "meta/esc50.csv"
     if not meta.is_file():
         raise EmptyCorpusError(
             f"{request.root}: no meta/esc50.csv; found {contents(request.root)}; "

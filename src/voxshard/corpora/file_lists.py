@@ -11,13 +11,14 @@ https://github.com/coreyker/dnn-mgr/tree/master/gtzan. Any corpus with such list
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from voxshard.corpora.annotate import list_entries
 from voxshard.corpora.base import Listing, Request, first_names, path_array
+from voxshard.corpora.remote_folder import CorpusPath, matches
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import EmptyCorpusError, ManifestError
 
@@ -32,7 +33,7 @@ def list_corpus(request: Request) -> Listing:
     `label` is the name of the folder a file lies in. Takes no settings of its own.
     """
     request.allow()
-    root = Path(request.root)
+    root = request.folder
     lists = list(request.lists) or _lists_in(root)
     if not lists:
         raise EmptyCorpusError(
@@ -64,19 +65,19 @@ def list_corpus(request: Request) -> Listing:
     return Listing(pa.table(columns | {"path": paths}), request.root, notes=notes)
 
 
-def _lists_in(root: Path) -> list[tuple[str, str]]:
+def _lists_in(root: CorpusPath) -> list[tuple[str, str]]:
     found = []
-    for path in sorted(root.glob("*.txt")):
+    for path in matches(root, "*.txt"):
         if match := _SPLIT.search(path.stem):
             found.append((match[1].lower(), str(path)))
     order = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval")
     return sorted(found, key=lambda item: (order.index(item[0]), item[1]))
 
 
-def _base(root: Path, entries: list[str], file: str) -> str:
+def _base(root: CorpusPath, entries: list[str], file: str) -> str:
     """The folder, relative to the root, that the lists' paths start from: the root or one directly below it."""
     some = entries[:: max(1, len(entries) // _CHECKED)]
-    below = folders_in(str(root))
+    below = folders_in(root)
     counts = {name: sum((root / name / entry).exists() for entry in some) for name in ("", *below)}
     best = max(counts, key=lambda name: counts[name])
     if counts[best] == 0:

@@ -10,13 +10,13 @@ URLs.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.audio import is_url
 from voxshard.corpora.base import Listing, Request, first_names, path_text
+from voxshard.corpora.remote_folder import corpus_path, matches
 from voxshard.corpora.tables import PATH_COLUMNS, TABLE_EXTENSIONS, column_of, read_table
 from voxshard.corpora.walk import contents
 from voxshard.errors import EmptyCorpusError, ManifestError
@@ -35,7 +35,7 @@ def list_corpus(request: Request) -> Listing:
     ManifestError : no column of paths, a row without one, or a span that ends before it starts.
     """
     request.allow("path_column", "id_column", "audio_root")
-    file = request.root if is_url(request.root) else _table_in(request.root)
+    file = _table_in(request.root)
     table = read_table(file, keep_bytes=PATH_COLUMNS)
     if not len(table):
         raise EmptyCorpusError(f"{file}: a table without rows")
@@ -67,9 +67,12 @@ def list_corpus(request: Request) -> Listing:
 
 
 def _table_in(root: str) -> str:
-    if not Path(root).is_dir():
+    if is_url(root) and root.lower().endswith(TABLE_EXTENSIONS):
         return root
-    found = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in TABLE_EXTENSIONS)
+    folder = corpus_path(root)
+    if not folder.is_dir():
+        return root
+    found = [path for path in matches(folder, "*") if path.suffix.lower() in TABLE_EXTENSIONS]
     if len(found) == 1:
         return str(found[0])
     if found:

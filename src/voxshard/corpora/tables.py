@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from voxshard import remote
 from voxshard.audio import is_url
-from voxshard.corpora.walk import file_system
+from voxshard.corpora.remote_folder import CorpusPath
 from voxshard.errors import ManifestError
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq")
@@ -32,7 +33,7 @@ _NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _NOT_A_NUMBER = ("", "nan", "NaN", "NA", "N/A", "null", "None")
 
 
-def read_table(path: str | Path, *, keep_bytes: Sequence[str] = ()) -> pa.Table:
+def read_table(path: str | CorpusPath, *, keep_bytes: Sequence[str] = ()) -> pa.Table:
     """Read a CSV, TSV or Parquet file, local or at a URL.
 
     In CSV and TSV a column becomes int64 or float64 only if all its values are numbers or missing (empty, NaN, NA,
@@ -47,7 +48,7 @@ def read_table(path: str | Path, *, keep_bytes: Sequence[str] = ()) -> pa.Table:
     ------
     ManifestError : not there, not such a table, or text that is not UTF-8.
     """
-    where = os.fspath(path)
+    where = str(path)
     try:
         if where.lower().endswith((".parquet", ".pq")):
             return _flat(pq.read_table(pa.BufferReader(_content(where))))
@@ -77,10 +78,10 @@ def _gap(length: int) -> pa.ChunkedArray:
     return pa.chunked_array([pa.nulls(length)])
 
 
-def read_lines(path: str | Path) -> list[str]:
+def read_lines(path: str | CorpusPath) -> list[str]:
     """The names in a list file, one per line; empty lines and lines that begin with `#` are left out."""
     try:
-        content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+        content = _content(str(path)).removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError as exc:
         raise ManifestError(f"{path}: no such file") from exc
     except OSError as exc:
@@ -89,9 +90,9 @@ def read_lines(path: str | Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
-def is_table(path: str | Path) -> bool:
+def is_table(path: str | CorpusPath) -> bool:
     """Whether a file is a table by its name, rather than a list of names."""
-    return os.fspath(path).lower().endswith(TABLE_EXTENSIONS)
+    return str(path).lower().endswith(TABLE_EXTENSIONS)
 
 
 def column_of(table: pa.Table, candidates: Iterable[str], *, chosen: str | None, where: str, what: str) -> str:
@@ -116,8 +117,7 @@ def column_of(table: pa.Table, candidates: Iterable[str], *, chosen: str | None,
 def _content(where: str) -> bytes:
     if not is_url(where):
         return Path(where).read_bytes()
-    system, path = file_system(where)
-    return bytes(system.cat_file(path))
+    return remote.read(where)
 
 
 def _read_delimited(where: str) -> pa.Table:

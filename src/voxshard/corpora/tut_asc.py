@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from voxshard.corpora.base import Listing, Request
+from voxshard.corpora.remote_folder import CorpusPath, matches, relative
 from voxshard.corpora.tables import read_lines
 from voxshard.corpora.walk import contents
 from voxshard.errors import EmptyCorpusError, ManifestError
@@ -36,11 +37,11 @@ def list_corpus(request: Request) -> Listing:
     own), `fold` the fold of the official cross-validation in which a development file is tested.
     """
     request.allow()
-    root = Path(request.root)
+    root = request.folder
     rows: list[dict[str, Any]] = []
     for kind, split in _SETS:
         name = f"*acoustic-scenes-*-{kind}"
-        for folder in [root] if root.match(name) else sorted(root.glob(name)):
+        for folder in [root] if root.match(name) else matches(root, name):
             rows += _rows(root, folder, split)
     if not rows:
         raise EmptyCorpusError(
@@ -50,14 +51,14 @@ def list_corpus(request: Request) -> Listing:
     return Listing(pa.Table.from_pylist(rows), request.root)
 
 
-def _rows(root: Path, folder: Path, split: str) -> Iterator[dict[str, Any]]:
+def _rows(root: CorpusPath, folder: CorpusPath, split: str) -> Iterator[dict[str, Any]]:
     folds: dict[str, str] = {}
-    for path in sorted((folder / "evaluation_setup").glob("fold*.txt")):
+    for path in matches(folder / "evaluation_setup", "fold*.txt"):
         if match := _FOLD.fullmatch(path.name):
             folds |= dict.fromkeys((line[0] for line in _lines(path)), match[1])
     for file, (scene, location) in _scenes(folder).items():
         yield {
-            "path": (folder / file).relative_to(root).as_posix(),
+            "path": relative(folder / file, root),
             "split": split,
             "fold": folds.get(file),
             "label": scene,
@@ -65,16 +66,16 @@ def _rows(root: Path, folder: Path, split: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _scenes(folder: Path) -> dict[str, tuple[str | None, str]]:
+def _scenes(folder: CorpusPath) -> dict[str, tuple[str | None, str]]:
     """File -> (scene, location), in the order of meta.txt, else of the lists in evaluation_setup."""
     setup = folder / "evaluation_setup"
     lists = [folder / "meta.txt"]
     if not lists[0].is_file():
-        lists = sorted(setup.glob("*train.txt")) + sorted(setup.glob("*evaluate.txt")) + sorted(setup.glob("*test.txt"))
+        lists = [path for end in ("train", "evaluate", "test") for path in matches(setup, f"*{end}.txt")]
     scenes: dict[str, tuple[str | None, str]] = {}
     for path in lists:
         for file, *rest in _lines(path):
-            location = rest[1] if len(rest) > 1 else Path(file).name.partition("_")[0]
+            location = rest[1] if len(rest) > 1 else PurePosixPath(file).name.partition("_")[0]
             if file not in scenes or scenes[file][0] is None:
                 scenes[file] = (rest[0] if rest else None, location)
             elif rest and rest[0] != scenes[file][0]:
@@ -82,6 +83,6 @@ def _scenes(folder: Path) -> dict[str, tuple[str | None, str]]:
     return scenes
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def _lines(path: CorpusPath) -> Iterator[list[str]]:
     for line in read_lines(path):
         yield line.strip().split("\t")

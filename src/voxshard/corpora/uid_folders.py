@@ -12,13 +12,14 @@ several studies: with `--study NAME` the recordings lie in ROOT/NAME. The lists 
 from __future__ import annotations
 
 import json
-import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
+from voxshard.corpora.remote_folder import CorpusPath, matches
 from voxshard.corpora.tables import column_of, read_table, stacked
 from voxshard.corpora.walk import contents
 from voxshard.errors import DuplicateIdError, EmptyCorpusError
@@ -26,6 +27,10 @@ from voxshard.errors import DuplicateIdError, EmptyCorpusError
 # metadata.json's `encoding` -> the container a header then shows. Any other encoding is compared with the extension.
 _CONTAINERS = {"WAV": "WAV", "WAVE": "WAV", "LINEAR16": "WAV", "MP3": "MP3", "FLAC": "FLAC", "OGG": "OGG",
                "OGG_OPUS": "OGG"}  # fmt: skip
+
+
+_READERS = 32
+"""Threads that read metadata.json from a bucket."""
 
 
 def list_corpus(request: Request) -> Listing:
@@ -40,12 +45,17 @@ def list_corpus(request: Request) -> Listing:
     DuplicateIdError : a uid twice in a list, or in two lists.
     """
     request.allow()
-    root = Path(request.root)
+    root = request.folder
     folder = root / request.study if request.study and (root / request.study).is_dir() else root
     lists = list(request.lists) or _lists_in([folder, root])
     table, notes = _listed(lists) if lists else (_unlisted(folder), [])
     prefix = "" if folder == root else f"{folder.name}/"
-    found = [_look(folder / uid) for uid in table["uid"].to_pylist()]
+    places = [folder / uid for uid in table["uid"].to_pylist()]
+    if isinstance(folder, Path):
+        found = [_look(place) for place in places]
+    else:
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(_look, places))
     table = (
         table.append_column("utterance_id", table["uid"])
         .append_column("path", path_array([f"{prefix}{uid}/{name}" for uid, (name, _, _) in _pairs(table, found)]))
@@ -83,10 +93,10 @@ def _agrees(encoding: str, shown: str, path: str) -> bool:
     return shown.upper().startswith(expected)
 
 
-def _lists_in(folders: list[Path]) -> list[tuple[str, str]]:
+def _lists_in(folders: list[CorpusPath]) -> list[tuple[str, str]]:
     for folder in folders:
-        found = [(split, str(folder / f"{split}.csv")) for split in ("train", "test", "val")]
-        found = [(split, file) for split, file in found if Path(file).is_file()]
+        files = [(split, folder / f"{split}.csv") for split in ("train", "test", "val")]
+        found = [(split, str(file)) for split, file in files if file.is_file()]
         if found:
             return found
     return []
@@ -110,17 +120,17 @@ def _listed(lists: list[tuple[str, str]]) -> tuple[pa.Table, list[str]]:
     return stacked(tables), [f"split {split}: {file}" for split, file in lists]
 
 
-def _unlisted(folder: Path) -> pa.Table:
-    uids = sorted(path.parent.name for path in folder.glob("*/waveform.*"))
+def _unlisted(folder: CorpusPath) -> pa.Table:
+    uids = sorted(path.parent.name for path in matches(folder, "*/waveform.*"))
     if not uids:
         raise EmptyCorpusError(
             f"{folder}: neither train.csv and test.csv nor folders with a waveform.<ext>; "
-            f"found {contents(os.fspath(folder))}; name the lists with --split NAME=FILE"
+            f"found {contents(str(folder))}; name the lists with --split NAME=FILE"
         )
     return pa.table({"uid": path_text(path_array(list(dict.fromkeys(uids))))})
 
 
-def _look(folder: Path) -> tuple[str, dict[str, Any], str | None]:
+def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
     """Name of the recording in a uid folder, what metadata.json says, and what is wrong with it."""
     try:
         names = sorted(entry.name for entry in folder.iterdir())

@@ -10,8 +10,6 @@ README asks to keep the ten folds as they are and to report the average over the
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,7 +24,7 @@ COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "class
 def list_corpus(request: Request) -> Listing:
     """One row per line of metadata/UrbanSound8K.csv, its columns kept, and `label` = `class`."""
     request.allow()
-    meta = Path(request.root, "metadata", "UrbanSound8K.csv")
+    meta = request.folder / "metadata/UrbanSound8K.csv"
     if not meta.is_file():
         raise EmptyCorpusError(
             f"{request.root}: no metadata/UrbanSound8K.csv; found {contents(request.root)}; "

@@ -10,11 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 from voxshard.audio import is_url
 from voxshard.corpora.base import AUDIO_EXTENSIONS, describe_extensions, extension_of, first_names
-from voxshard.errors import BackendUnavailableError, EmptyCorpusError, TransientFaultError
+from voxshard.corpora.remote_folder import CorpusPath, objects_below
+from voxshard.errors import EmptyCorpusError, TransientFaultError
 
 
 @dataclass
@@ -58,14 +59,17 @@ def audio_files(root: str, *, part: str | None = None, glob: str | None = None) 
     return found
 
 
-def folders_in(root: str) -> list[str]:
+def folders_in(root: CorpusPath) -> list[str]:
     """Names of the folders directly below a root, hidden ones left out."""
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if isinstance(root, Path):
+        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def contents(root: str) -> str:
     """What lies in a folder, for errors."""
-    return describe_extensions(_walk(root, "", lambda path: False).others)
+    walk = _walk_url if is_url(root) else _walk
+    return describe_extensions(walk(root, "", lambda path: False).others)
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
@@ -103,7 +107,7 @@ def _walk(root: str, part: str, wanted: Callable[[str], bool]) -> Found:
     if os.path.isfile(root):
         raise EmptyCorpusError(f"{root}: a file; this format reads a folder (a list of files is read by `table`)")
     if not os.path.isdir(top):
-        raise EmptyCorpusError(f"{top}: no such folder; {root} has {first_names(folders_in(root), 8) or 'none'}")
+        raise EmptyCorpusError(f"{top}: no such folder; {root} has {first_names(folders_in(Path(root)), 8) or 'none'}")
     found = Found()
     folders = [part.strip("/")]
     while folders:
@@ -143,35 +147,11 @@ def _leads_back(root: str, folder: str, link: str) -> bool:
         folder = folder.rpartition("/")[0]
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path within it.
-
-    Raises
-    ------
-    BackendUnavailableError : fsspec, or the package for this kind of URL, is not installed.
-    """
-    try:
-        import fsspec  # only who has a bucket needs it
-    except ModuleNotFoundError as exc:
-        raise BackendUnavailableError(f"{url}: URLs need fsspec; pip install 'voxshard[buckets]'") from exc
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as exc:
-        raise BackendUnavailableError(f"{url}: {exc}; pip install 'voxshard[buckets]', or the package for it") from exc
-    return system, path
-
-
 def _walk_url(root: str, part: str, wanted: Callable[[str], bool]) -> Found:
-    system, top = file_system(root.rstrip("/"))
     found = Found()
-    below = f"{top}/{part.strip('/')}".rstrip("/")
-    try:
-        everything = system.find(below)
-    except OSError as exc:
-        raise TransientFaultError(f"{root}: cannot be listed: {exc}; check the name and your credentials") from exc
-    for full in everything:
-        path = full[len(top) :].lstrip("/")
-        if any(piece.startswith(".") for piece in path.split("/")):
+    below = f"{part.strip('/')}/" if part else ""
+    for path in objects_below(root):
+        if not path.startswith(below) or any(piece.startswith(".") for piece in path.split("/")):
             continue
         if wanted(path):
             found.paths.append(path)

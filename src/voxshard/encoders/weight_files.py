@@ -8,7 +8,8 @@ from pathlib import Path
 
 from voxshard import files
 from voxshard.encoders.base import KnownHashes, WeightFile
-from voxshard.errors import MissingWeightsError
+from voxshard.errors import MissingObjectError, MissingWeightsError
+from voxshard.locations import Url, local_copy, parse
 
 WEIGHTS_VARIABLE = "VOXSHARD_WEIGHTS"
 
@@ -20,6 +21,11 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
     ------
     MissingWeightsError : says where it was looked for, and the command that brings it.
     """
+    if given and isinstance(url := parse(given), Url):
+        try:
+            return local_copy(url)
+        except MissingObjectError as exc:
+            raise MissingWeightsError(f"weights of {encoder} not found: {exc}") from exc
     store = os.environ.get(WEIGHTS_VARIABLE)
     candidates = []
     if given:

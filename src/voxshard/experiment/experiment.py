@@ -19,6 +19,7 @@ from voxshard.experiment.schema import PRETRAINED, ExperimentConfig, Training
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import GridConfig, TrainConfig
 from voxshard.learning.training_inputs import is_trained_from
+from voxshard.locations import as_path
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
@@ -234,14 +235,14 @@ class Experiment:
         """Whether a run was trained with this config from what its inputs are now, by their content."""
         path = self.training_file(training)
         frozen = None
-        if path.exists() and not Run(training.out).inputs_file.exists():
+        if path.exists() and not Run(as_path(training.out)).inputs_file.exists():
             frozen = parse_yaml(path.read_text(), where=str(path))
-        return is_trained_from(Run(training.out), training, frozen)
+        return is_trained_from(Run(as_path(training.out)), training, frozen)
 
     def is_evaluated(self, training: Training) -> bool:
         """Whether a run has a table for each column; training it again leaves none."""
         columns = self.config.evaluate.group_by
-        return all(any((training.out / "tables").glob(f"by-{column}-*.csv")) for column in columns)
+        return all(any((as_path(training.out) / "tables").glob(f"by-{column}-*.csv")) for column in columns)
 
     def train_job(self, training: TrainConfig) -> Job:
         arguments = ["train", "--config", str(self.training_file(training))]

@@ -13,6 +13,7 @@ from voxshard.encoders import registry
 from voxshard.learning.network_config import NetworkConfig, NetworkGrid
 from voxshard.learning.train_config import Name as ClassifierName
 from voxshard.learning.train_config import TrainConfig
+from voxshard.locations import AnyLocation, LocalPath, local_copy
 from voxshard.runtime import runtime
 from voxshard.stages.extract import ExtractConfig
 from voxshard.stages.prepare import PrepareConfig
@@ -148,7 +149,7 @@ class JobOptions(Settings):
 class ExperimentConfig(Settings):
     """A whole experiment."""
 
-    out: Path
+    out: LocalPath
     """Folder of the experiment (EXP)."""
     runtime: Runtime = "here"
     """Where stages run that name no runtime of their own: here, venv:PATH or image:PATH."""
@@ -189,14 +190,14 @@ class ExperimentConfig(Settings):
         return self
 
 
-def load(path: Path, overrides: Mapping[str, Any]) -> ExperimentConfig:
+def load(path: AnyLocation, overrides: Mapping[str, Any]) -> ExperimentConfig:
     """A config file with single keys put over it (see `parse_assignments`).
 
     Raises
     ------
     ConfigError : everything that is wrong with it, at once.
     """
-    content = load_yaml(path)
+    content = load_yaml(local_copy(path), where=str(path))
     sections = content.get("extract")
     for section in sections.values() if isinstance(sections, dict) else ():
         if isinstance(section, dict) and "encoder" in section:  # so that `encoder: NAME` can be given settings, too

@@ -18,6 +18,7 @@ from voxshard.errors import (
     UtteranceError,
 )
 from voxshard.manifest import Utterance
+from voxshard.remote import PinnedUrl
 from voxshard.store.shard import Failure
 
 _WARM_UP_S = 1.0
@@ -137,8 +138,11 @@ class Decoder:
         return Decoded(pieces, len(waveform) / self.sample_rate)
 
     def _read(self, utterance: Utterance) -> Waveform:
+        place = audio.resolve(self.root, utterance.path)
+        if utterance.object_version is not None and isinstance(place, str):
+            place = PinnedUrl(place, utterance.object_version)
         return audio.read_with_retries(
-            audio.resolve(self.root, utterance.path),
+            place,
             sample_rate=self.sample_rate,
             clip=self.clip,
             utterance_id=utterance.utterance_id,

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from voxshard.errors import ConfigError, FeatureMismatchError
 from voxshard.learning.model import FeatureSource, Model
+from voxshard.locations import origin
 from voxshard.manifest import Manifest
 from voxshard.store.features import FeatureSet
 from voxshard.store.ingest import ENCODER
@@ -259,5 +260,5 @@ def _layer(features: FeatureSet, layer: int | None) -> int | None:
 
 def source_of(features: FeatureSet) -> FeatureSource:
     """How a run remembers a feature set."""
-    path = features.path.resolve()
+    path = origin(features.path)
     return FeatureSource(path=str(path), name=path.name, encoder=features.encoder, fingerprint=features.fingerprint)

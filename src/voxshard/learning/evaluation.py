@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from voxshard.learning.results import prediction_texts
 from voxshard.learning.train_classifier import FOLDS
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.learning.training import Check, predict, trials_of
+from voxshard.locations import as_path, local_copy, parse
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
 from voxshard.store.features import FeatureSet
@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     FeatureMismatchError : features of another fingerprint than those the model was trained on.
     ConfigError : a split or column that is not there.
     """
-    run = Run.read(config.run)
+    run = Run.read(as_path(config.run))
     model = Model.read(run.model)
     data, name = _open(config, run, model)
     data.check_made_for(model)
@@ -100,9 +100,10 @@ def record(
 
 def _open(config: EvaluateConfig, run: Run, model: Model) -> tuple[Dataset, str | None]:
     """The data to score, and the name its results go by; None for the run's own."""
-    own = [run.found(Path(source.path)) for source in model.features]
-    paths = [path for path in config.on if path.is_dir()]
-    manifests = [path for path in config.on if not path.is_dir()]
+    own = [run.found(parse(source.path)) for source in model.features]
+    given = [local_copy(path) for path in config.on]
+    paths = [path for path in given if path.is_dir()]
+    manifests = [path for path in given if not path.is_dir()]
     if len(manifests) > 1:
         raise ConfigError(f"--on: {len(manifests)} manifests; give one, or feature sets")
     if not paths:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from voxshard.config import Settings, as_list, validated
 from voxshard.learning.train_config import Shots, as_class, as_names
+from voxshard.locations import Location
 from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
 
@@ -26,7 +27,7 @@ class Effect(Settings):
 
 
 class BackgroundEffect(Effect):
-    folder: Path | None = None
+    folder: Location | None = None
     """Folder of recordings, with subfolders."""
 
     @model_validator(mode="after")
@@ -173,7 +174,7 @@ class NetworkOptions(Settings):
 
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
     """Column to predict. Several: yes-or-no columns share a head; of other columns each has a head of its own."""
-    labels_file: Path | None = None
+    labels_file: Location | None = None
     """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
     loss: Loss | None = None
     """Null: cross_entropy; for several labels bce. aam: additive angular margin, for one label such as the speaker."""
@@ -214,12 +215,12 @@ class NetworkOptions(Settings):
 class NetworkConfig(NetworkOptions):
     """One training of a network from audio, or from a stored spectrogram."""
 
-    manifest: Path | None = None
+    manifest: Location | None = None
     """What `voxshard prepare` wrote."""
-    features: Path | None = None
+    features: Location | None = None
     """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
     network: Family
-    out: Path
+    out: Location
     """Run directory to write."""
     seed: int = Field(0, ge=0)
 

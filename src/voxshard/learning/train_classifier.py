@@ -23,6 +23,7 @@ from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import TrainConfig
 from voxshard.learning.training import Check, Trainer
 from voxshard.learning.training_inputs import inputs_of
+from voxshard.locations import as_path, local_copy
 from voxshard.progress import Progress
 from voxshard.store.runs import check_is_run, publish_run
 
@@ -66,9 +67,9 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     ConfigError, DataError : what is wrong with the config or the features; nothing is published.
     """
     settings = config.classifier_settings()
-    check_is_run(config.out)
+    check_is_run(as_path(config.out))
     inputs = inputs_of(config)
-    data = Dataset.open(config.features, layer=settings.layer)
+    data = Dataset.open([local_copy(path) for path in config.features], layer=settings.layer)
     texts = label_texts(data.table, config.label)
     split, in_split = split_to_train_on(config, data)
     labels = number_labels(learn_target(config.label, texts, in_split, settings.positive), texts)
@@ -234,7 +235,7 @@ def _publish(
 ) -> None:
     config, target = trainer.config, model.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
-    with publish_run(config.out) as run:
+    with publish_run(as_path(config.out)) as run:
         model.write(run.model)
         run.write_inputs(inputs)
         run.write_trials(trials)

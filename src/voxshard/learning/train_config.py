@@ -7,13 +7,13 @@ otherwise. Nothing here imports scikit-learn, so that a config can be checked wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, as_list, validated
 from voxshard.errors import ConfigError
+from voxshard.locations import LocalPath, Location, Url
 
 Name = Literal[
     "logistic",
@@ -196,12 +196,12 @@ def _as_groups(value: Any) -> Any:
 class TrainConfig(Settings):
     """One training."""
 
-    features: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    features: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = Field(min_length=1)
     """Merged feature sets; several are joined by utterance_id, their vectors put one behind the other."""
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
     """Column of the manifest to predict; several yes-or-no columns are learned one against the rest."""
     classifier: Name
-    out: Path
+    out: Location
     """Run directory to write."""
     split: str | None = None
     """Split to train on. Null: `train`; with `folds` every labelled utterance."""
@@ -241,9 +241,11 @@ class TrainConfig(Settings):
 class EvaluateConfig(Settings):
     """One evaluation."""
 
-    run: Path
+    run: Location
     """Run directory."""
-    on: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
+    out: Location | None = None
+    """Run directory to write, a copy of `run` with the results; null: they go into `run` itself."""
+    on: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = ()
     """Other merged feature sets, as many as the model was trained on, or a manifest with other labels or splits."""
     split: str | None = None
     """Only this split. Null: those measured in training; of other features every split."""
@@ -252,16 +254,22 @@ class EvaluateConfig(Settings):
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.run, Url) and self.out is None:
+            raise ValueError(f"run: {self.run} is in a bucket, and results are not written into it; give out (--out)")
+        return self
+
 
 class GridConfig(Settings):
     """Every combination of features, classifier and seed, as trainings of their own."""
 
-    features: list[Annotated[tuple[Path, ...], BeforeValidator(as_list)]] = Field(min_length=1)
+    features: list[Annotated[tuple[LocalPath, ...], BeforeValidator(as_list)]] = Field(min_length=1)
     """Feature sets; an item that is a list is joined into one."""
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
     classifier: Annotated[tuple[Name, ...], BeforeValidator(as_list)] = Field(min_length=1)
     seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
-    out: Path
+    out: LocalPath
     """Folder of the runs: EXP/runs."""
     split: str | None = None
     folds: str | None = None

@@ -14,6 +14,7 @@ from typing import Any
 from voxshard import files
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import TrainConfig
+from voxshard.locations import local_copy
 from voxshard.store.layout import FeatureDir
 from voxshard.store.merged import read_summary
 from voxshard.store.runs import Run
@@ -31,10 +32,12 @@ def inputs_of(config: TrainConfig | NetworkConfig) -> dict[str, Any]:
     null where nothing is merged; `manifest`: its SHA-256, null where it is not trained from audio or does not exist.
     """
     folders: tuple[Path, ...]
+    manifest: Path | None
     if isinstance(config, TrainConfig):
-        folders, manifest = tuple(config.features), None
+        folders, manifest = tuple(map(local_copy, config.features)), None
     else:
-        folders, manifest = (config.features,) if config.features else (), config.manifest
+        folders = (local_copy(config.features),) if config.features else ()
+        manifest = local_copy(config.manifest) if config.manifest else None
     return {
         "config": files.digest_of(_options(config)),
         "features": [[path.name, _merge_id(path)] for path in folders],

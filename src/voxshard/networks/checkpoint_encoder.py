@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,6 +10,7 @@ from torch import nn
 from voxshard.encoders._torch.base import TorchEncoder
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.weight_files import hash_files
+from voxshard.locations import local_copy, parse
 from voxshard.networks.checkpoint import CheckpointSettings
 from voxshard.networks.network_files import Checkpoint
 
@@ -26,7 +25,7 @@ class CheckpointEncoder(TorchEncoder):
 
     def __init__(self, name: str, settings: CheckpointSettings, known_hashes: KnownHashes) -> None:
         self.settings = settings
-        self.checkpoint = Checkpoint.read(Path(settings.weights).expanduser())
+        self.checkpoint = Checkpoint.read(local_copy(parse(settings.weights)).expanduser())
         with torch.device("meta"):  # shapes alone: the weights are read by `load`
             network = self.checkpoint.build()
         backbone = network.backbone

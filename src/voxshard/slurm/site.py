@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from voxshard.config import Settings, load_yaml, merged, validated
 from voxshard.errors import ConfigError
 from voxshard.experiment.schema import JobOptions
+from voxshard.locations import AnyLocation, local_copy, parse
 from voxshard.runtime.apptainer import Container
 
 PACKAGED = Path(__file__).parent.parent / "sites"
@@ -127,7 +128,7 @@ class Site(Settings):
             )
 
 
-def find(name: str) -> Path:
+def find(name: str) -> AnyLocation:
     """The file of a site: a path, else `NAME.yaml` in $VOXSHARD_SITES, ./configs/sites, or the package's own.
 
     Raises
@@ -135,7 +136,7 @@ def find(name: str) -> Path:
     ConfigError : there is none; names those there are.
     """
     if "/" in name or name.endswith((".yaml", ".yml")):
-        return Path(name)
+        return parse(name)
     folders = [
         *map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))),
         Path("configs/sites"),
@@ -160,4 +161,4 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Site:
     overrides : keys to replace (`--set site.KEY=...`).
     """
     path = find(name)
-    return validated(Site, merged(load_yaml(path), overrides or {}), where=str(path))
+    return validated(Site, merged(load_yaml(local_copy(path), where=str(path)), overrides or {}), where=str(path))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
-from voxshard import audio, files
+from voxshard import audio, files, remote
 from voxshard.config import Settings, dump_yaml
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
@@ -32,6 +33,7 @@ from voxshard.extraction.pipeline import Pipeline, ShardResult, ShardWork
 from voxshard.extraction.plan import ShardTable
 from voxshard.extraction.pool import DecodePool
 from voxshard.extraction.telemetry import Timers, advice
+from voxshard.locations import LocalPath, Location, local_copy
 from voxshard.manifest import Manifest, ManifestFile, Utterance
 from voxshard.stages.base import Task
 from voxshard.store.layout import FeatureDir, Identity
@@ -48,13 +50,13 @@ _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torc
 class ExtractConfig(Settings):
     """Settings of one extraction."""
 
-    manifest: Path
+    manifest: Location
     """What `voxshard prepare` wrote."""
     encoder: str
     """Name of the encoder; `voxshard encoders` lists them."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The encoder's settings."""
-    out: Path
+    out: LocalPath
     """Folder of the feature set (DIR)."""
     split: str | None = None
     """Only the shards of this split."""
@@ -164,7 +166,7 @@ class Extraction:
         """`root` is where the manifest's relative paths start from."""
         self.config, self.task, self.folder, self.root = config, task, folder, root
         self.encoder, self.settings, self.identity, self.shards = encoder, settings, identity, shards
-        self._rows = ManifestFile(config.manifest)
+        self._rows = ManifestFile(local_copy(config.manifest))
         self.timers = Timers()
         self.failures: Counter[str] = Counter()
         self.num_ok = 0
@@ -176,11 +178,12 @@ class Extraction:
     def open(cls, config: ExtractConfig, task: Task) -> Extraction:
         """Check everything that can be checked without a model, and freeze or compare what the folder is."""
         folder = FeatureDir(config.out)
-        manifest = Manifest.read(config.manifest)
+        manifest = Manifest.read(local_copy(config.manifest))
         if config.limit is not None:
             manifest = manifest.head(config.limit)
         if config.split is not None:
             manifest.select_split(config.split)  # says which splits there are, before anything else happens
+        _require_packages(manifest)
         settings = registry.settings_of(config.encoder, config.settings)
         encoder = registry.create(config.encoder, config.settings, known_hashes(folder))
         itemsize = 2 if settings.store_dtype == "float16" else 4
@@ -358,6 +361,22 @@ class Extraction:
                 f"{self.config.max_failure_fraction:.0%}): {most_frequent(self.failures)}; what is good is kept. "
                 "Look at the corpus, or allow more with --max-failure-fraction"
             )
+
+
+def _require_packages(manifest: Manifest) -> None:
+    """Make sure, before anything starts, that recordings in buckets can be read here.
+
+    Raises
+    ------
+    BackendUnavailableError : a package is not installed.
+    """
+    if audio.is_url(manifest.root):
+        remote.require(manifest.root)
+    paths = manifest.table["path"]
+    if pa.types.is_string(paths.type):
+        urls = paths.filter(pc.match_substring(paths, "://"))
+        for scheme in {remote.scheme_of(url) for url in urls.to_pylist() if audio.is_url(url)}:
+            remote.require(f"{scheme}://")
 
 
 def most_frequent(errors: Mapping[str, int], count: int = 3) -> str:

@@ -18,10 +18,13 @@ from voxshard.corpora import annotate, formats
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
 from voxshard.corpora.probe import probe_all
+from voxshard.corpora.remote_folder import objects_below
 from voxshard.corpora.walk import glob_pattern
 from voxshard.errors import ConfigError, EmptyCorpusError, TooShortError
-from voxshard.manifest import COLUMNS, Manifest
+from voxshard.locations import Location, check_output
+from voxshard.manifest import COLUMNS, OBJECT_VERSION, Manifest
 from voxshard.stages.base import Task
+from voxshard.uploads import output
 
 _MOST_REASONS = 12
 """Kinds of problems, or of warnings, that a summary shows."""
@@ -36,7 +39,7 @@ class PrepareConfig(Settings):
     """Corpus format: folder, table, asvspoof5, uid-folders, file-lists, urbansound8k, tut-asc or esc50."""
     root: str
     """Folder, URL, or (table) file."""
-    out: Path
+    out: Location
     """The manifest to write."""
     glob: str | None = None
     """Only paths that match; `*` stays in one folder, `**` is any number of them."""
@@ -92,7 +95,9 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     StoppedError : asked to stop; nothing is written.
     """
     task = task or Task()
-    _check_is_manifest(config.out, config.root)
+    check_output(config.out)
+    if isinstance(config.out, Path):
+        _check_is_manifest(config.out, config.root)
     task.progress.begin(f"listing {config.root}")
     request = _request(config)
     listing = formats.adapter(config.format)(request)
@@ -105,12 +110,14 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
         task.progress.note(note)
     Manifest.from_table(table, root=listing.root, corpus=config.format)  # a doubled id is found before a long probe
     table = _probed(table, listing.root, config, task)
+    table = _with_versions(table, listing.root)
     if listing.after_probe is not None:
         table = listing.after_probe(table)
     table = _split_by_split(table)
     manifest = Manifest.from_table(table, root=listing.root, corpus=config.format)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write(config.out)
+    with output(config.out) as path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write(path)
     return manifest
 
 
@@ -277,6 +284,17 @@ def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:
     pairs = zip(table["warning"].to_pylist(), found.to_pylist(), strict=True)
     joined = ["; ".join(text for text in pair if text) or None for pair in pairs]
     return table.set_column(at, "warning", pa.array(joined, pa.string()))
+
+
+def _with_versions(table: pa.Table, root: str) -> pa.Table:
+    """Size and version of every object, of a corpus in a bucket; an object that is not listed is missing."""
+    if not is_url(root):
+        return table
+    objects = objects_below(root)
+    found = [objects.get(path) for path in path_text(table["path"].combine_chunks()).to_pylist()]
+    sizes = pa.array([item.num_bytes if item else None for item in found], pa.int64())
+    versions = pa.array([item.version if item else None for item in found], pa.string())
+    return annotate.put(annotate.put(table, "num_bytes", sizes), OBJECT_VERSION, versions)
 
 
 def _cut_to_spans(table: pa.Table) -> pa.Table:

@@ -12,21 +12,23 @@ from voxshard import files
 from voxshard.config import Settings, as_list
 from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.extraction.telemetry import advice
+from voxshard.locations import AnyLocation, Location, check_output, local_copy
 from voxshard.stages.base import Task
+from voxshard.uploads import output
 
 
 class ReportConfig(Settings):
     """Settings of one report."""
 
-    paths: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    paths: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = Field(min_length=1)
     """Runs, experiments or feature sets to report on, together."""
-    out: Path
+    out: Location
     """The HTML file."""
     title: str | None = None
     """Heading; null: the name of the run or experiment."""
 
 
-def run(config: ReportConfig, task: Task | None = None) -> Path:
+def run(config: ReportConfig, task: Task | None = None) -> AnyLocation:
     """Write the report, and the results beside it as CSV and LaTeX; each file is replaced whole.
 
     Raises
@@ -36,7 +38,7 @@ def run(config: ReportConfig, task: Task | None = None) -> Path:
     DataError : a path is no run, experiment or feature set, or is damaged.
     """
     task = task or Task()
-    if config.out.is_dir():
+    if isinstance(config.out, Path) and config.out.is_dir():
         raise ConfigError(
             f"--out {config.out}: a folder; give the name of the HTML file, such as {config.out / 'report.html'}"
         )
@@ -45,19 +47,21 @@ def run(config: ReportConfig, task: Task | None = None) -> Path:
         raise BackendUnavailableError(f"a report needs {' and '.join(missing)}: pip install 'voxshard[report]'")
     from voxshard.reporting import comparability, html, loading, result_tables
 
-    data = loading.load_report(config.paths, title=config.title, advise=advice, progress=task.progress)
+    check_output(config.out)
+    data = loading.load_report(
+        [local_copy(path) for path in config.paths], title=config.title, advise=advice, progress=task.progress
+    )
     task.check()
-    folder = config.out.parent
-    folder.mkdir(parents=True, exist_ok=True)
     page = html.render(data)
-    if data.systems:
-        files.publish_bytes(folder / "results.csv", result_tables.results_csv(data.systems).encode())
-        views = [
-            (f"{split}{topic.suffix}", topic.view(split))
-            for topic in comparability.topics(data)
-            for split in topic.splits
-        ]
-        latex = result_tables.results_latex(views)
-        files.publish_bytes(folder / "results.tex", latex.encode())
-    files.publish_bytes(config.out, page.encode())
+    with output(config.out, also=("results.csv", "results.tex")) as path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if data.systems:
+            files.publish_bytes(path.with_name("results.csv"), result_tables.results_csv(data.systems).encode())
+            views = [
+                (f"{split}{topic.suffix}", topic.view(split))
+                for topic in comparability.topics(data)
+                for split in topic.splits
+            ]
+            files.publish_bytes(path.with_name("results.tex"), result_tables.results_latex(views).encode())
+        files.publish_bytes(path, page.encode())
     return config.out

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
-from voxshard.errors import BackendUnavailableError
+from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.tracking import append_to_table, log_to_wandb, wandb_module
 from voxshard.learning.train_config import TrainConfig
+from voxshard.locations import Url, as_path, local_copy
 from voxshard.stages.base import Task
 from voxshard.store.runs import Run
+from voxshard.uploads import output
 
 _EXTRAS = {
     "sklearn": ("scikit-learn", "learn"),
@@ -42,17 +45,28 @@ def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | 
     """
     task = task or Task()
     wandb = wandb_module() if config.wandb else None
+    if isinstance(config.out, Url) and isinstance(config, NetworkConfig) and config.devices > 1:
+        raise ConfigError(f"--out {config.out}: several devices need a local folder; then `voxshard publish`")
+    with output(config.out) as path:
+        trained = _train(config.model_copy(update={"out": path}), task)
+        if trained is None:
+            return None
+        if isinstance(config.out, Path):
+            append_to_table(trained)
+        if wandb:
+            log_to_wandb(wandb, trained, task.progress)
+    return trained if isinstance(config.out, Path) else Run.read(local_copy(config.out))
+
+
+def _train(config: TrainConfig | NetworkConfig, task: Task) -> Run | None:
+    """Train into a local folder."""
     if isinstance(config, NetworkConfig):
         module = learning("voxshard.learning._torch.train_network")
         if not module.train(config, task.progress, task.check, task.stop):
             return None
     else:
         learning("voxshard.learning.train_classifier").train(config, task.progress, task.check)
-    trained = Run.read(config.out)
-    append_to_table(trained)
-    if wandb:
-        log_to_wandb(wandb, trained, task.progress)
-    return trained
+    return Run.read(as_path(config.out))
 
 
 def learning(module: str) -> ModuleType:

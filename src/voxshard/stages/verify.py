@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from voxshard.config import Settings
+from voxshard.locations import LocalPath
 from voxshard.stages.base import Task
 from voxshard.store import verify
 from voxshard.store.layout import FeatureDir
@@ -16,7 +15,7 @@ __all__ = ["Problem", "Verdict", "VerifyConfig", "run"]
 class VerifyConfig(Settings):
     """Settings of one verification."""
 
-    features: Path
+    features: LocalPath
     """Folder of the feature set (DIR)."""
     quarantine: bool = False
     """Rename bad files to NAME.corrupt, so that they count as missing."""

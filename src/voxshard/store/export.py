@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import ConfigError, DataError
+from voxshard.locations import AnyLocation, Location, check_output, local_copy
 from voxshard.progress import Progress
 from voxshard.store import delimited, hdf5
 from voxshard.store.features import Batch, FeatureSet
 from voxshard.store.nested_json import to_json
+from voxshard.uploads import output
 
 Rows = npt.NDArray[np.int64]
 Format = Literal["npy", "json", "npz", "parquet", "tsv"]
@@ -40,11 +42,11 @@ _VALUES_AT_ONCE = 1 << 20
 class ExportConfig(Settings):
     """Settings of one export."""
 
-    features: Path
+    features: Location
     """Folder of the feature set (DIR)."""
     format: Format
     """What to write."""
-    out: Path
+    out: Location
     """The file; for npy a folder."""
     split: str | None = None
     """Only this split."""
@@ -52,7 +54,7 @@ class ExportConfig(Settings):
     """npz: column that becomes the array Y."""
 
 
-def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) -> list[Path]:
+def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) -> Sequence[AnyLocation]:
     """Write a feature set, or one split of it, in another format; each file appears whole or not at all.
 
     Parameters
@@ -68,22 +70,25 @@ def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) 
     ConfigError : a column or a format that this set has not, or that does not go with it.
     DataError : no such split, or the set itself cannot be opened; see `FeatureSet`.
     """
-    features = FeatureSet(config.features)
+    check_output(config.out)
+    features = FeatureSet(local_copy(config.features))
     if config.label is not None and config.format != "npz":
         raise ConfigError(f"--label {config.label}: only npz takes it (as Y); npy, parquet and tsv have every column")
-    if config.format != "npy" and config.out.is_dir():
+    if config.format != "npy" and isinstance(config.out, Path) and config.out.is_dir():
         raise ConfigError(f"--out {config.out}: is a folder; {config.format} is written as one file, name it")
     rows = _selected(features, config.split)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     writer = _Writer(features, rows, progress, check)
     progress.begin(f"export {config.format}", items=len(rows))
-    if config.format == "npy":
-        return writer.npy(config.out)
-    with files.publish(config.out) as stream:
-        if config.format == "npz":
-            writer.npz(stream, config.label)
-        else:
-            {"json": writer.json, "parquet": writer.parquet, "tsv": writer.tsv}[config.format](stream)
+    with output(config.out) as path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if config.format == "npy":
+            written = writer.npy(path)
+            return written if isinstance(config.out, Path) else [config.out / item.name for item in written]
+        with files.publish(path) as stream:
+            if config.format == "npz":
+                writer.npz(stream, config.label)
+            else:
+                {"json": writer.json, "parquet": writer.parquet, "tsv": writer.tsv}[config.format](stream)
     return [config.out]
 
 

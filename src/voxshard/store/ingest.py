@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import ConfigError, DuplicateIdError, FeatureMismatchError, ManifestError, NonFiniteEmbeddingError
+from voxshard.locations import LocalPath
 from voxshard.manifest import COLUMNS, Manifest
 from voxshard.progress import Progress
 from voxshard.store import merged
@@ -42,7 +43,7 @@ class IngestConfig(Settings):
 
     inputs: tuple[str, ...]
     """Files, each as FILE or SPLIT=FILE."""
-    out: Path
+    out: LocalPath
     """Folder of the feature set (DIR)."""
 
 

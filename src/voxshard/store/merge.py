@@ -25,6 +25,7 @@ from voxshard.errors import (
     ManifestError,
     TooManyFailuresError,
 )
+from voxshard.locations import LocalPath, Location, local_copy
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
 from voxshard.store import hdf5, merged
@@ -46,13 +47,13 @@ MIN_FAILURES_TO_JUDGE = 20
 class MergeConfig(Settings):
     """Settings of one merge."""
 
-    features: Path
+    features: LocalPath
     """Folder of the feature set (DIR)."""
     mode: Literal["auto", "packed", "index"] = "auto"
     """packed: one contiguous file; index: the arrays stay in the shards; auto: packed up to 64 GiB."""
     allow_missing: bool = False
     """Merge what is there, though shards are missing of splits that were begun."""
-    labels: Path | None = None
+    labels: Location | None = None
     """Manifest whose columns describe the utterances; null: the one they were extracted with."""
     delete_shards: bool = False
     """Remove the shards once the packed file has verified."""
@@ -104,7 +105,7 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
         inventory.check_complete()
     ledger = MergeLedger.collect(inventory, progress, check)
     mode = _mode(ledger, config)
-    labels = config.labels or folder.manifest
+    labels = local_copy(config.labels) if config.labels else folder.manifest
     merge_id = _merge_id(ledger, mode, labels)
     if before and before["merge_id"] == merge_id and not before["stale"] and _is_intact(folder, before):
         progress.note(f"{folder.path}: merged already, and intact")
@@ -116,7 +117,7 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
             _content(ledger, mode, merge_id, progress, check),
             utterances,
             _failure_rows(ledger),
-            summarise(ledger, mode, config.labels),
+            summarise(ledger, mode, labels if config.labels else None),
         )
     if config.delete_shards:
         summary = _delete_shards(ledger, summary)

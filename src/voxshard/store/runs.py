@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from voxshard import files
 from voxshard.config import dump_yaml, parse_yaml
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError, ScoreError
+from voxshard.locations import AnyLocation, Url, local_copy
 from voxshard.store import delimited
 
 FORMAT_VERSION = 1
@@ -78,9 +79,11 @@ class Run:
     def name(self) -> str:
         return self.path.resolve().name
 
-    def found(self, recorded: Path) -> Path:
+    def found(self, recorded: AnyLocation) -> Path:
         """Where a feature set or a manifest that this run names is: there, or, if the experiment was moved as a whole,
         in it."""
+        if isinstance(recorded, Url):
+            return local_copy(recorded)
         experiment = self.path.resolve().parent.parent
         places = (recorded, experiment / "features" / recorded.name, experiment / recorded.name)
         return next((path for path in places if path.exists()), recorded)

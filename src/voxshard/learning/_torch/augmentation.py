@@ -26,6 +26,7 @@ from voxshard.corpora.base import AUDIO_EXTENSIONS, extension_of
 from voxshard.encoders.base import Waveform
 from voxshard.errors import ConfigError, UtteranceError
 from voxshard.learning.network_config import AugmentSettings, Effect
+from voxshard.locations import local_copy
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Partner: TypeAlias = Callable[[np.random.Generator], tuple[Waveform, Array] | None]
@@ -93,7 +94,7 @@ class Augmenter:
     def _with_background(self, waveform: Waveform, strength: float, generator: np.random.Generator) -> Waveform:
         """Add a random piece of a random recording of the folder, of a random rms up to the strength."""
         assert self.settings.background.folder is not None
-        paths = recordings_in(self.settings.background.folder)
+        paths = recordings_in(local_copy(self.settings.background.folder))
         path = paths[int(generator.integers(len(paths)))]
         try:
             noise = audio.read(path, sample_rate=self.sample_rate)

@@ -27,6 +27,7 @@ from voxshard.learning.results import prediction_texts
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.learning.training import Check
+from voxshard.locations import as_path, local_copy, parse
 from voxshard.manifest import Manifest
 from voxshard.networks.network import Network
 from voxshard.networks.network_files import Checkpoint
@@ -47,7 +48,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     IncompleteError : what the network was trained on is gone, and nothing else was given.
     TransientFaultError : the storage fails, or a process that reads recordings dies.
     """
-    run = Run.read(config.run)
+    run = Run.read(as_path(config.run))
     if (stored_trials := _stored_trials(config, run)) is not None:
         progress.note("the stored scores have every column to group by: nothing is scored again")
         target = Target(**Checkpoint.read(run.model).about.target.model_dump())
@@ -122,11 +123,11 @@ class _Scorer:
 def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
     """The manifest or feature set to score, and the name its results go by; None for the run's own."""
     features = run.config["features"]
-    own = run.found(Path(features[0]["path"] if features else run.config["manifest"]))
+    own = run.found(parse(features[0]["path"] if features else run.config["manifest"]))
     if len(config.on) > 1:
         raise ConfigError(f"--on: {len(config.on)} places; a network scores one manifest, or one stored logmel set")
     if config.on:
-        (path,) = config.on
+        (path,) = map(local_copy, config.on)
         return path, None if path.resolve() == own else path.stem
     if not own.exists():
         raise IncompleteError(

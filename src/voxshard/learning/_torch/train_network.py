@@ -34,6 +34,7 @@ from voxshard.learning.train_classifier import (
 )
 from voxshard.learning.training import Check
 from voxshard.learning.training_inputs import inputs_of
+from voxshard.locations import as_path, local_copy, origin
 from voxshard.manifest import Manifest
 from voxshard.networks.network_files import write_checkpoint
 from voxshard.progress import Progress
@@ -54,7 +55,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     StoppedError : asked to stop; the same command goes on from there.
     TransientFaultError : the storage fails, or a process that reads recordings dies; the same.
     """
-    check_is_run(config.out)
+    check_is_run(as_path(config.out))
     inputs = inputs_of(config)
     trainer, chosen, split = _prepare(config, progress, check, stop)
     tested = tested_splits(trainer, split)
@@ -96,14 +97,14 @@ def _prepare(
     """The trainer, the utterances to train on, and their split."""
     stored = None
     if config.features is not None:
-        stored = StoredLogMel.open(config.features)
+        stored = StoredLogMel.open(local_copy(config.features))
         config = config.model_copy(update={"settings": stored.network_settings(config.settings)})
         manifest = stored.manifest
     else:
         assert config.manifest is not None
-        manifest = Manifest.read(config.manifest)
+        manifest = Manifest.read(local_copy(config.manifest))
     config.network_settings()
-    groups = read_groups(config.labels_file) if config.labels_file else None
+    groups = read_groups(local_copy(config.labels_file)) if config.labels_file else None
     columns = [name for group in groups for name in group] if groups else config.label
     data = ManifestColumns(manifest.table)
     split, in_split = split_to_train_on(config, data)
@@ -130,7 +131,7 @@ def _publish(
 ) -> None:
     config, target = trainer.config, trainer.labels.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
-    with publish_run(config.out) as run:
+    with publish_run(as_path(config.out)) as run:
         clip = config.clip.model_dump(mode="json")
         about = write_checkpoint(run.model, fitted.network, target=asdict(target), clip=clip)
         run.write_inputs(inputs)
@@ -156,7 +157,7 @@ def _resolved(trainer: NetworkTrainer, fingerprint: str, split: str | None, spli
     packages = ("torch", "lightning", "transformers", "speechbrain", "numpy")
     return {
         "features": [vars(source_of(trainer.stored.features))] if trainer.stored else [],
-        "manifest": str(config.manifest.resolve()) if config.manifest else None,
+        "manifest": str(origin(local_copy(config.manifest))) if config.manifest else None,
         "label": list(target.labels),
         "kind": target.kind,
         "classes": list(target.classes),

@@ -41,6 +41,7 @@ from voxshard.learning.label_groups import float_targets
 from voxshard.learning.labels import Labels
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
+from voxshard.locations import as_path, local_copy
 from voxshard.manifest import Manifest
 from voxshard.networks.heads import Prototypes
 from voxshard.networks.network import Network
@@ -112,7 +113,8 @@ class NetworkTrainer:
     @property
     def folder(self) -> Path:
         """Where the state of a training is kept until its run is published."""
-        return self.config.out.with_name(f"{self.config.out.name}.training")
+        out = as_path(self.config.out)
+        return out.with_name(f"{out.name}.training")
 
     def fit(self, utterances: Ints, seed: int, what: str) -> Fitted:
         """Train a network on some utterances.
@@ -191,7 +193,9 @@ class NetworkTrainer:
             "partners": utterances,
         }
         if self.config.augment.background.is_on:
-            recordings_in(Path(self.config.augment.background.folder or ""))  # a wrong folder is told before training
+            recordings_in(
+                local_copy(self.config.augment.background.folder or Path())
+            )  # a wrong folder is told before training
         return examples_of(self.manifest, self.stored, self.targets_UC, network, **settings)
 
     def _order(self, examples: AudioDataset, utterances: Ints, seed: int) -> ResumableBatchSampler | EpisodeOrder:

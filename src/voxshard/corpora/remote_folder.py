@@ -1,0 +1,150 @@
+"""A corpus in a bucket, for adapters: paths whose answers come from a single listing of the root."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from voxshard import remote
+from voxshard.remote import RemoteObject
+
+_Folders: TypeAlias = dict[str, dict[str, RemoteObject | None]]
+"""Folder, relative to the root -> name in it -> the object, or None for a folder."""
+
+
+class RemotePath:
+    """A file or folder of a corpus in a bucket, with those methods of `pathlib.Path` that corpus adapters use."""
+
+    def __init__(self, root: str, below: str, folders: _Folders) -> None:
+        """`below` is relative to the URL `root`, empty for the root itself."""
+        self._root, self._below, self._folders = root, below, folders
+
+    def __str__(self) -> str:
+        return remote.join(self._root, self._below) if self._below else self._root
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __lt__(self, other: RemotePath) -> bool:
+        return str(self) < str(other)
+
+    def __truediv__(self, name: str) -> RemotePath:
+        parts = [part for part in PurePosixPath(self._below, name).parts if part != "."]
+        return RemotePath(self._root, "/".join(parts), self._folders)
+
+    @property
+    def name(self) -> str:
+        return str(self).rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        return RemotePath(self._root, self._below.rpartition("/")[0], self._folders)
+
+    def _object(self) -> RemoteObject | None:
+        folder, _, name = self._below.rpartition("/")
+        return self._folders.get(folder, {}).get(name)
+
+    def is_file(self) -> bool:
+        return self._object() is not None
+
+    def is_dir(self) -> bool:
+        return self._below in self._folders
+
+    def exists(self) -> bool:
+        return self.is_file() or self.is_dir()
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """What is directly in a folder.
+
+        Raises
+        ------
+        FileNotFoundError : there is no such folder.
+        """
+        if not self.is_dir():
+            raise FileNotFoundError(str(self))
+        return (self / name for name in self._folders[self._below])
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Matches of a pattern without `**`, in order."""
+        first, _, others = pattern.partition("/")
+        for path in sorted(self.iterdir()) if self.is_dir() else ():
+            if fnmatch.fnmatchcase(path.name, first):
+                if others:
+                    yield from path.glob(others)
+                else:
+                    yield path
+
+    def match(self, pattern: str) -> bool:
+        """Whether the name matches a pattern."""
+        return fnmatch.fnmatchcase(self.name, pattern)
+
+    def relative_to(self, root: RemotePath) -> PurePosixPath:
+        return PurePosixPath(self._below).relative_to(root._below)
+
+    def read_bytes(self) -> bytes:
+        """The content, of the version that was listed."""
+        found = self._object()
+        return remote.read(str(self), version=found.version if found else None)
+
+
+CorpusPath: TypeAlias = Path | RemotePath
+
+
+def corpus_path(root: str) -> CorpusPath:
+    """The root of a corpus: a local folder, or one in a bucket, which is listed."""
+    if not remote.is_url(root):
+        return Path(root)
+    folders: _Folders = {"": {}}
+    for name, item in objects_below(root).items():
+        folder, _, base = name.rpartition("/")
+        folders.setdefault(folder, {})[base] = item
+        while folder:
+            above, _, base = folder.rpartition("/")
+            folders.setdefault(above, {}).setdefault(base, None)
+            folder = above
+    return RemotePath(root.rstrip("/"), "", folders)
+
+
+@functools.lru_cache(maxsize=2)
+def objects_below(root: str) -> dict[str, RemoteObject]:
+    """Relative name -> object, for everything below a URL; listed once per process.
+
+    Raises
+    ------
+    NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
+    """
+    top = len(root.rstrip("/")) + 1
+    return {item.url[top:]: item for item in remote.listing(root)}
+
+
+def matches(folder: CorpusPath, pattern: str) -> list[CorpusPath]:
+    """What a pattern matches in a folder, in order."""
+    if isinstance(folder, Path):
+        return [*sorted(folder.glob(pattern))]
+    return list(folder.glob(pattern))
+
+
+def relative(path: CorpusPath, root: CorpusPath) -> str:
+    """A path below a root, as manifests write it."""
+    if isinstance(path, Path) and isinstance(root, Path):
+        return path.relative_to(root).as_posix()
+    assert isinstance(path, RemotePath)
+    assert isinstance(root, RemotePath)
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,279 @@
+"""A path or a URL: the single type used at every interface; and a cache for data in buckets that must be local."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+
+from voxshard import files, remote
+from voxshard.errors import ConfigError, CorruptFileError, DataError, MissingObjectError
+from voxshard.remote import RemoteObject
+
+CACHE_VARIABLE = "VOXSHARD_CACHE"
+OFFLINE_VARIABLE = "VOXSHARD_OFFLINE"
+"""Set to 1: copies in the cache are used as they are, and no request is made."""
+MARKER = "published.json"
+"""The last object of a published folder: name, size and SHA-256 of all others."""
+_DOWNLOADS = 16
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class Url(str):
+    """The URL of an object, or of a folder of objects, in a bucket."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.rstrip("/").rpartition("/")[2]
+
+    def __truediv__(self, name: str) -> Url:
+        return Url(remote.join(self, name))
+
+
+AnyLocation: TypeAlias = Path | Url
+
+
+def parse(text: object) -> AnyLocation:
+    """Return a `Url` for a URL, and a `Path` for any other path; `file://` URLs are paths.
+
+    Raises
+    ------
+    ValueError : neither text nor a path, or empty.
+    """
+    if isinstance(text, Url):
+        return text
+    if not isinstance(text, str | os.PathLike) or not os.fspath(text):
+        raise ValueError(f"expected a path or a URL, got {text!r}")
+    plain = os.fsdecode(os.fspath(text))
+    if plain.startswith("file://"):
+        return Path(plain.removeprefix("file://"))
+    return Url(plain) if remote.is_url(plain) else Path(text)
+
+
+def _parse_local(text: object) -> object:
+    if isinstance(text, str) and isinstance(parse(text), Url):
+        raise ValueError(
+            "a URL, where work is resumed in place and needs a local path; give one, then `voxshard publish PATH URL` "
+            "(in a config: `publish: URL`)"
+        )
+    return text
+
+
+Location = Annotated[AnyLocation, PlainValidator(parse), PlainSerializer(str, when_used="json")]
+"""A setting that takes a path or a URL."""
+LocalPath = Annotated[Path, BeforeValidator(_parse_local)]
+"""A setting that takes a local path only, because what is there is changed or resumed in place."""
+
+
+def local_copy(location: AnyLocation) -> Path:
+    """A local path with the content of `location`: the path itself, or a copy of the object or folder in the cache.
+
+    An object is transferred once, whatever the number of processes that ask for it, until it changes in its bucket.
+    The name of the copy is the last part of the URL.
+
+    Raises
+    ------
+    MissingObjectError : there is no such object or folder; with VOXSHARD_OFFLINE, no copy of it.
+    CorruptFileError : a published folder is incomplete.
+    NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError, StorageFullError.
+    """
+    return location if isinstance(location, Path) else _cached(location)
+
+
+def as_path(location: AnyLocation) -> Path:
+    """A location that can only be a path: URLs were replaced by copies or by working folders before."""
+    assert isinstance(location, Path), f"{location} is a URL"
+    return location
+
+
+def origin(path: Path) -> AnyLocation:
+    """The URL that a path in the cache is a copy of; any other path as it is, with its links resolved."""
+    path = path.resolve()
+    top = (cache_root() / "objects").resolve()
+    if not path.is_relative_to(top):
+        return path
+    folder, version, _, _, *below = path.relative_to(top).parts
+    content = json.loads((top / folder / version / "entry.json").read_bytes())
+    return Url(remote.join(content["url"], *below))
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A copy in the cache."""
+
+    folder: Path
+    url: str
+    num_files: int
+    num_bytes: int
+
+
+def cache_root() -> Path:
+    """The folder of the cache: $VOXSHARD_CACHE, by default ~/.cache/voxshard."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/voxshard").expanduser().absolute()
+
+
+def cache_entries() -> list[CacheEntry]:
+    """Every copy in the cache, sorted by URL."""
+    entries = []
+    for path in (cache_root() / "objects").glob("*/*/entry.json"):
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # removed meanwhile, or damaged: then it is downloaded again
+            continue
+        sizes = [item["num_bytes"] for item in content["files"]]
+        entries.append(CacheEntry(path.parent, content["url"], len(sizes), sum(sizes)))
+    return sorted(entries, key=lambda entry: (entry.url, entry.folder))
+
+
+def clear_cache(urls: Sequence[str] = ()) -> list[CacheEntry]:
+    """Remove the copies of these URLs, or of all; return what was removed."""
+    removed = [entry for entry in cache_entries() if not urls or entry.url in urls]
+    for entry in removed:
+        shutil.rmtree(entry.folder, ignore_errors=True)
+    if not urls:
+        for name in ("objects", "outputs"):
+            shutil.rmtree(cache_root() / name, ignore_errors=True)
+    _cached.cache_clear()
+    return removed
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file for the length of the block; processes on file systems without locks do the work twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as exc:
+            if exc.errno not in _NO_LOCKS:
+                raise
+        yield
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached(url: Url) -> Path:
+    """One process sees one version of a URL, however often it asks."""
+    remote.require(url)
+    folder = cache_root() / "objects" / hashlib.sha256(url.encode()).hexdigest()[:20]
+    name = url.name or "root"
+    if os.environ.get(OFFLINE_VARIABLE) == "1":
+        copies = sorted(folder.glob("*/entry.json"), key=lambda path: path.stat().st_mtime)
+        if not copies:
+            raise MissingObjectError(
+                f"{url}: no copy in {cache_root()}, and {OFFLINE_VARIABLE}=1; run a command that reads it on a machine "
+                "with a network first"
+            )
+        return copies[-1].parent / "content" / name
+    items = objects_at(url)
+    names = [_relative(item.url, url) for item in items]
+    version = files.digest_of([[name, item.num_bytes, item.version] for name, item in zip(names, items, strict=True)])
+    entry = folder / version[:20]
+    with files.storage_errors(folder), locked(folder / "lock"):
+        files.sweep_temporaries(folder)
+        if not _is_intact(entry):
+            shutil.rmtree(entry, ignore_errors=True)
+            _download(url, items, names, entry, name)
+    return entry / "content" / name
+
+
+def objects_at(url: Url) -> list[RemoteObject]:
+    """The object at a URL, or all objects below it.
+
+    Raises
+    ------
+    MissingObjectError : there is neither.
+    """
+    if not url.endswith("/"):
+        try:
+            return [remote.stat(url)]
+        except MissingObjectError:
+            pass
+    items = remote.listing(url)
+    if not items:
+        raise MissingObjectError(f"{url}: no such object or folder; check the name")
+    return items
+
+
+def _relative(item: str, url: Url) -> str:
+    """Name of an object below a folder; empty for the object itself."""
+    name = item[len(url.rstrip("/")) :].lstrip("/")
+    if name and any(part in ("", ".", "..") for part in name.split("/")):
+        raise DataError(f"{item}: a name with empty parts, `.` or `..` cannot be a local file; rename the object")
+    return name
+
+
+def _download(url: Url, items: Sequence[RemoteObject], names: Sequence[str], entry: Path, name: str) -> None:
+    temporary = files.temp_path_for(entry)
+    try:
+        target = temporary / "content" / name
+        targets = [target / below if below else target for below in names]
+        for path in targets:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(_DOWNLOADS) as pool:
+            digests = list(pool.map(remote.download, items, targets))
+        _check_published(url, dict(zip(names, digests, strict=True)), target)
+        described = [
+            {"name": below, "num_bytes": item.num_bytes, "mtime_ns": path.stat().st_mtime_ns, "sha256": digest}
+            for below, item, path, digest in zip(names, items, targets, digests, strict=True)
+        ]
+        (temporary / "entry.json").write_text(json.dumps({"url": url, "name": name, "files": described}))
+        try:
+            temporary.rename(entry)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else: a process on a file system without locks was faster
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_published(url: Url, digests: dict[str, str], target: Path) -> None:
+    """Make sure that a folder that `voxshard publish` wrote is complete."""
+    if MARKER not in digests:
+        return
+    wanted: dict[str, Any] = json.loads((target / MARKER).read_bytes())["files"]
+    bad = sorted(name for name, about in wanted.items() if digests.get(name) != about["sha256"])
+    if bad:
+        raise CorruptFileError(
+            f"{url}: {len(bad)} of {len(wanted)} objects are missing or differ from {MARKER}, such as {bad[0]}; "
+            "publish it again"
+        )
+
+
+def _is_intact(entry: Path) -> bool:
+    """Whether every file of a copy has the size and the content it was downloaded with."""
+    try:
+        content = json.loads((entry / "entry.json").read_bytes())
+        top = entry / "content" / content["name"]
+        for item in content["files"]:
+            path = top / item["name"] if item["name"] else top
+            status = path.stat()
+            if status.st_size != item["num_bytes"]:
+                return False
+            if status.st_mtime_ns != item["mtime_ns"] and files.sha256_of(path) != item["sha256"]:
+                return False
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def check_output(out: AnyLocation) -> None:
+    """Make sure, before any work, that what is written to a URL can be uploaded from here."""
+    if isinstance(out, Url):
+        remote.require(out)
+        if not out.name or out.count("/") < 3:
+            raise ConfigError(f"{out}: names a bucket; give the name of an object or folder in it")

@@ -1,0 +1,213 @@
+"""Upload files and folders to buckets, so that a reader finds a complete result or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxshard import files, remote
+from voxshard.errors import MissingObjectError, ObjectExistsError, TransientFaultError
+from voxshard.locations import MARKER, AnyLocation, Url, cache_root, check_output, locked
+from voxshard.progress import Progress, Silent
+from voxshard.remote import Digests, RemoteObject
+
+_UPLOADS = 16
+_LAST = ("SHA256SUMS", "metrics.json", "summary.json", "report.html")
+"""Files whose presence means that the other files of their folder are complete."""
+_STATE = {"progress": "identity.json", "jobs": "config.yaml"}
+"""Folder that only the machine needs that works on a feature set or experiment -> the file next to it."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What an upload did."""
+
+    num_uploaded: int
+    num_present: int
+    """Objects that had the right content already."""
+    num_bytes: int
+    """Of what was uploaded."""
+
+
+def publish(
+    source: Path,
+    url: Url,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Published:
+    """Upload a file, or a folder with everything in it; what is there already is not uploaded again.
+
+    The digest of every object is compared with the local file's. Of a folder, `published.json` is written last; it has
+    the name, size and SHA-256 of every other object.
+
+    Parameters
+    ----------
+    replace : replace objects that have another content.
+    check : called before every upload; raises to stop.
+
+    Raises
+    ------
+    ObjectExistsError : without `replace`, there are objects with another content; nothing is uploaded.
+    TransientFaultError : the store keeps failing, or an object does not have the content that was uploaded.
+    NoSuchBucketError, AccessDeniedError, BackendUnavailableError.
+    """
+    check_output(url)
+    progress = progress or Silent()
+    if source.is_file():
+        return _publish({"": source}, url, replace, progress, check)
+    return _publish(_files_of(source), url, replace, progress, check)
+
+
+@contextmanager
+def output(out: AnyLocation, *, also: Sequence[str] = ()) -> Iterator[Path]:
+    """A local path to write `out` to; if that is a URL, all that was written there is uploaded when the block ends.
+
+    A folder in the cache serves a URL, always the same one, so that work that was interrupted resumes. It is removed
+    after the upload. Objects are replaced, as local files are.
+
+    Parameters
+    ----------
+    also : names of files that are written next to the path; they are uploaded next to the URL, first.
+    """
+    if isinstance(out, Path):
+        yield out
+        return
+    check_output(out)
+    folder = cache_root() / "outputs" / hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:20]
+    with files.storage_errors(folder), locked(folder.with_suffix(".lock")):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / out.name
+        yield path
+        above = Url(out.rstrip("/").rpartition("/")[0])
+        for name in (*also, out.name):
+            if (folder / name).exists():
+                publish(folder / name, above / name, replace=True)
+        shutil.rmtree(folder)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    """Name -> file, for everything below a folder but temporary files and the state of running work."""
+    found: dict[str, Path] = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if files.without_temporary(name) == name and not (name in _STATE and _STATE[name] in names)
+        )
+        for name in sorted(names):
+            if files.without_temporary(name) == name and not name.endswith((".lock", ".corrupt")):
+                found[(here / name).relative_to(folder).as_posix()] = here / name
+    found.pop(MARKER, None)
+    if not found:
+        raise MissingObjectError(f"{folder}: nothing to publish, the folder is empty")
+    return found
+
+
+def _publish(
+    sources: Mapping[str, Path], url: Url, replace: bool, progress: Progress, check: Callable[[], None]
+) -> Published:
+    is_folder = "" not in sources
+    progress.begin("comparing", items=len(sources))
+
+    def digests_of(path: Path) -> Digests:
+        check()
+        found = remote.file_digests(path)
+        progress.advance()
+        return found
+
+    present = _present(url, is_folder)
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        digests = dict(zip(sources, pool.map(digests_of, sources.values()), strict=True))
+        same = dict(
+            zip(
+                present,
+                pool.map(lambda name: name in digests and remote.has_content(present[name], digests[name]), present),
+                strict=True,
+            )
+        )
+        different = [name for name in sources if name in present and not same[name]]
+        left_over = [name for name in _published_before(url, present) if name not in sources]
+        if (different or left_over) and not replace:
+            first = (different or left_over)[0]
+            raise ObjectExistsError(
+                f"{url}: {len(different) + len(left_over)} objects there have another content, such as "
+                f"{remote.join(url, first)}; give another URL, or replace them with --replace"
+            )
+        todo = [name for name in sources if name not in present or not same[name]]
+        if (todo or left_over) and MARKER in present:
+            remote.delete(url / MARKER)
+            del present[MARKER]
+        progress.begin("uploading", items=len(todo))
+
+        def upload(name: str) -> None:
+            check()
+            _upload(sources[name], url / name if name else url, digests[name], replace=name in present)
+            progress.advance()
+
+        ranks = {name: _LAST.index(base) + 1 if (base := name.rpartition("/")[2]) in _LAST else 0 for name in todo}
+        for rank in sorted(set(ranks.values())):
+            list(pool.map(upload, [name for name in todo if ranks[name] == rank]))
+        list(pool.map(lambda name: remote.delete(url / name), left_over))
+    if is_folder and MARKER not in present:
+        _write_marker(url, digests)
+    return Published(len(todo), len(sources) - len(todo), sum(digests[name].num_bytes for name in todo))
+
+
+def _present(url: Url, is_folder: bool) -> dict[str, RemoteObject]:
+    if is_folder:
+        top = len(url.rstrip("/")) + 1
+        return {item.url[top:]: item for item in remote.listing(url)}
+    try:
+        return {"": remote.stat(url)}
+    except MissingObjectError:
+        return {}
+
+
+def _published_before(url: Url, present: Mapping[str, RemoteObject]) -> list[str]:
+    """Objects of an earlier publication of a folder that are still there."""
+    if MARKER not in present:
+        return []
+    try:
+        names = json.loads(remote.read(url / MARKER))["files"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if name in present]
+
+
+def _upload(source: Path, url: Url, content: Digests, *, replace: bool) -> None:
+    try:
+        remote.upload(source, url, if_absent=not replace)
+    except FileExistsError as exc:
+        if not remote.has_content(remote.stat(url), content):
+            raise ObjectExistsError(
+                f"{url}: another process has written another content there meanwhile; give another URL, or replace it "
+                "with --replace"
+            ) from exc
+    if not remote.has_content(remote.stat(url), content):
+        raise TransientFaultError(
+            f"{url}: does not have the content of {source} after its upload; run the same command again"
+        )
+
+
+def _write_marker(url: Url, digests: Mapping[str, Digests]) -> None:
+    described = {
+        name: {"num_bytes": content.num_bytes, "sha256": content.sha256} for name, content in sorted(digests.items())
+    }
+    place = files.temp_path_for(cache_root() / MARKER)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.write_text(json.dumps({"format_version": 1, "files": described}, indent=1) + "\n")
+        _upload(place, url / MARKER, remote.file_digests(place), replace=True)
+    finally:
+        place.unlink(missing_ok=True)
