@@ -57,7 +57,9 @@ def save_hf(folder: Path, kind: str, *, do_normalize: bool = True, seed: int = 0
 
     family, settings = MODELS[kind]
     config = getattr(transformers, f"{family}Config")(**{**settings, **overrides})
-    model = getattr(transformers, f"{family}Model")(config)
+    with torch.random.fork_rng(devices=[]):  # `spread_weights` leaves the gains of weight normalisation as they are
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{family}Model")(config)
     spread_weights(model, seed)
     model.save_pretrained(folder)
     if kind == "w2v-bert":
