@@ -30,7 +30,7 @@ class ToldAgainMeanwhile(threading.Event):
         super().set()
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_second_signal_in_the_middle_of_the_first_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals.threading, "Event", ToldAgainMeanwhile)
     stop = signals.stop_on_signals()

@@ -13,7 +13,7 @@ import soundfile
 from voxshard.store.runs import Run
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(900)  # a whole experiment, with frameworks to import
+pytestmark = pytest.mark.timeout(1800)  # a whole experiment, with frameworks to import
 SMALL = [
     word
     for name in ("audio", "stored")

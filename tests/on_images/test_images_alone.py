@@ -12,7 +12,7 @@ import pytest
 
 from support.image_runs import ROOT, Images
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 WITH = {"pytorch": ("torch", "tensorflow"), "tensorflow": ("tensorflow", "torch")}
 
 

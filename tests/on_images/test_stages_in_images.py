@@ -27,7 +27,7 @@ from voxshard.manifest import Manifest
 from voxshard.runtime import images as known
 from voxshard.store.layout import Plan
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 ENCODERS: dict[str, Any] = {
     "trillsson3": "trillsson3",
     "metis8d": "metis8d",
@@ -307,7 +307,7 @@ def test_a_local_run_that_is_stopped_stops_the_image_and_goes_on_later(
     while not list(shards.glob("*.h5")) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
-    told = run.communicate(timeout=100)[1]
+    told = run.communicate()[1]
     assert run.returncode in (0, 75), told
     images.voxshard("run", tmp_path / "config.yaml", cwd=tmp_path, VOXSHARD_WEIGHTS=str(weights))
     with h5py.File(tmp_path / "exp" / "features" / "wav2vec2" / "features.h5", "r", locking=False) as file:

@@ -111,7 +111,7 @@ def test_a_set_works_in_forked_and_spawned_processes(vectors: FeatureSet, method
     processes = [context.Process(target=_look_up, args=(vectors, IDS[n], queue)) for n in (3, 4)]
     for process in processes:
         process.start()
-    assert sorted(queue.get(timeout=60) for _ in processes) == [[3, 6], [4, 8]]
+    assert sorted(queue.get(timeout=600) for _ in processes) == [[3, 6], [4, 8]]
     for process in processes:
         process.join()
 

@@ -46,7 +46,7 @@ def voxshard(source: Path, folder: Path, *commands: list[str]) -> None:
     """Commands of the older (`src`) or the newer one, in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -159,7 +159,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not script.exists():
         pytest.skip(f"{script} is not here")
     folder = tmp_path_factory.mktemp("published")
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, timeout=240, capture_output=True)
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
     yield folder
     shutil.rmtree(folder)
 

@@ -176,7 +176,7 @@ def run_until(arguments: list[str], file: Path, number: signal.Signals) -> int:
     while not file.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    process.communicate(timeout=200)
+    process.communicate()
     return process.returncode
 
 
@@ -191,7 +191,7 @@ def test_a_killed_or_signalled_training_ends_like_an_uninterrupted_one(
     assert run_until(arguments, state, number) == code
     assert state.exists()
     assert not config.out.exists()
-    assert subprocess.run(arguments, capture_output=True, timeout=250, check=False, env=one_thread()).returncode == 0
+    assert subprocess.run(arguments, capture_output=True, check=False, env=one_thread()).returncode == 0
     check_equal(Run.read(config.out), uninterrupted_long)
 
 
@@ -212,7 +212,7 @@ def test_two_processes_train_as_one_does(make_model: Any, tones: Path, tmp_path:
         )  # fmt: skip
         folder = tmp_path / str(devices)
         folder.mkdir()
-        done = subprocess.run(command(config, folder), capture_output=True, text=True, timeout=250, env=one_thread())
+        done = subprocess.run(command(config, folder), capture_output=True, text=True, check=False, env=one_thread())
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("epoch 2: loss ") == 1
         losses.append(Run.read(config.out).tables()["training"]["train_loss"].to_numpy())
