@@ -126,7 +126,7 @@ def test_nothing_is_printed_unless_progress_is_asked_for(
         (lambda: voxshard.merge("x", mode="packd"), "mode: .*'packed'"),
         (lambda: voxshard.open_features(7), r"path: expected a path \(got 7\)"),
         (lambda: voxshard.open_features("x", chek="open"), "chek: unknown argument"),
-        (lambda: voxshard.train("x", label="a", classifier="logistc", out="o"), "classifier: .*'logistic'"),
+        (lambda: voxshard.train("x", label="a", classifier="logistc", out="o"), "did you mean logistic"),
         (lambda: voxshard.train("x", label="a", out="o"), "classifier: required"),
         (lambda: voxshard.train("x", label="a", network="vgg", classifier="svm", out="o"), "takes no classifier"),
         (lambda: voxshard.evaluate(3), "run: .*path"),

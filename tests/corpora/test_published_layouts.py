@@ -13,9 +13,7 @@ from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError
 
 
 def test_a_format_there_is_not_is_refused_with_those_there_are() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^no corpus format 'wavs'; there are folder, table, asvspoof5, uid-folders, "
-    ):
+    with pytest.raises(ConfigError, match=r"^no such corpus format; formats: folder, table, asvspoof5, uid-folders, "):
         adapter("wavs")
 
 

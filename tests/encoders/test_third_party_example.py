@@ -51,7 +51,7 @@ class TestTheExample(EncoderConformance):
 
     def test_its_settings_are_validated_like_any(self) -> None:
         with pytest.raises(
-            ConfigError, match=r"^settings of bands: 1 problem\n  bands: unknown key; valid keys: crop, "
+            ConfigError, match=r"^settings of bands: 1 problem\n  bands: unknown key; valid keys: accept_truncated, "
         ):
             registry.create("bands", {"bands": 3})
 

@@ -181,7 +181,7 @@ def test_all_problems_of_a_config_come_at_once() -> None:
         validated(PrepareConfig, content, where="prepare")
     message = str(caught.value)
     assert message.startswith(
-        "prepare: 5 problems\n  format: no such corpus format; there are folder, table, asvspoof5,"
+        "prepare: 5 problems\n  format: no such corpus format; formats: folder, table, asvspoof5,"
     )
     assert "  split: expected two sides joined by `=`, got 'train' (got ['train'])\n" in message
     assert "  split_from: expected two sides joined by `=`, got '=x'" in message

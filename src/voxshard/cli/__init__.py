@@ -35,6 +35,8 @@ COMMANDS = {
     "logs": ("logs", "What the jobs of a submitted experiment printed."),
     "doctor": ("doctor", "What would go wrong on this machine or cluster, and the mend."),
     "encoders": ("encoders", "The encoders there are and their settings."),
+    "classifiers": ("classifiers", "List the classifiers and their settings."),
+    "networks": ("networks", "List the networks and their settings."),
     "weights": ("weights", "List, fetch, verify and convert pretrained weights."),
 }
 

@@ -10,18 +10,12 @@ from voxshard.cli.evaluate import results_table
 from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
-from voxshard.learning.network_config import NetworkConfig
+from voxshard.learning.network_config import SET_KEYS, NetworkConfig
 from voxshard.learning.train_config import NAMES, TrainConfig
 from voxshard.locations import AnyLocation, local_copy
 from voxshard.networks.settings import NAMES as NETWORKS
 from voxshard.stages.train import run
 from voxshard.store.runs import Run
-
-_SECTIONS = (
-    "training", "augment", "clip", "episodes", "validate_on", "num_folds", "labels_file", "loss", "positive", "device",
-    "devices", "precision", "workers", "replicates",
-)  # fmt: skip
-"""Keys of a network's config that `--set` reaches beside the network's own settings."""
 
 
 @click.command()
@@ -76,7 +70,7 @@ def command(
     model: type[TrainConfig] | type[NetworkConfig] = TrainConfig
     if "network" in content or "network" in values:
         model = NetworkConfig
-        values |= {name: assigned.pop(name) for name in _SECTIONS if name in assigned}
+        values |= {name: assigned.pop(name) for name in SET_KEYS if name in assigned}
         if len(features) > 1:
             raise ConfigError(f"{features[0]} and others: a network is trained on one manifest, or one logmel set")
         if features:

@@ -16,8 +16,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
+from voxshard import plugins
+from voxshard.errors import ConfigError
 from voxshard.learning.estimators import ClassMixtures, Prototypes
-from voxshard.learning.train_config import StreamingSettings, TrainingSettings
+from voxshard.learning.train_config import ENTRY_POINT_GROUP, StreamingSettings, TrainingSettings
 
 ScoreKind = Literal["log-odds", "margin", "share", "log-likelihood"]
 
@@ -35,6 +37,12 @@ class Classifier:
     """Trains on sets larger than memory."""
     fixed: tuple[tuple[str, Any], ...] = ()
     """Parameters of the estimator that are no settings."""
+    settings: type[TrainingSettings] | None = None
+    """Of another package's classifier: its settings; fields beyond those of TrainingSettings are parameters of the
+    estimator. Our own are in `train_config.SETTINGS`."""
+    trusted_types: tuple[str, ...] = ()
+    """Of another package's classifier: types that a fitted estimator contains, as `module.Class`, in addition to its
+    own class and those of NumPy, SciPy and scikit-learn. Stored models with other types are refused."""
 
 
 CLASSIFIERS: Mapping[str, Classifier] = {
@@ -51,6 +59,35 @@ CLASSIFIERS: Mapping[str, Classifier] = {
 }
 
 
+def classifier_of(name: str) -> Classifier:
+    """Return a classifier by name, ours or another package's.
+
+    Raises
+    ------
+    BrokenPluginError : another package registers something else than a `Classifier` with settings.
+    """
+    if name in CLASSIFIERS:
+        return CLASSIFIERS[name]
+    point = plugins.registered(ENTRY_POINT_GROUP, CLASSIFIERS).get(name)
+    if point is None:
+        raise ConfigError(f"no classifier {name!r} is installed here; install the package that provides it")
+    found = plugins.load(point)
+    if not isinstance(found, Classifier):
+        raise plugins.broken(point, f"expected a voxshard.learning.classifiers.Classifier, found {found!r}")
+    if found.settings is None or not issubclass(found.settings, TrainingSettings):
+        raise plugins.broken(point, "its `settings` is no subclass of voxshard.learning.train_config.TrainingSettings")
+    return found
+
+
+def trusted_types(name: str) -> list[str]:
+    """Types that a stored model of another package's classifier may contain; empty for our own."""
+    if name in CLASSIFIERS:
+        return []
+    found = classifier_of(name)
+    own = found.estimator
+    return [*found.trusted_types, *([f"{own.__module__}.{own.__qualname__}"] if isinstance(own, type) else [])]
+
+
 def preprocessing(settings: TrainingSettings, seed: int) -> list[tuple[str, Any]]:
     """The steps before the classifier, unfitted, in their order."""
     steps: list[tuple[str, Any]] = []
@@ -65,7 +102,7 @@ def preprocessing(settings: TrainingSettings, seed: int) -> list[tuple[str, Any]
 
 def build(name: str, settings: TrainingSettings, seed: int) -> Pipeline:
     """The classifier with its preprocessing, unfitted."""
-    entry = CLASSIFIERS[name]
+    entry = classifier_of(name)
     own = set(type(settings).model_fields) - set(StreamingSettings.model_fields)
     parameters = {**settings.model_dump(include=own), **dict(entry.fixed)}
     if entry.seeded:

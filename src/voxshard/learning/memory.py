@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from voxshard.errors import DataError
-from voxshard.learning.classifiers import CLASSIFIERS
+from voxshard.learning.classifiers import CLASSIFIERS, classifier_of
 
 GB = 10**9
 BYTES_PER_VALUE = 12
@@ -57,7 +57,7 @@ def must_stream(name: str, num_rows: int, dim: int, limit_gb: float) -> bool:
     needed = needed_gb(num_rows, dim)
     if needed <= limit_gb:
         return False
-    if CLASSIFIERS[name].streams:
+    if classifier_of(name).streams:
         return True
     others = ", ".join(other for other, entry in CLASSIFIERS.items() if entry.streams)
     raise DataError(

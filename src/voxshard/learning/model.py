@@ -20,7 +20,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from voxshard import __version__, files
 from voxshard.errors import CorruptFileError, FormatVersionError, IncompleteError
-from voxshard.learning.classifiers import CLASSIFIERS, ScoreKind
+from voxshard.learning.classifiers import ScoreKind, classifier_of, trusted_types
 from voxshard.learning.scores import Join
 from voxshard.scoring.calibration import Calibration
 
@@ -89,7 +89,7 @@ class Model:
 
     @property
     def score_kind(self) -> ScoreKind:
-        return CLASSIFIERS[self.classifier].scores
+        return classifier_of(self.classifier).scores
 
     def write(self, folder: Path) -> None:
         """Write model.skops and model.json into a folder."""
@@ -131,7 +131,9 @@ class Model:
                 features=[FeatureSource(**source) for source in about["features"]],
                 layer=about["layer"],
                 join=about["join"],
-                pipelines=skops.io.load(folder / "model.skops", trusted=TRUSTED_TYPES),
+                pipelines=skops.io.load(
+                    folder / "model.skops", trusted=[*TRUSTED_TYPES, *trusted_types(about["classifier"])]
+                ),
                 calibration=Calibration(**about["calibration"]) if about["calibration"] else None,
             )
         except FileNotFoundError as exc:

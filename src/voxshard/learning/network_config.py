@@ -212,6 +212,13 @@ class NetworkOptions(Settings):
     """Of the network."""
 
 
+SET_KEYS = (
+    "training", "augment", "clip", "episodes", "validate_on", "num_folds", "labels_file", "loss", "positive", "device",
+    "devices", "precision", "workers", "replicates",
+)  # fmt: skip
+"""Options of a training that `--set` reaches, in addition to the network's own settings."""
+
+
 class NetworkConfig(NetworkOptions):
     """One training of a network from audio, or from a stored spectrogram."""
 

@@ -6,27 +6,18 @@ otherwise. Nothing here imports scikit-learn, so that a config can be checked wh
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from voxshard.config import Settings, as_list, validated
+from voxshard import plugins
+from voxshard.config import Settings, as_list, did_you_mean, validated
 from voxshard.errors import ConfigError
 from voxshard.locations import LocalPath, Location, Url
 
-Name = Literal[
-    "logistic",
-    "mlp",
-    "svm",
-    "linear-svm",
-    "perceptron",
-    "knn",
-    "random-forest",
-    "gradient-boosting",
-    "gmm",
-    "prototypes",
-]
+ENTRY_POINT_GROUP = "voxshard.classifiers"
 ClassWeight = Literal["balanced"] | None
 
 
@@ -71,11 +62,15 @@ class TrainingSettings(Settings):
 
 
 class StreamingSettings(TrainingSettings):
+    """Classifiers that also train on sets larger than memory."""
+
     epochs: int = Field(20, ge=1)
     """Passes over a training set that is larger than the memory limit; smaller ones are fitted at once."""
 
 
 class LogisticSettings(TrainingSettings):
+    """Logistic regression with an L2 penalty."""
+
     C: float = Field(1.0, gt=0)
     max_iter: int = Field(300, ge=1)
     """scikit-learn's own default, 100, rarely suffices for embeddings that are not standardized."""
@@ -83,6 +78,8 @@ class LogisticSettings(TrainingSettings):
 
 
 class MlpSettings(StreamingSettings):
+    """A network of fully connected layers."""
+
     hidden_layer_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
     activation: Literal["identity", "logistic", "tanh", "relu"] = "relu"
     solver: Literal["adam", "sgd", "lbfgs"] = "adam"
@@ -94,6 +91,8 @@ class MlpSettings(StreamingSettings):
 
 
 class SvmSettings(TrainingSettings):
+    """Support vector machine with a kernel."""
+
     C: float = Field(1.0, gt=0)
     kernel: Literal["rbf", "linear", "poly", "sigmoid"] = "rbf"
     gamma: Annotated[float, Field(ge=0)] | Literal["scale", "auto"] = "scale"
@@ -101,18 +100,24 @@ class SvmSettings(TrainingSettings):
 
 
 class LinearSvmSettings(TrainingSettings):
+    """Linear support vector machine; faster."""
+
     C: float = Field(1.0, gt=0)
     max_iter: int = Field(1000, ge=1)
     class_weight: ClassWeight = None
 
 
 class PerceptronSettings(StreamingSettings):
+    """Linear model with logarithmic loss, trained by stochastic gradient descent."""
+
     alpha: float = Field(1e-4, ge=0)
     max_iter: int = Field(1000, ge=1)
     class_weight: ClassWeight = None
 
 
 class KnnSettings(TrainingSettings):
+    """Nearest neighbours."""
+
     n_neighbors: int = Field(1, ge=1)
     """scikit-learn's own default is 5."""
     metric: Literal["cosine", "euclidean"] = "cosine"
@@ -121,6 +126,8 @@ class KnnSettings(TrainingSettings):
 
 
 class ForestSettings(TrainingSettings):
+    """Random forest."""
+
     n_estimators: int = Field(100, ge=1)
     max_depth: int | None = Field(None, ge=1)
     min_samples_leaf: int = Field(1, ge=1)
@@ -128,6 +135,8 @@ class ForestSettings(TrainingSettings):
 
 
 class BoostingSettings(TrainingSettings):
+    """Histogram gradient boosting."""
+
     learning_rate: float = Field(0.1, gt=0)
     max_iter: int = Field(100, ge=1)
     max_leaf_nodes: int | None = Field(31, ge=2)
@@ -137,6 +146,8 @@ class BoostingSettings(TrainingSettings):
 
 
 class GmmSettings(TrainingSettings):
+    """One Gaussian mixture per class."""
+
     n_components: int = Field(16, ge=1)
     """Gaussians per class; the classical LFCC-GMM has 512, on frames."""
     covariance_type: Literal["diag", "full", "tied", "spherical"] = "diag"
@@ -145,6 +156,8 @@ class GmmSettings(TrainingSettings):
 
 
 class PrototypesSettings(StreamingSettings):
+    """Nearest class mean; softmax over negative distances."""
+
     metric: Literal["euclidean", "cosine"] = "euclidean"
     """Squared euclidean distance, or 1 - cosine similarity."""
 
@@ -161,7 +174,44 @@ SETTINGS: Mapping[str, type[TrainingSettings]] = {
     "gmm": GmmSettings,
     "prototypes": PrototypesSettings,
 }
-NAMES: tuple[str, ...] = get_args(Name)
+NAMES = tuple(SETTINGS)
+"""Our own classifiers; `available` has those of other packages, too."""
+
+
+def available() -> dict[str, str]:
+    """Return every classifier by name with one line about it: our own, then those that other packages register."""
+    others = plugins.registered(ENTRY_POINT_GROUP, SETTINGS)
+    own = {name: inspect.cleandoc(model.__doc__ or "").partition("\n")[0] for name, model in SETTINGS.items()}
+    return own | {name: f"From {plugins.package_of(point)}." for name, point in others.items()}
+
+
+def settings_model(name: str) -> type[TrainingSettings]:
+    """Return the class of a classifier's settings; for our own classifiers this needs no scikit-learn.
+
+    Raises
+    ------
+    ConfigError : no such classifier; the message lists the classifiers.
+    """
+    if name in SETTINGS:
+        return SETTINGS[name]
+    _known(name)
+    from voxshard.learning.classifiers import classifier_of
+
+    found = classifier_of(name).settings
+    assert found is not None, "classifier_of checks it"
+    return found
+
+
+def _known(name: str) -> str:
+    if name not in SETTINGS:
+        names = available()
+        if name not in names:
+            raise ConfigError(f"no such classifier; classifiers: {', '.join(names)}{did_you_mean(name, names)}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_known)]
+"""Name of a classifier, ours or another package's."""
 
 
 def settings_of(name: str, content: Mapping[str, Any], *, where: str = "--set") -> TrainingSettings:
@@ -171,7 +221,7 @@ def settings_of(name: str, content: Mapping[str, Any], *, where: str = "--set") 
     ------
     ConfigError : everything that is wrong with `content`, with the keys this classifier knows.
     """
-    return validated(SETTINGS[name], content, where=f"{where} ({name})")
+    return validated(settings_model(name), content, where=f"{where} ({name})")
 
 
 def _shots(value: tuple[int, ...]) -> tuple[int, ...]:
@@ -287,7 +337,8 @@ class GridConfig(Settings):
         ------
         ConfigError : settings that are wrong for one of them, or two that would write the same run.
         """
-        shared = {key: value for key, value in self.settings.items() if key not in NAMES}
+        known = available()
+        shared = {key: value for key, value in self.settings.items() if key not in known}
         trainings = [
             validated(
                 TrainConfig,

@@ -165,6 +165,14 @@ FAMILIES: Mapping[str, type[NetworkSettings]] = {
     "vgg": SpectrogramSettings,
     "vggish": VggishNetworkSettings,
 }
+SUMMARIES: Mapping[str, str] = {
+    "wav2vec2": "any model of the encoder hf, frozen or fine-tuned, with heads",
+    "ecapa": "SpeechBrain's ECAPA-TDNN from scratch",
+    "sbcnn": "convolutional network for few data, on patches of a log-mel spectrogram (Salamon, Bello)",
+    "timbre": "convolutional network for few data with filters of several shapes (Pons)",
+    "vgg": "small VGG network for few data, on patches of a log-mel spectrogram",
+    "vggish": "VGGish's network, fine-tuned from converted weights",
+}
 NAMES: tuple[str, ...] = get_args(Family)
 ON_LOGMEL: tuple[str, ...] = tuple(name for name, model in FAMILIES.items() if model is SpectrogramSettings)
 """Families that take a stored `logmel` set."""

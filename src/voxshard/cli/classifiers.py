@@ -1,0 +1,24 @@
+"""`voxshard classifiers`: which classifiers exist, and what can be set."""
+
+from __future__ import annotations
+
+import click
+
+from voxshard.cli.options import echo
+from voxshard.cli.setting_list import print_names, print_settings
+from voxshard.learning.train_config import TrainingSettings, available, settings_model
+
+
+@click.command()
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """List the classifiers; with NAME, its settings, what they mean and their defaults.
+
+    Settings go to `voxshard train --classifier NAME --set KEY=VALUE`, or into `train.settings` of a config.
+    """
+    if name is None:
+        print_names(available(), "classifiers")
+        return
+    model = settings_model(name)
+    echo(f"{name}: {available()[name]}\n")
+    print_settings(model, common=TrainingSettings)

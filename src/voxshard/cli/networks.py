@@ -1,0 +1,30 @@
+"""`voxshard networks`: which networks exist, and what can be set."""
+
+from __future__ import annotations
+
+import click
+
+from voxshard.cli.options import echo
+from voxshard.cli.setting_list import print_names, print_settings
+from voxshard.config import did_you_mean
+from voxshard.errors import ConfigError
+from voxshard.learning.network_config import SET_KEYS, NetworkOptions
+from voxshard.networks.settings import FAMILIES, SUMMARIES, NetworkSettings
+
+
+@click.command()
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """List the networks; with NAME, its settings and those of its training, what they mean and their defaults.
+
+    Settings go to `voxshard train --network NAME --set KEY=VALUE`; in a config the sections are keys of their own.
+    """
+    if name is None:
+        print_names(SUMMARIES, "networks")
+        return
+    if name not in FAMILIES:
+        raise ConfigError(f"no network {name!r}; networks: {', '.join(FAMILIES)}{did_you_mean(name, FAMILIES)}")
+    echo(f"{name}: {SUMMARIES[name]}\n")
+    print_settings(FAMILIES[name], common=NetworkSettings)
+    echo("\nOf the training:\n")
+    print_settings(NetworkOptions, common=NetworkOptions, only=SET_KEYS)
