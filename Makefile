@@ -99,8 +99,8 @@ lint: $(BASE)
 PYTEST := -m pytest -q -p no:cacheprovider
 .PHONY: test test-base test-torch test-tf test-across
 test: check test-base test-torch test-tf test-across ## Lint, then the tests of all three environments, alone and together
-test-base: $(BASE)
-	.venv/bin/python $(PYTEST) -n 2 --ignore=tests/with_torch --ignore=tests/with_tensorflow --ignore=tests/across --ignore=tests/on_slurm --ignore=tests/on_images
+test-base: $(BASE) ## The tests that need no framework, and the share of src/ that they cover
+	.venv/bin/python $(PYTEST) -n 2 --cov --cov-report=term:skip-covered $(patsubst %,--ignore=tests/%,with_torch with_tensorflow across on_slurm on_images)
 test-torch: $(TORCH)
 	REQUIRE_FRAMEWORK=torch .venv-torch/bin/python $(PYTEST) -n 2 tests/with_torch
 test-tf: $(TF)
@@ -118,6 +118,10 @@ test-images: $(BASE) ## The two images at work, alone and on a SLURM cluster sta
 	  [ -e "$${VOXSHARD_IMAGES:-.}/$$image" ] || { echo "no $$image in $${VOXSHARD_IMAGES:-.}; \`make images\` builds it"; exit 4; }; done
 	.venv/bin/python $(PYTEST) tests/on_images
 
+.PHONY: docs-commands
+docs-commands: $(BASE) ## Write docs/commands.md again, from the commands' own help
+	.venv/bin/python docs/write_commands.py
+
 .PHONY: bench
 bench: $(BASE) ## Speed and memory, each figure beside something it is compared with
 	for script in acoustic prepare store scoring; do echo "== $$script"; .venv/bin/python bench/$$script.py; done
@@ -128,4 +132,4 @@ bench: $(BASE) ## Speed and memory, each figure beside something it is compared 
 
 .PHONY: clean
 clean: ## Remove the demo and caches (environments stay)
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -303,7 +303,7 @@ def test_a_local_run_that_is_stopped_stops_the_image_and_goes_on_later(
     environment = {**images.environment, "VOXSHARD_WEIGHTS": str(weights)}
     run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     shards = tmp_path / "exp" / "features" / "wav2vec2" / "shards"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not list(shards.glob("*.h5")) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)

@@ -172,7 +172,7 @@ def one_thread() -> dict[str, str]:
 def run_until(arguments: list[str], file: Path, number: signal.Signals) -> int:
     """Start a training, send a signal once `file` is there, wait; its exit code."""
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=one_thread())
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not file.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
