@@ -171,7 +171,7 @@ def test_numbers_are_numbers_only_where_all_values_are(tmp_path: Path) -> None:
         "code": ["01", "2", "3"],
         "mixed": ["1", "x", "2"],
         "gaps": [None, 3.5, None],
-        "words": ["None", "a", None],
+        "words": [None, "a", None],
         "empty": [None, None, None],
     }
     assert table.schema.field("empty").type == pa.string()

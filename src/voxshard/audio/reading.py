@@ -12,7 +12,7 @@ import soxr
 
 from voxshard.audio import containers, ffmpeg, sndfile
 from voxshard.audio.clip import ClipPolicy, fit
-from voxshard.audio.layout import Layout, layout_of, mpeg_after_junk, parts_of_flac
+from voxshard.audio.parts import Layout, layout_of, mpeg_after_junk, parts_of_flac
 from voxshard.audio.sndfile import WHOLE, CannotOpenError, Decoded, Part, Span
 from voxshard.audio.sources import AudioPath, Source, opened
 from voxshard.errors import EmptyAudioError, NonFiniteAudioError, TruncatedAudioError, UnreadableAudioError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -63,7 +64,8 @@ def join_labels(table: pa.Table, file: str, *, require_all: bool = True) -> tupl
     ManifestError : no column to join by, rows that match no utterance, or two rows for one.
     """
     option = f"--labels {file}"
-    labels = read_table(file)
+    notes: Notes = []
+    labels = read_table(file, notes=notes)
     key = column_of(
         labels,
         (*ID_COLUMNS, *PATH_COLUMNS),
@@ -76,7 +78,8 @@ def join_labels(table: pa.Table, file: str, *, require_all: bool = True) -> tupl
         counts = pc.value_counts(entries)
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         raise ManifestError(f"{option}: {len(twice)} values of {key} stand twice: {first_names(twice.to_pylist())}")
-    matches, notes = _match(table, entries.to_pylist(), option, require_all=require_all)
+    matches, more = _match(table, entries.to_pylist(), option, require_all=require_all)
+    notes += more
     measured = [name for name in labels.column_names if name in COLUMNS and name not in _FREE and name != key]
     if measured:
         notes.append(f"{option}: columns {', '.join(measured)} are left out, prepare finds them itself")
@@ -204,9 +207,25 @@ def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all:
         like = first_names(table["utterance_id"][:3].to_pylist())
         raise ManifestError(
             f"{option}: {len(over):,} of {len(entries):,} entries match no utterance: {first_names(over)}; "
-            f"an entry is an id, a path, a file name or its stem; the ids here are like {like}"
+            f"an entry is an id, a path, a file name or its stem; the ids here are like {like}{_spelling(table, over)}"
         )
     return matches, [f"{option}: {len(over):,} of {len(entries):,} entries are not in what was chosen of the corpus"]
+
+
+def _spelling(table: pa.Table, over: Sequence[str]) -> str:
+    """What entries without a match have in common with names that exist, for the error."""
+    names = {_folded(os.fsdecode(name)) for _, kind in _kinds(table) for name in kind.to_pylist()}
+    alike = [entry for entry in over if _folded(entry) in names]
+    if not alike:
+        return ""
+    return (
+        f"; {len(alike):,} match but for blanks, backslashes, upper and lower case, or the form of accented letters "
+        f"(NFC, NFD): {first_names(alike)}"
+    )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./")).casefold()
 
 
 def _kinds(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:

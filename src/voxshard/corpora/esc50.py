@@ -29,8 +29,9 @@ def list_corpus(request: Request) -> Listing:
             f"{request.root}: no meta/esc50.csv; found {contents(request.root)}; "
             "give the folder that holds meta/ and audio/"
         )
-    table = read_table(meta)
+    notes: list[str] = []
+    table = read_table(meta, notes=notes)
     require_columns(table, COLUMNS, str(meta))
     paths = pc.binary_join_element_wise("audio/", table["filename"], "")
     columns = {"path": paths, "label": table["category"]} | {name: table[name] for name in table.column_names}
-    return Listing(pa.table(columns), request.root)
+    return Listing(pa.table(columns), request.root, notes=notes)

@@ -1,7 +1,10 @@
 """`file-lists`: one text file of relative paths per split, labels from the folders.
 
     ROOT/train_filtered.txt  valid_filtered.txt  test_filtered.txt      blues/blues.00029.wav
-    ROOT/genres/blues/blues.00029.wav                                   or ROOT/blues/..., ROOT/<any folder>/blues/...
+    ROOT/genres/blues/blues.00029.au                                    or ROOT/blues/..., ROOT/<any folder>/blues/...
+
+The lists may be in a folder below (ROOT/index/GTZAN/train_filtered.txt), and may name .wav where the files are .au, as
+those of GTZAN do: a name that no file has is matched without its extension, where one file alone fits.
 
 The fault-filtered split of GTZAN (Kereliuk, Sturm and Larsen 2015, https://arxiv.org/abs/1507.04761) comes like this:
 https://github.com/jongpillee/music_dataset_split, GTZAN_split, and
@@ -17,13 +20,14 @@ from typing import Any
 import pyarrow as pa
 
 from voxshard.corpora.annotate import list_entries
-from voxshard.corpora.base import Listing, Request, first_names, path_array
+from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, first_names, path_array
 from voxshard.corpora.remote_folder import CorpusPath, matches
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import EmptyCorpusError, ManifestError
 
 # A list's split is the word its name begins with or has in it: train_filtered.txt, filtered_test.txt, val.txt.
 _SPLIT = re.compile(r"(?:^|[._-])(train|training|valid|validation|val|dev|test|testing|eval)(?:[._-]|$)", re.IGNORECASE)
+_DEPTH, _MOST_FOLDERS = 3, 2000  # folders below the root that lists and files are looked for in
 _CHECKED = 50  # entries of a list looked for to find the folder its paths start from
 
 
@@ -43,13 +47,14 @@ def list_corpus(request: Request) -> Listing:
     columns: dict[str, list[Any]] = {"path": [], "split": [], "label": []}
     of: dict[str, str] = {}
     base: str | None = None
+    files = _Files(root)
     for split, file in lists:
-        entries = [entry.removeprefix("./") for entry in list_entries(file)]
+        entries = [entry.strip().removeprefix("./").replace("\\", "/") for entry in list_entries(file)]
         if not entries:
             raise ManifestError(f"{file}: no entries in it")
-        base = _base(root, entries, file) if base is None else base
+        base = _base(root, files, entries, file) if base is None else base
         for entry in entries:
-            path = f"{base}/{entry}" if base else entry
+            path = files.named(f"{base}/{entry}" if base else entry)
             if path in of:
                 raise ManifestError(
                     f"{file}: {entry} stands in it twice"
@@ -62,25 +67,105 @@ def list_corpus(request: Request) -> Listing:
             columns["label"].append(PurePosixPath(path).parent.name or None)
     paths = path_array(columns["path"])
     notes = [f"split {split}: {file}" for split, file in lists]
+    if files.by_stem:
+        listed, real = next(iter(files.by_stem.items()))
+        notes.append(
+            f"{len(files.by_stem):,} names were matched without their extension, such as {listed!r} by {real!r}"
+        )
     return Listing(pa.table(columns | {"path": paths}), request.root, notes=notes)
 
 
+class _Files:
+    """The files below a root, folder by folder, as lists name them."""
+
+    def __init__(self, root: CorpusPath) -> None:
+        self._root = root
+        self._folders: dict[str, tuple[set[str], dict[str, list[str]]]] = {}
+        self.by_stem: dict[str, str] = {}
+        """Name in a list -> the file that has it but for the extension."""
+
+    def named(self, path: str) -> str:
+        """The path of a file: as it is written, or with another extension where one file alone has that stem."""
+        folder, _, name = path.rpartition("/")
+        names, stems = self._listed(folder)
+        same = stems.get(PurePosixPath(name).stem, [])
+        if name in names or len(same) != 1:
+            return path
+        found = f"{folder}/{same[0]}" if folder else same[0]
+        self.by_stem[path] = found
+        return found
+
+    def exists(self, path: str) -> bool:
+        """Whether a file has this name, or alone has its stem."""
+        folder, _, name = path.rpartition("/")
+        names, stems = self._listed(folder)
+        return name in names or len(stems.get(PurePosixPath(name).stem, [])) == 1
+
+    def _listed(self, folder: str) -> tuple[set[str], dict[str, list[str]]]:
+        if folder not in self._folders:
+            try:
+                names = {entry.name for entry in (self._root / folder).iterdir()}
+            except OSError:
+                names = set()
+            stems: dict[str, list[str]] = {}
+            for name in names:
+                if extension_of(name) in AUDIO_EXTENSIONS:
+                    stems.setdefault(PurePosixPath(name).stem, []).append(name)
+            self._folders[folder] = (names, stems)
+        return self._folders[folder]
+
+
 def _lists_in(root: CorpusPath) -> list[tuple[str, str]]:
+    """(split, file) of the lists in the root, or in the one folder below that has some."""
+    found = {folder: lists for folder in ["", *_folders_below(root)] if (lists := _lists_of(root / folder))}
+    if "" in found:
+        return found[""]
+    if len(found) > 1:
+        raise ManifestError(
+            f"{root}: lists in {first_names(sorted(found))}; name those that count with --split NAME=FILE"
+        )
+    return next(iter(found.values()), [])
+
+
+def _lists_of(folder: CorpusPath) -> list[tuple[str, str]]:
     found = []
-    for path in matches(root, "*.txt"):
+    for path in matches(folder, "*.txt"):
         if match := _SPLIT.search(path.stem):
             found.append((match[1].lower(), str(path)))
     order = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval")
     return sorted(found, key=lambda item: (order.index(item[0]), item[1]))
 
 
-def _base(root: CorpusPath, entries: list[str], file: str) -> str:
-    """The folder, relative to the root, that the lists' paths start from: the root or one directly below it."""
+def _folders_below(root: CorpusPath) -> list[str]:
+    """Folders up to three levels down, nearest first."""
+    found: list[str] = []
+    level = [""]
+    for _ in range(_DEPTH):
+        below = []
+        for folder in level:
+            try:
+                below += [f"{folder}/{name}" if folder else name for name in folders_in(root / folder)]
+            except OSError:  # may not be listed
+                continue
+            if len(found) + len(below) > _MOST_FOLDERS:
+                return found
+        found += below
+        level = below
+    return found
+
+
+def _base(root: CorpusPath, files: _Files, entries: list[str], file: str) -> str:
+    """The folder, relative to the root, that the lists' paths start from: the nearest with most of the files."""
     some = entries[:: max(1, len(entries) // _CHECKED)]
-    below = folders_in(root)
-    counts = {name: sum((root / name / entry).exists() for entry in some) for name in ("", *below)}
-    best = max(counts, key=lambda name: counts[name])
-    if counts[best] == 0:
+    below = _folders_below(root)
+    best, most = "", 0
+    for folder in ("", *below):
+        count = sum(files.exists(f"{folder}/{entry}" if folder else entry) for entry in some)
+        if count > most:
+            best, most = folder, count
+        if most == len(some):
+            break
+    if most == 0:
         raise EmptyCorpusError(
             f"{file}: none of its files was found below {root}, nor below {first_names(below) or 'any folder there'}; "
             f"it lists {first_names(entries)}"

@@ -1,4 +1,4 @@
-"""`table`: a CSV, TSV or Parquet file with a column of paths, and any further columns.
+"""`table`: a CSV, TSV, Parquet or JSON lines file with a column of paths, and any further columns.
 
     ROOT/clips.csv      path,start_s,end_s,split,label
     ROOT/audio/a.wav
@@ -15,11 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.audio import is_url
+from voxshard.corpora import json_lines
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.remote_folder import corpus_path, matches
 from voxshard.corpora.tables import PATH_COLUMNS, TABLE_EXTENSIONS, column_of, read_table
 from voxshard.corpora.walk import contents
 from voxshard.errors import EmptyCorpusError, ManifestError
+
+_SPAN_LIKE = ("start", "end", "offset", "duration", "start_time", "end_time", "begin", "onset", "stop")
+"""Columns of other programs that may be meant as spans."""
 
 
 def list_corpus(request: Request) -> Listing:
@@ -36,7 +40,9 @@ def list_corpus(request: Request) -> Listing:
     """
     request.allow("path_column", "id_column", "audio_root")
     file = _table_in(request.root)
-    table = read_table(file, keep_bytes=PATH_COLUMNS)
+    notes: list[str] = []
+    chosen_names = [name for name in (request.option("path_column"), request.option("id_column")) if name is not None]
+    table = read_table(file, names=chosen_names, notes=notes)
     if not len(table):
         raise EmptyCorpusError(f"{file}: a table without rows")
     chosen = column_of(
@@ -55,7 +61,15 @@ def list_corpus(request: Request) -> Listing:
     if pc.any(empty).as_py():
         raise ManifestError(f"{file}: row {pc.index(empty, True).as_py()} has no {chosen}")
     others = [name for name in PATH_COLUMNS if name in table.column_names and name != chosen]
-    notes = [f"{file}: paths are taken from column {chosen}" + (f", not {', '.join(others)}" if others else "")]
+    notes.append(f"{file}: paths are taken from column {chosen}" + (f", not {', '.join(others)}" if others else ""))
+    if file.lower().endswith(json_lines.EXTENSIONS):
+        table, more = _nemo_spans(table)
+        notes += more
+    elif (columns := _span_like(table)) and {"start_s", "end_s"}.isdisjoint(table.column_names):
+        notes.append(
+            f"{file}: {', '.join(columns)}: kept as plain columns; seconds in columns named start_s and end_s make a "
+            "row a span of its recording"
+        )
     if "path" not in table.column_names:
         table = table.append_column("path", paths)
     elif chosen != "path":
@@ -64,6 +78,25 @@ def list_corpus(request: Request) -> Listing:
     folder = file.rpartition("/")[0]
     root = request.option("audio_root", folder) or folder
     return Listing(table, root if is_url(root) else os.path.abspath(root), notes=notes)  # noqa: PTH100  keeps links
+
+
+def _span_like(table: pa.Table) -> list[str]:
+    return [name for name in _SPAN_LIKE if name in table.column_names]
+
+
+def _nemo_spans(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """`offset` and `duration`, in seconds, as NeMo's manifests have them, become a span; `duration` alone does not."""
+    if "offset" not in table.column_names or not {"start_s", "end_s"}.isdisjoint(table.column_names):
+        return table, []
+    lengths = table["duration"].to_pylist() if "duration" in table.column_names else [None] * len(table)
+    ends = []
+    for row, (offset, length) in enumerate(zip(table["offset"].to_pylist(), lengths, strict=True)):
+        if not all(value is None or isinstance(value, int | float) for value in (offset, length)):
+            raise ManifestError(f"row {row}: offset {offset!r}, duration {length!r}: expected seconds")
+        ends.append(None if offset is None or length is None else round(offset + length, 9))
+    table = table.append_column("start_s", table["offset"].cast(pa.float64()))
+    table = table.append_column("end_s", pa.array(ends, pa.float64()))
+    return table, ["rows are spans: from offset, of length duration, in seconds"]
 
 
 def _table_in(root: str) -> str:
@@ -77,7 +110,7 @@ def _table_in(root: str) -> str:
         return str(found[0])
     if found:
         raise ManifestError(f"{root}: {first_names([path.name for path in found])}; say which table to prepare")
-    raise EmptyCorpusError(f"{root}: no .csv, .tsv or .parquet; found {contents(root)}")
+    raise EmptyCorpusError(f"{root}: no .csv, .tsv, .parquet or .jsonl; found {contents(root)}")
 
 
 def _with_spans(table: pa.Table, file: str) -> pa.Table:

@@ -1,8 +1,9 @@
-"""Tables and lists that people make by hand or with other programs: CSV, TSV, Parquet, and one name per line."""
+"""Tables and lists that people or other programs make: CSV, TSV, Parquet, JSON lines, and one name per line."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pyarrow.parquet as pq
 
 from voxshard import remote
 from voxshard.audio import is_url
+from voxshard.corpora import json_lines
 from voxshard.corpora.remote_folder import CorpusPath
+from voxshard.corpora.values import cleaned, typed
 from voxshard.errors import ManifestError
 
-TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq")
+TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", *json_lines.EXTENSIONS)
 
 # Column names that hold a recording's place, the likeliest first: ours, then those of NeMo manifests (audio_filepath),
 # Hugging Face audio folders (file_name), Common Voice (path), UrbanSound8K and ESC-50.
@@ -28,35 +31,105 @@ ID_COLUMNS = ("utterance_id", "utt_id", "utt", "id", "uid")
 
 # Never guessed to be numbers: 007 and 7 are two speakers.
 _ALWAYS_TEXT = {"split", "fold", "speaker", *ID_COLUMNS}
-_INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
-_NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
-_NOT_A_NUMBER = ("", "nan", "NaN", "NA", "N/A", "null", "None")
+_NAMES = {*ID_COLUMNS, *PATH_COLUMNS}
+"""Columns of names, which no rule for labels changes: a recording may be called NA."""
+_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
-def read_table(path: str | CorpusPath, *, keep_bytes: Sequence[str] = ()) -> pa.Table:
-    """Read a CSV, TSV or Parquet file, local or at a URL.
+def read_table(path: str | CorpusPath, *, names: Sequence[str] = (), notes: list[str] | None = None) -> pa.Table:
+    """Read one table; see `read_tables`."""
+    return read_tables([path], names=names, notes=notes)[0]
 
-    In CSV and TSV a column becomes int64 or float64 only if all its values are numbers or missing (empty, NaN, NA,
-    null, None) and none has leading zeros; the columns `split`, `fold`, `speaker` and ids stay text, whatever they
-    hold. Empty text is null.
+
+def read_tables(
+    paths: Sequence[str | CorpusPath], *, names: Sequence[str] = (), notes: list[str] | None = None
+) -> list[pa.Table]:
+    """Read CSV, TSV, Parquet or JSON files, local or at a URL, whose columns of one name get one type.
+
+    Blanks around column names and values are removed, letters are composed (NFC), and empty text, `NaN`, `NA`, `None`
+    and what else pandas takes as missing is null. In CSV and TSV a column becomes int64 or float64 only if all its
+    values are numbers or missing, none has leading zeros, and no digit is lost; the columns `split`, `fold`, `speaker`
+    and ids stay text. Columns of ids and paths keep their values as they are, except that empty text is null.
 
     Parameters
     ----------
-    keep_bytes : columns to leave as binary where they are not UTF-8 (paths).
+    names : further columns of ids or paths.
+    notes : gets a line for every rule that changed something.
 
     Raises
     ------
-    ManifestError : not there, not such a table, or text that is not UTF-8.
+    ManifestError : not there, not such a table, or text in an unknown encoding.
     """
-    where = str(path)
+    notes = [] if notes is None else notes
+    raw = [_raw(str(path), notes) for path in paths]
+    kept = {name.lower() for name in names} | _NAMES
+    found: list[dict[str, pa.ChunkedArray]] = [{} for _ in raw]
+    for name in dict.fromkeys(name for table in raw for name in table.column_names):
+        owners = [number for number, table in enumerate(raw) if name in table.column_names]
+        gaps: list[str] = []
+        columns = [_text(raw[number][name], str(paths[number]), name, kept, notes, gaps) for number in owners]
+        may_be_numbers = name.lower() not in _ALWAYS_TEXT and all(
+            pa.types.is_binary(raw[number][name].type) and pa.types.is_string(column.type)
+            for number, column in zip(owners, columns, strict=True)
+        )
+        if may_be_numbers:
+            together = typed(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
+            columns = [column.cast(together.type) for column in columns]
+        if any(pa.types.is_string(column.type) for column in columns):
+            notes += gaps
+        for number, column in zip(owners, columns, strict=True):
+            found[number][name] = column
+    return [
+        pa.table({name: columns[name] for name in table.column_names})
+        for table, columns in zip(raw, found, strict=True)
+    ]
+
+
+def _raw(where: str, notes: list[str]) -> pa.Table:
+    """A table's columns: binary where a text file was read, typed where the file has types."""
     try:
+        content = _content(where)
         if where.lower().endswith((".parquet", ".pq")):
-            return _flat(pq.read_table(pa.BufferReader(_content(where))))
-        return _typed(_read_delimited(where), where, keep_bytes)
+            table = _flat(pq.read_table(pa.BufferReader(content)))
+        elif where.lower().endswith(json_lines.EXTENSIONS):
+            table = json_lines.read(content, where)
+        else:
+            table = _read_delimited(_as_utf8(content, where), where)
     except FileNotFoundError as exc:
         raise ManifestError(f"{where}: no such file") from exc
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as exc:
         raise ManifestError(f"{where}: cannot be read as a table: {exc}") from exc
+    plain = [unicodedata.normalize("NFC", name.strip()) for name in table.column_names]
+    if plain != table.column_names:
+        changed = [new for new, old in zip(plain, table.column_names, strict=True) if new != old]
+        notes.append(f"{where}: blanks around column names are removed, their letters composed: {', '.join(changed)}")
+    _check_unique(plain, where)
+    return table.rename_columns(plain)
+
+
+def _text(
+    column: pa.ChunkedArray, where: str, name: str, kept: set[str], notes: list[str], gaps: list[str]
+) -> pa.ChunkedArray:
+    """A column of text after the rules for labels; other columns as they are."""
+    is_name = name.lower() in kept
+    if pa.types.is_binary(column.type):
+        try:
+            column = column.cast(pa.string())
+        except pa.ArrowInvalid as exc:
+            if is_name and name.lower() not in ID_COLUMNS:
+                return column
+            raise ManifestError(f"{where}: column {name} is not UTF-8; save the table as UTF-8") from exc
+    if not pa.types.is_string(column.type):
+        return column
+    if is_name:
+        return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    return cleaned(column, f"{where}, column {name}", notes, gaps)
+
+
+def _check_unique(names: Sequence[str], where: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"{where}: column {', '.join(twice)} stands twice in the header")
 
 
 def stacked(tables: Sequence[pa.Table]) -> pa.Table:
@@ -81,7 +154,7 @@ def _gap(length: int) -> pa.ChunkedArray:
 def read_lines(path: str | CorpusPath) -> list[str]:
     """The names in a list file, one per line; empty lines and lines that begin with `#` are left out."""
     try:
-        content = _content(str(path)).removeprefix(b"\xef\xbb\xbf")
+        content = _as_utf8(_content(str(path)), str(path))
     except FileNotFoundError as exc:
         raise ManifestError(f"{path}: no such file") from exc
     except OSError as exc:
@@ -120,57 +193,39 @@ def _content(where: str) -> bytes:
     return remote.read(where)
 
 
-def _read_delimited(where: str) -> pa.Table:
-    content = _content(where).removeprefix(b"\xef\xbb\xbf")
+def _as_utf8(content: bytes, where: str) -> bytes:
+    """Text as UTF-8, without a byte order mark; UTF-16 is known by its mark, or by its zero bytes."""
+    encoding = _UTF_16.get(content[:2])
+    start = content[:200]
+    if encoding is None and start.count(0) * 3 > len(start):
+        encoding = "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
+    if encoding is None:
+        return content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff").encode()
+    except UnicodeDecodeError as exc:
+        raise ManifestError(f"{where}: damaged UTF-16 ({exc.reason}); save the table as UTF-8") from exc
+
+
+def _read_delimited(content: bytes, where: str) -> pa.Table:
     header = content.split(b"\n", 1)[0]
     if not header.strip():
         raise ManifestError(f"{where}: empty; expected a table with a header line")
-    delimiter = "\t" if where.lower().endswith(".tsv") or b"\t" in header else ","
-    if delimiter not in header.decode("latin-1") and b";" in header:
+    try:
+        header.decode()
+    except UnicodeDecodeError as exc:
+        raise ManifestError(f"{where}: its header is not UTF-8; save the table as UTF-8") from exc
+    delimiter = "\t" if b"\t" in header or (where.lower().endswith(".tsv") and b"," not in header) else ","
+    if delimiter.encode() not in header and b";" in header:
         delimiter = ";"
     parse = pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     # One pass for the header's names, so that every column can be asked for as it stands in the file.
     names = pacsv.open_csv(pa.BufferReader(content), parse_options=parse).schema.names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ManifestError(f"{where}: column {', '.join(twice)} stands twice in the header")
+    _check_unique(names, where)
     convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
     table = pacsv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
     unnamed = [name for name in names if not name]  # pandas writes its index so
     return table.drop_columns(unnamed) if unnamed else table
-
-
-def _typed(table: pa.Table, where: str, keep_bytes: Sequence[str]) -> pa.Table:
-    columns = {}
-    for name in table.column_names:
-        try:
-            text = table[name].cast(pa.string())
-        except pa.ArrowInvalid as exc:
-            if name.lower() in keep_bytes:
-                columns[name] = table[name]
-                continue
-            raise ManifestError(f"{where}: column {name} is not UTF-8; save the table as UTF-8") from exc
-        columns[name] = _as_text(text) if name.lower() in _ALWAYS_TEXT else _as_number_or_text(text)
-    return pa.table(columns)
-
-
-def _as_text(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def _as_number_or_text(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    missing = pc.is_in(text, pa.array(_NOT_A_NUMBER))
-    values = pc.if_else(missing, pa.scalar(None, pa.string()), text)
-    if pc.any(pc.not_equal(text, "")).as_py() and not _padded(values):
-        for pattern, kind in ((_INTEGER, pa.int64()), (_NUMBER, pa.float64())):
-            if pc.all(pc.match_substring_regex(values, pattern), min_count=0).as_py():
-                return values.cast(kind)
-    return _as_text(text)
-
-
-def _padded(values: pa.ChunkedArray) -> bool:
-    """Whether a value has leading zeros, as codes have and numbers have not."""
-    return bool(pc.any(pc.match_substring_regex(values, r"^[-+]?0[0-9]")).as_py())
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -12,6 +12,7 @@ several studies: with `--study NAME` the recordings lie in ROOT/NAME. The lists 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
 from voxshard.corpora.remote_folder import CorpusPath, matches
-from voxshard.corpora.tables import column_of, read_table, stacked
+from voxshard.corpora.tables import column_of, read_tables, stacked
 from voxshard.corpora.walk import contents
 from voxshard.errors import DuplicateIdError, EmptyCorpusError
 
@@ -31,6 +32,7 @@ _CONTAINERS = {"WAV": "WAV", "WAVE": "WAV", "LINEAR16": "WAV", "MP3": "MP3", "FL
 
 _READERS = 32
 """Threads that read metadata.json from a bucket."""
+_HIGHEST_RATE_HZ = 1 << 31
 
 
 def list_corpus(request: Request) -> Listing:
@@ -104,9 +106,9 @@ def _lists_in(folders: list[CorpusPath]) -> list[tuple[str, str]]:
 
 def _listed(lists: list[tuple[str, str]]) -> tuple[pa.Table, list[str]]:
     tables = []
+    notes: list[str] = []
     of: dict[str, str] = {}
-    for split, file in lists:
-        table = read_table(file)
+    for (split, file), table in zip(lists, read_tables([file for _, file in lists], notes=notes), strict=True):
         key = column_of(table, ("uid", "utterance_id", "id"), chosen=None, where=file, what="uids (uid)")
         table = table.rename_columns({key: "uid"}) if key != "uid" else table
         table = table.set_column(table.column_names.index("uid"), "uid", table["uid"].cast(pa.string()))
@@ -117,7 +119,7 @@ def _listed(lists: list[tuple[str, str]]) -> tuple[pa.Table, list[str]]:
             of[uid] = file
         table = table.drop_columns([name for name in ("split", "path", "utterance_id") if name in table.column_names])
         tables.append(table.append_column("split", pa.array([split] * len(table), pa.string())))
-    return stacked(tables), [f"split {split}: {file}" for split, file in lists]
+    return stacked(tables), [*(f"split {split}: {file}" for split, file in lists), *notes]
 
 
 def _unlisted(folder: CorpusPath) -> pa.Table:
@@ -142,12 +144,32 @@ def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
         return name, {}, "no metadata.json"
     try:
         about = json.loads((folder / "metadata.json").read_bytes())
-        rate = about.get("sample_rate_hz")
-        known = {"encoding": about.get("encoding"), "sample_rate_hz": None if rate is None else int(rate)}
-    except (OSError, ValueError, TypeError, AttributeError) as exc:
+    except (OSError, ValueError) as exc:
         return name, {}, f"metadata.json cannot be read: {exc}"
+    if not isinstance(about, dict):
+        return name, {}, f"metadata.json cannot be read: {about!r} is no object"
+    known, warnings = _known(about)
     several = f"several recordings, {name} is taken" if len(waveforms) > 1 else None
-    return name, known, several
+    return name, known, "; ".join([*warnings, *([several] if several else [])]) or None
+
+
+def _known(about: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What metadata.json says of the encoding and the rate in Hz, and what is odd about it."""
+    known: dict[str, Any] = {}
+    warnings = []
+    encoding, rate = about.get("encoding"), about.get("sample_rate_hz")
+    if encoding is None or isinstance(encoding, str):
+        known["encoding"] = encoding
+    else:
+        warnings.append(f"metadata.json says encoding {encoding!r}, which is no text")
+    try:
+        known["sample_rate_hz"] = None if rate is None else int(rate)
+        if rate is not None and not 0 < known["sample_rate_hz"] < _HIGHEST_RATE_HZ:
+            raise ValueError
+    except (ValueError, TypeError, OverflowError):
+        known["sample_rate_hz"] = None
+        warnings.append(f"metadata.json says {rate!r} Hz, which is no sample rate")
+    return known, warnings
 
 
 def _pairs(table: pa.Table, found: list[Any]) -> zip[tuple[str, Any]]:

@@ -30,8 +30,9 @@ def list_corpus(request: Request) -> Listing:
             f"{request.root}: no metadata/UrbanSound8K.csv; found {contents(request.root)}; "
             "give the folder that holds metadata/ and audio/"
         )
-    table = read_table(meta)
+    notes: list[str] = []
+    table = read_table(meta, notes=notes)
     require_columns(table, COLUMNS, str(meta))
     paths = pc.binary_join_element_wise("audio/fold", table["fold"], "/", table["slice_file_name"], "")
     columns = {"path": paths, "label": table["class"]} | {name: table[name] for name in table.column_names}
-    return Listing(pa.table(columns), request.root)
+    return Listing(pa.table(columns), request.root, notes=notes)

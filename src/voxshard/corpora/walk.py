@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter
@@ -17,6 +18,10 @@ from voxshard.corpora.base import AUDIO_EXTENSIONS, describe_extensions, extensi
 from voxshard.corpora.remote_folder import CorpusPath, objects_below
 from voxshard.errors import EmptyCorpusError, TransientFaultError
 
+# Answers that listing again does not change: they are the folder's or the link's, not the storage's. A folder that is
+# gone was removed while the corpus was listed.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOENT)
+
 
 @dataclass
 class Found:
@@ -27,14 +32,22 @@ class Found:
     """Extension -> number of files that were not wanted."""
     closed: list[str] = field(default_factory=list)
     """Folders that may not be listed."""
+    endless: list[str] = field(default_factory=list)
+    """Links that lead back to themselves."""
 
     @property
     def notes(self) -> list[str]:
-        if not self.closed:
-            return []
-        return [
-            f"left out, since they may not be listed: {len(self.closed)} of the folders, {first_names(self.closed)}"
-        ]
+        notes = []
+        if self.closed:
+            notes.append(
+                f"left out, since they may not be listed: {len(self.closed)} of the folders, {first_names(self.closed)}"
+            )
+        if self.endless:
+            notes.append(
+                f"left out, since they lead back to themselves or cannot be followed: {len(self.endless)} links, "
+                f"{first_names(self.endless)}"
+            )
+        return notes
 
 
 def audio_files(root: str, *, part: str | None = None, glob: str | None = None) -> Found:
@@ -62,7 +75,7 @@ def audio_files(root: str, *, part: str | None = None, glob: str | None = None) 
 def folders_in(root: CorpusPath) -> list[str]:
     """Names of the folders directly below a root, hidden ones left out."""
     if isinstance(root, Path):
-        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith(".") and _is_folder(entry))
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -120,20 +133,36 @@ def _walk(root: str, part: str, wanted: Callable[[str], bool]) -> Found:
                     if name.startswith("."):
                         continue
                     path = prefix + name
-                    if entry.is_dir():
+                    is_folder = _is_folder(entry)
+                    if is_folder is None:
+                        found.endless.append(path)
+                    elif is_folder:
                         if not (entry.is_symlink() and _leads_back(root, folder, entry.path)):
                             folders.append(path)
                     elif wanted(path):
                         found.paths.append(path)
                     else:
                         found.others[extension_of(name)] += 1
-        except PermissionError:
-            found.closed.append(folder or root)
         except OSError as exc:
+            if exc.errno in _REFUSALS and folder:
+                found.closed.append(folder)
+                continue
+            if isinstance(exc, PermissionError):
+                raise EmptyCorpusError(f"{root}: this folder may not be listed; check its permissions") from exc
             raise TransientFaultError(
                 f"{root}/{folder}: cannot be listed: {exc.strerror or exc}; run the same command again"
             ) from exc
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """Whether a name, or what it links to, is a folder; None for a link that cannot be followed."""
+    try:
+        return entry.is_dir()
+    except OSError as exc:
+        if exc.errno in _REFUSALS:
+            return None
+        raise
 
 
 def _leads_back(root: str, folder: str, link: str) -> bool:

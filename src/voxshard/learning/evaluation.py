@@ -92,8 +92,11 @@ def record(
                 tables[f"by-{'+'.join(columns)}-{title}"] = results.breakdown(
                     part, target, columns, replicates=config.replicates, seed=run.config["seed"]
                 )
-    _write(run, target, trials, fresh, summary, tables, name)
+    unseen = results.unseen_classes(fresh, target)
+    _write(run, target, trials, fresh, summary, tables, name, unseen)
     _say_what_was_not_measured(summary["counts"], progress)
+    for note in unseen:
+        progress.note(note)
     shown = {title: run.metrics["metrics"][title] for title in grouped if title in run.metrics["metrics"]}
     return Evaluation(shown, tables, summary["counts"])
 
@@ -187,6 +190,7 @@ def _write(
     summary: Mapping[str, Any],
     tables: Mapping[str, pa.Table],
     name: str | None,
+    unseen: Sequence[str],
 ) -> None:
     """Replace the files of the run that changed, metrics last."""
     before = run.metrics
@@ -200,7 +204,8 @@ def _write(
     for title, table in tables.items():
         run.write_table(title, table)
     updated = {key: {**before.get(key, {}), **summary[key]} for key in ("metrics", "metrics_by_speaker", "counts")}
-    run.write_metrics({**before, **updated})
+    notes = [*before.get("notes", []), *(note for note in unseen if note not in before.get("notes", []))]
+    run.write_metrics({**before, **updated, "notes": notes})
 
 
 def _say_what_was_not_measured(counts: Mapping[str, Mapping[str, int]], progress: Progress) -> None:

@@ -5,6 +5,7 @@ A trial is one scored utterance: a row of RUN/trials.parquet.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -172,6 +173,34 @@ def summarize(trials: pa.Table, target: Target, *, replicates: int, seed: int) -
             by = metrics(measured, target, by="speaker", replicates=replicates, seed=seed)
             found["metrics_by_speaker"][split] = as_json(by)
     return found
+
+
+def unseen_classes(trials: pa.Table, target: Target) -> list[str]:
+    """One line for each split with utterances of classes that training never saw, with accuracy counted both ways.
+
+    Such utterances have scores and are in no metric; scikit-learn would count each as an error.
+    """
+    if target.kind == "multilabel":
+        return []
+    lines = []
+    for split in split_names(trials):
+        part = of_split(trials, split)
+        texts = [None if text is None else str(text) for text in part["label"].to_pylist()]
+        unseen = Counter(text for text in texts if text and text not in target.classes)
+        if not unseen:
+            continue
+        measured, labels = comparable(part, target)
+        num_right = int((_predicted(measured, target) == labels.numbers).sum())
+        num_labelled = measured.num_rows + unseen.total()
+        shown = ", ".join(f"{name} ({count:,})" for name, count in unseen.most_common(5))
+        without = f"{num_right / measured.num_rows:.4f}" if measured.num_rows else "undefined"
+        shown += ", ..." if len(unseen) > 5 else ""
+        lines.append(
+            f"{split}: {unseen.total():,} of {num_labelled:,} utterances are of a class that training never saw: "
+            f"{shown}; they are in no metric. Accuracy {without} without them, "
+            f"{num_right / num_labelled:.4f} if each counts as an error"
+        )
+    return lines
 
 
 def confusions(trials: pa.Table, target: Target) -> dict[str, pa.Table]:

@@ -235,6 +235,7 @@ def _publish(
 ) -> None:
     config, target = trainer.config, model.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
+    trainer.note(*results.unseen_classes(trials, target))
     with publish_run(as_path(config.out)) as run:
         model.write(run.model)
         run.write_inputs(inputs)

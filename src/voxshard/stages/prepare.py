@@ -17,10 +17,11 @@ from voxshard.config import Settings, as_list
 from voxshard.corpora import annotate, formats
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
+from voxshard.corpora.hints import missing_hints
 from voxshard.corpora.probe import probe_all
 from voxshard.corpora.remote_folder import objects_below
 from voxshard.corpora.walk import glob_pattern
-from voxshard.errors import ConfigError, EmptyCorpusError, TooShortError
+from voxshard.errors import ConfigError, EmptyCorpusError, MissingRecordingError, TooShortError
 from voxshard.locations import Location, check_output
 from voxshard.manifest import COLUMNS, OBJECT_VERSION, Manifest
 from voxshard.stages.base import Task
@@ -111,6 +112,8 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     Manifest.from_table(table, root=listing.root, corpus=config.format)  # a doubled id is found before a long probe
     table = _probed(table, listing.root, config, task)
     table = _with_versions(table, listing.root)
+    for hint in missing_hints(listing.root, _missing_paths(table)):
+        task.progress.note(hint)
     if listing.after_probe is not None:
         table = listing.after_probe(table)
     table = _split_by_split(table)
@@ -274,6 +277,12 @@ def _probed(table: pa.Table, root: str, config: PrepareConfig, task: Task) -> pa
         at = table.column_names.index(name) if name in table.column_names else None
         table = table.append_column(name, values) if at is None else table.set_column(at, name, values)
     return _cut_to_spans(table) if config.probe else table
+
+
+def _missing_paths(table: pa.Table) -> list[str | bytes]:
+    is_missing = pc.starts_with(pc.fill_null(table["problem"], ""), MissingRecordingError.__name__)
+    paths: list[str | bytes] = table["path"].filter(is_missing).to_pylist()
+    return paths
 
 
 def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:

@@ -131,6 +131,7 @@ def _publish(
 ) -> None:
     config, target = trainer.config, trainer.labels.target
     summary = results.summarize(trials, target, replicates=config.replicates, seed=config.seed)
+    trainer.note(*results.unseen_classes(trials, target))
     with publish_run(as_path(config.out)) as run:
         clip = config.clip.model_dump(mode="json")
         about = write_checkpoint(run.model, fitted.network, target=asdict(target), clip=clip)

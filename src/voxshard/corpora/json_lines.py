@@ -1,0 +1,83 @@
+"""Tables of JSON objects: one per line (NeMo manifests, metadata.jsonl), or a list of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from voxshard.errors import ManifestError
+
+EXTENSIONS = (".jsonl", ".ndjson", ".json", ".jsonl.gz")
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+def read(content: bytes, where: str) -> pa.Table:
+    """Read objects, one row each; a key that an object lacks is null. Nested values become their JSON text.
+
+    Raises
+    ------
+    ManifestError : a line is no JSON object; names the line.
+    """
+    return table_of(objects(content, where))
+
+
+def objects(content: bytes, where: str) -> list[dict[str, Any]]:
+    """The objects of a file, gzip or not.
+
+    Raises
+    ------
+    ManifestError : a line is no JSON object; names the line.
+    """
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as exc:
+            raise ManifestError(f"{where}: a damaged gzip file: {exc}") from exc
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise ManifestError(f"{where}: not UTF-8; JSON is") from exc
+    if text.lstrip().startswith("["):
+        rows = _parsed(text, where)
+        if not all(isinstance(row, dict) for row in rows):
+            raise ManifestError(f"{where}: a JSON list of something else than objects")
+        return list(rows)
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            row = _parsed(line, f"{where}: line {number}")
+            if not isinstance(row, dict):
+                raise ManifestError(f"{where}: line {number}: no JSON object")
+            rows.append(row)
+    return rows
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Columns from objects; a column has one type, which changes no value."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise ManifestError(f"{where}: no JSON: {exc}") from exc
+
+
+def _column(values: list[Any]) -> pa.Array:
+    values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int} and all(value is None or value in _INT64 for value in values):
+        return pa.array(values, pa.int64())
+    if kinds and kinds <= {int, float} and all(type(value) is not int or abs(value) <= 1 << 53 for value in values):
+        return pa.array(values, pa.float64())
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pa.array(texts, pa.string())

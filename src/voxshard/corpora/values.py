@@ -1,0 +1,70 @@
+"""From the text of a table to values: one rule for what is missing, for blanks and forms of letters, and for types."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# What pandas.read_csv takes as missing by default, and NAN.
+MISSING = (
+    "", "nan", "NaN", "NAN", "-nan", "-NaN", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "null", "NULL",
+    "None", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+)  # fmt: skip
+_INTEGER = r"^-?(0|[1-9][0-9]*)$"
+_NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+_PADDED = r"^[-+]?0[0-9]"
+_INEXACT = r"^[-+]?[0-9]{16,}\.?0*$"
+"""Whole numbers that float64 may change: it is exact up to 2^53, which has 16 digits."""
+
+
+def cleaned(text: pa.ChunkedArray, what: str, notes: list[str], gaps: list[str]) -> pa.ChunkedArray:
+    """Text without blanks around it, in Unicode's composed form (NFC), and null where it is missing.
+
+    Parameters
+    ----------
+    what : the file and the column, for `notes`.
+    notes : gets a line for every rule that changed values.
+    gaps : gets a line for words such as `NaN`, `NA`, `None` that count as missing; in a column of numbers they surprise
+        no reader.
+    """
+    trimmed = pc.utf8_trim_whitespace(text)
+    _note_changes(text, trimmed, f"{what}: blanks around {{}} values are removed", notes)
+    composed = pc.utf8_normalize(trimmed, "NFC")
+    _note_changes(trimmed, composed, f"{what}: the letters of {{}} values are composed (NFD to NFC)", notes)
+    is_missing = pc.is_in(composed, pa.array(MISSING))
+    words = [word for word in pc.unique(composed.filter(is_missing)).to_pylist() if word]
+    if words:
+        count = pc.sum(pc.and_(is_missing, pc.not_equal(composed, ""))).as_py()
+        shown = ", ".join(words)
+        gaps.append(f"{what}: {count:,} {'value counts' if count == 1 else 'values count'} as missing: {shown}")
+    return pc.if_else(is_missing, pa.scalar(None, pa.string()), composed)
+
+
+def typed(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """int64 or float64 where that changes no value, else the text.
+
+    Numbers with leading zeros are codes; whole numbers too long for int64, or too long for float64 next to fractions,
+    stay text with all their digits.
+    """
+    if values.null_count == len(values) or _any(values, _PADDED):
+        return values
+    if _all(values, _INTEGER):
+        try:
+            return values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return values
+    return values.cast(pa.float64()) if _all(values, _NUMBER) and not _any(values, _INEXACT) else values
+
+
+def _note_changes(before: pa.ChunkedArray, after: pa.ChunkedArray, text: str, notes: list[str]) -> None:
+    count = pc.sum(pc.not_equal(before, after)).as_py()
+    if count:
+        notes.append(text.format(f"{count:,}"))
+
+
+def _all(values: pa.ChunkedArray, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(values, pattern), min_count=0).as_py())
+
+
+def _any(values: pa.ChunkedArray, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
