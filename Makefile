@@ -23,9 +23,9 @@ setup: $(BASE) ## The base environment, .venv: features without weights, classif
 setup-torch: $(TORCH) ## The PyTorch environment, .venv-torch (about 5 GB)
 setup-tf: $(TF) ## The TensorFlow environment, .venv-tf (about 2 GB)
 
-$(BASE): EXTRAS := learn,report,opensmile,slurm,buckets,dev
-$(TORCH): EXTRAS := torch,learn,report,dev
-$(TF): EXTRAS := tensorflow,learn,dev
+$(BASE): EXTRAS := learn,report,opensmile,slurm,buckets,weights,dev
+$(TORCH): EXTRAS := torch,learn,report,weights,dev
+$(TF): EXTRAS := tensorflow,learn,weights,dev
 $(BASE) $(TORCH) $(TF): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "voxshard needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Use make PYTHON=python3.11 ..."; exit 1; }

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from support.hub_server import Hub, serving
 from voxshard.cli import main
 
 
@@ -71,36 +69,22 @@ def test_verify_passes_what_is_unchanged_and_exits_3_on_what_is_not(
 
 def test_fetch_brings_a_model_and_says_where_it_is(
     store: Path,
-    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    origin = tmp_path_factory.mktemp("origin")
-    (origin / "org/name/resolve/main").mkdir(parents=True)
-    for name in ("config.json", "preprocessor_config.json", "pytorch_model.bin"):
-        (origin / "org/name/resolve/main" / name).write_text(name)
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=origin))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    try:
+    names = ("config.json", "preprocessor_config.json", "pytorch_model.bin")
+    with serving(Hub(models={"org/name@main": {name: name.encode() for name in names}})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", f"{hub.address}/")
         assert run("weights", "fetch", "hf/org/name") == 0
+        assert run("weights", "fetch", "hf/org/name", "--revision", "v2") == 4
         assert run("weights", "fetch", "hf/org/other") == 4
-    finally:
-        server.shutdown()
-        server.server_close()
     folder = store / "hf/org/name"
     assert (folder / "pytorch_model.bin").read_text() == "pytorch_model.bin"
     errors = capsys.readouterr().err
     assert f"hf/org/name: {folder} (licence: see the model's page)" in errors
-    assert (
-        "/org/other/resolve/main/config.json: 404 File not found: no such file; check the name of the model" in errors
-    )
+    assert "/org/name at v2: no such revision; name a branch, a tag or a commit of the model" in errors
+    assert "/org/other at main: no such model, or one whose terms must be accepted first" in errors
     assert run("weights", "verify") == 0
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 import click
 
 from voxshard.cli.options import EXISTING, PATH, echo, echo_info
+from voxshard.encoders.trillsson import GRAPH
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, CorruptFileError
 from voxshard.progress_display import progress_display
@@ -19,6 +20,10 @@ from voxshard.weights import catalogue, fetch
 _ROOT = click.option("--root", type=PATH, help="Folder of all weights.  [default: $VOXSHARD_WEIGHTS]")
 _CONVERT = "voxshard.encoders._tensorflow.convert"
 _HUB = "voxshard.encoders._tensorflow.hub"
+_IS_A_PROGRAM = (
+    "A SavedModel is a program: TensorFlow runs the graph in it, which can read and write files; use it only if you "
+    "trust its publisher"
+)
 _HANDLE = re.compile(r"https://\S+|(?!hf/)[\w.-]+(/[\w.-]+){3,4}")
 
 
@@ -64,9 +69,9 @@ def fetch_(names: tuple[str, ...], root: Path | None, revision: str | None) -> N
     """Download weights by name (`voxshard weights list`), hf/ORG/NAME for any model of the Hugging Face hub, or a
     SavedModel by its https://tfhub.dev/... address or Kaggle handle.
 
-    Interrupted downloads go on where they stopped; what is here and whole is not fetched again. Every file is checked
-    against its published SHA-256 where there is one, and recorded in weights.json. $HF_TOKEN opens models whose terms
-    you have accepted; $HF_ENDPOINT names a mirror.
+    Files that are here and complete are not fetched again. Every file is checked against its published digest where
+    there is one, and recorded in weights.json. $HF_TOKEN opens models whose terms you have accepted; $HF_ENDPOINT names
+    a mirror. A SavedModel (TRILLsson, handles) is a program that can read and write files: trust its publisher.
     """
     where = fetch.weights_root(root)
     handles = [name for name in names if _HANDLE.fullmatch(name)]
@@ -76,9 +81,12 @@ def fetch_(names: tuple[str, ...], root: Path | None, revision: str | None) -> N
             hub = _tensorflow_module(_HUB, f"fetching {handle}")
             folder = where / "savedmodels" / handle.removeprefix("https://").strip("/")
             progress.note(f"{handle}: {hub.fetch_savedmodel(handle, folder)}; give it as --set weights=FOLDER")
+            progress.note(_IS_A_PROGRAM)
         for item in wanted:
             folder = fetch.fetch(item, where, progress=progress)
             progress.note(f"{item.name}: {folder} (licence: {item.licence})")
+            if (folder / GRAPH).exists():
+                progress.note(_IS_A_PROGRAM)
 
 
 @command.command("verify")

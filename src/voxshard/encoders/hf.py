@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text())
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CorruptFileError(f"{path}: not valid JSON ({exc}); fetch the file again") from exc
     if not isinstance(content, dict):
         raise CorruptFileError(f"{path}: holds a JSON {type(content).__name__}, not an object; fetch the file again")

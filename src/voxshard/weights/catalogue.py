@@ -5,18 +5,26 @@ A digest stands here only where it was published or looked up; None means unknow
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
 from voxshard.encoders import ecapa, hf, metis
 from voxshard.errors import ConfigError
+from voxshard.weights import model_hub
 
-HUB_VARIABLE = "HF_ENDPOINT"
-_HUB = "https://huggingface.co"
 _KAGGLE = "https://www.kaggle.com/api/v1/models/google/trillsson/tensorFlow2"
 _AUDIOSET = "https://storage.googleapis.com/audioset"
 _AMPHION = "https://raw.githubusercontent.com/open-mmlab/Amphion/main"
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """A file in a model repository of the Hugging Face hub."""
+
+    repository: str
+    file: str
+    revision: str | None = None
+    """Branch, tag or commit; None: main, where nobody asked for a revision."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Source:
     num_bytes: int | None = None
     is_archive: bool = False
     """A tar file; what it holds goes into the folder, the archive itself is not kept."""
+    place: HubPlace | None = None
+    """On the hub; None for other origins."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +57,13 @@ class WeightSet:
     """One file more, in order of preference: the first that the origin has. An index brings the files it names."""
 
 
-def hub_url(repository: str, file: str, revision: str = "main") -> str:
-    """Address of a file in a model repository of the Hugging Face hub, or of its mirror named by $HF_ENDPOINT."""
-    return f"{_hub()}/{repository}/resolve/{revision}/{file}"
-
-
-def _hub() -> str:
-    return os.environ.get(HUB_VARIABLE, _HUB).rstrip("/")
-
-
-def is_on_hub(url: str) -> bool:
-    """Whether an address is the hub's, and may be shown the user's token."""
-    return url.startswith(_hub() + "/")
+def hub_source(
+    name: str, repository: str, file: str | None = None, revision: str | None = None, sha256: str | None = None
+) -> Source:
+    """A file of the hub, or of its mirror; `file` is its name there, where it differs from `name`."""
+    place = HubPlace(repository, file or name, revision)
+    url = f"{model_hub.endpoint()}/{repository}/resolve/{revision or 'main'}/{place.file}"
+    return Source(name, url, sha256, place=place)
 
 
 def _metis8d() -> WeightSet:
@@ -70,11 +75,12 @@ def _metis8d() -> WeightSet:
         "MIT (w2v-BERT 2.0, statistics); CC-BY-NC-4.0 (semantic codec)",
         "2.5 GB",
         (
-            *(Source(f"{metis.BACKBONE}/{file}", hub_url(w2v_bert[0], file, w2v_bert[1])) for file in files),
-            Source(
+            *(hub_source(f"{metis.BACKBONE}/{file}", w2v_bert[0], file, w2v_bert[1]) for file in files),
+            hub_source(
                 metis.CODEC,
-                hub_url("amphion/MaskGCT", "semantic_codec/model.safetensors"),
-                "ec947271175d8cad75ec37e83aa487e27c97a0f72a303393772da5ffa84bddf2",
+                "amphion/MaskGCT",
+                "semantic_codec/model.safetensors",
+                sha256="ec947271175d8cad75ec37e83aa487e27c97a0f72a303393772da5ffa84bddf2",
             ),
             Source(
                 metis.STATISTICS,
@@ -88,7 +94,7 @@ def _metis8d() -> WeightSet:
 
 def _ecapa() -> WeightSet:
     repository, revision = "speechbrain/spkrec-ecapa-voxceleb", "eac27266f68caa806381260bd44ace38b136c76a"
-    source = Source(ecapa.CHECKPOINT, hub_url(repository, ecapa.CHECKPOINT, revision))
+    source = hub_source(ecapa.CHECKPOINT, repository, revision=revision)
     return WeightSet("ecapa", f"{repository} (Hugging Face)", "Apache-2.0", "83 MB", (source,))
 
 
@@ -115,9 +121,9 @@ def _vggish() -> WeightSet:
     )
 
 
-def _hub_model(repository: str, revision: str) -> WeightSet:
+def _hub_model(repository: str, revision: str | None) -> WeightSet:
     def source(name: str) -> Source:
-        return Source(name, hub_url(repository, name, revision))
+        return hub_source(name, repository, revision=revision)
 
     return WeightSet(
         f"hf/{repository}",
@@ -148,7 +154,7 @@ def weight_set(name: str, revision: str | None = None) -> WeightSet:
     """
     model = re.fullmatch(r"hf/([\w.-]+/[\w.-]+)", name)
     if model:
-        return _hub_model(model[1], revision or "main")
+        return _hub_model(model[1], revision)
     sets = known_sets()
     if name not in sets:
         raise ConfigError(f"no weights called {name!r}; there are {', '.join(sets)}, and hf/ORG/NAME")

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from urllib.parse import urlsplit
 
 from voxshard import files
 from voxshard.encoders.hf import read_json
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
-from voxshard.errors import ConfigError, CorruptFileError
+from voxshard.errors import ConfigError, CorruptFileError, TransientFaultError
 from voxshard.progress import Progress, Silent
-from voxshard.weights.catalogue import Source, WeightSet, is_on_hub, known_sets
-from voxshard.weights.download import TOKEN_VARIABLE, NotThereError, download
+from voxshard.weights import model_hub, web
+from voxshard.weights.archives import unpack
+from voxshard.weights.catalogue import HubPlace, Source, WeightSet, known_sets
+from voxshard.weights.web import NotThereError
 
 RECORD = "weights.json"
-"""Written beside the files of every fetched set."""
+"""Written next to the files of every fetched set."""
+STAGING = ".fetching"
+"""Folder for files on their way, in that of the set; kept after an interruption, so that the next fetch resumes."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,19 @@ def fetch(wanted: WeightSet, root: Path, *, progress: Progress | None = None, wa
 
     Raises
     ------
-    MissingWeightsError, CorruptFileError, TransientFaultError : see `voxshard.weights.download.download`.
+    MissingWeightsError, CorruptFileError, TransientFaultError : see `weights.model_hub` and `weights.web`.
     """
     folder = root / wanted.name
     _make_shared(folder)
+    with _alone(folder):
+        _bring_all(wanted, folder, progress or Silent(), wait_s)
+    return folder
+
+
+def _bring_all(wanted: WeightSet, folder: Path, progress: Progress, wait_s: float) -> None:
     earlier = {entry.name: entry for entry in read_record(folder)}
-    fetcher = _Fetcher(folder, earlier, progress or Silent(), wait_s)
+    (folder / STAGING).mkdir(exist_ok=True)
+    fetcher = _Fetcher(folder, earlier, progress, wait_s)
     entries = [entry for source in wanted.sources for entry in fetcher.bring(source)]
     if wanted.choices:
         entries += fetcher.bring_one_of(wanted)
@@ -94,7 +106,7 @@ def fetch(wanted: WeightSet, root: Path, *, progress: Progress | None = None, wa
         },
     )
     (folder / RECORD).chmod(0o640)
-    return folder
+    shutil.rmtree(folder / STAGING, ignore_errors=True)
 
 
 def read_record(folder: Path) -> list[Entry]:
@@ -103,9 +115,14 @@ def read_record(folder: Path) -> list[Entry]:
     if not path.exists():
         return []
     try:
-        return [Entry(**item) for item in json.loads(path.read_text())["files"]]
-    except (ValueError, KeyError, TypeError) as exc:
+        entries = [Entry(**item) for item in json.loads(path.read_text())["files"]]
+        for entry in entries:
+            if not (isinstance(entry.num_bytes, int) and isinstance(entry.sha256, str) and isinstance(entry.url, str)):
+                raise ValueError(f"the entry of {entry.name!r} is damaged")
+            _check_inside(entry.name, str(path))
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise CorruptFileError(f"{path}: not a record of weights ({exc}); delete it and fetch again") from exc
+    return entries
 
 
 def verify(root: Path, names: list[str]) -> Iterator[Finding]:
@@ -145,22 +162,26 @@ def _compare(path: Path, sha256: str) -> Finding:
 
 
 class _Fetcher:
+    """Brings the files of one set into its folder, through a folder in it for what is not checked yet."""
+
     def __init__(self, folder: Path, earlier: dict[str, Entry], progress: Progress, wait_s: float) -> None:
         self.folder = folder
+        self.staging = folder / STAGING
         self.earlier = earlier
         self.progress = progress
         self.wait_s = wait_s
+        self._models: dict[tuple[str, str], model_hub.HubModel] = {}
 
     def bring(self, source: Source) -> list[Entry]:
         if source.is_archive:
-            unpacked = [entry for entry in self.earlier.values() if entry.url == source.url]
+            unpacked = [entry for entry in self.earlier.values() if _same_origin(entry, source)]
             if unpacked and all(self._is_here(entry) for entry in unpacked):
                 return unpacked
             return self._unpack(source)
         earlier = self.earlier.get(source.name)
-        if earlier and earlier.sha256 == (source.sha256 or earlier.sha256) and self._is_here(earlier):
-            return [earlier]
-        return [self._download(source)]
+        if earlier and self._is_wanted(earlier, source) and self._is_here(earlier):
+            return [replace(earlier, url=source.url)]
+        return [self._from_web(source) if source.place is None else self._from_hub(source, source.place)]
 
     def bring_one_of(self, wanted: WeightSet) -> list[Entry]:
         for source in wanted.choices:
@@ -171,83 +192,122 @@ class _Fetcher:
                     raise
                 continue
             if source.name.endswith(".index.json"):
-                index: dict[str, Any] = read_json(self.folder / source.name)
-                for name in sorted(set(index.get("weight_map", {}).values())):
-                    _check_inside(name, source.url)
-                    entries += self.bring(Source(name, source.url.removesuffix(source.name) + name))
+                for name in self._named_by_index(self.folder / source.name, source.url):
+                    place = source.place and replace(source.place, file=name)
+                    url = source.url.removesuffix(source.name) + name
+                    entries += self.bring(Source(name, url, place=place))
             return entries
         raise AssertionError("a set has choices or none")
+
+    def _named_by_index(self, path: Path, url: str) -> list[str]:
+        names = read_json(path).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise CorruptFileError(f"{url}: not the index of a model in several files: no weight_map of names")
+        for name in names.values():
+            _check_inside(name, url)
+        return sorted(set(names.values()))
+
+    def _is_wanted(self, earlier: Entry, source: Source) -> bool:
+        """Whether the file recorded earlier is the one that this source means now."""
+        if earlier.sha256 != (source.sha256 or earlier.sha256):
+            return False
+        if source.place is None or source.place.revision is None:
+            return _same_origin(earlier, source)
+        if model_hub.is_commit(source.place.revision):
+            return earlier.revision == source.place.revision
+        return earlier.revision == self._model(source.place).commit
 
     def _is_here(self, entry: Entry) -> bool:
         path = self.folder / entry.name
         return path.exists() and path.stat().st_size == entry.num_bytes and files.sha256_of(path) == entry.sha256
 
-    def _download(self, source: Source) -> Entry:
-        target = self.folder / source.name
-        _make_shared(target.parent)
-        megabytes = _Megabytes(self.progress, source.name)
-        received = download(
-            source.url,
-            target,
-            sha256=source.sha256,
-            num_bytes=source.num_bytes,
-            token=os.environ.get(TOKEN_VARIABLE) if is_on_hub(source.url) else None,
-            on_size=megabytes.size,
-            on_bytes=megabytes.add,
-            wait_s=self.wait_s,
+    def _model(self, place: HubPlace) -> model_hub.HubModel:
+        key = place.repository, place.revision or "main"
+        if key not in self._models:
+            self._models[key] = model_hub.model(*key, wait_s=self.wait_s)
+        return self._models[key]
+
+    def _from_hub(self, source: Source, place: HubPlace) -> Entry:
+        model = self._model(place)
+        published = model.files.get(place.file)
+        megabytes = (published.num_bytes or 0) // 1_000_000 if published else 0
+        self.progress.begin(f"{source.name}, MB", items=max(1, megabytes))
+        sha256 = model_hub.download(model, place.file, self.staging, wait_s=self.wait_s)
+        if source.sha256 not in (None, sha256):
+            (self.staging / place.file).unlink()
+            raise CorruptFileError(
+                f"{source.url}: SHA-256 is {sha256}, the catalogue expects {source.sha256}; nothing was kept"
+            )
+        self.progress.advance(max(1, megabytes))
+        checked = (
+            "published" if source.sha256 or (published and (published.sha256 or published.git_blob)) else "nothing"
         )
-        checked = "published" if source.sha256 or received.published_sha256 else "nothing"
-        return Entry(source.name, received.num_bytes, received.sha256, source.url, checked, received.revision)
+        return self._keep(self.staging / place.file, source.name, source.url, sha256, checked, model.commit)
+
+    def _from_web(self, source: Source) -> Entry:
+        arrived, sha256 = self._arrived(source)
+        return self._keep(arrived, source.name, source.url, sha256, "published" if source.sha256 else "nothing")
+
+    def _arrived(self, source: Source) -> tuple[Path, str]:
+        self.progress.begin(source.name, items=1)
+        path = self.staging / PurePosixPath(source.name).name
+        sha256 = web.download(source.url, path, sha256=source.sha256, num_bytes=source.num_bytes, wait_s=self.wait_s)
+        self.progress.advance()
+        return path, sha256
 
     def _unpack(self, source: Source) -> list[Entry]:
-        archive = self.folder / source.name
-        self._download(source)
-        staging = files.temp_path_for(archive)
+        archive, _ = self._arrived(source)
+        unpacked = files.temp_path_for(archive)
         try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(staging, filter="data")  # refuses paths and links that lead outside
-            names = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
-            for name in names:
-                target = self.folder / name
-                _make_shared(target.parent)
-                (staging / name).chmod(0o640)
-                os.replace(staging / name, target)
-        except tarfile.TarError as exc:
-            raise CorruptFileError(f"{source.url}: not a tar archive that can be unpacked: {exc}") from exc
+            names = unpack(archive, unpacked, where=source.url, reserved=(RECORD, STAGING))
+            if not names:
+                raise CorruptFileError(f"{source.url}: an archive without files")
+            return [
+                self._keep(unpacked / name, name, source.url, files.sha256_of(unpacked / name), "nothing")
+                for name in names
+            ]
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(unpacked, ignore_errors=True)
             archive.unlink(missing_ok=True)
-        return [self._entry(name, source) for name in names]
 
-    def _entry(self, name: str, source: Source) -> Entry:
-        path = self.folder / name
-        return Entry(name, path.stat().st_size, files.sha256_of(path), source.url, "nothing")
+    def _keep(
+        self, arrived: Path, name: str, url: str, sha256: str, checked_against: str, revision: str | None = None
+    ) -> Entry:
+        """Move a checked file to its place, durable and readable by the group."""
+        target = self.folder / name
+        _make_shared(target.parent)
+        arrived.chmod(0o640 | (0o004 & arrived.stat().st_mode))
+        with open(arrived, "rb") as stream:
+            os.fsync(stream.fileno())
+        files.commit(arrived, target)
+        return Entry(name, target.stat().st_size, sha256, url, checked_against, revision)
 
 
-class _Megabytes:
-    """Bytes as progress in megabytes."""
+def _same_origin(entry: Entry, source: Source) -> bool:
+    """Whether a file came from the same address, on whichever mirror."""
+    return urlsplit(entry.url).path == urlsplit(source.url).path
 
-    def __init__(self, progress: Progress, name: str) -> None:
-        self.progress = progress
-        self.name = name
-        self.bytes = 0
-        self.shown = 0
 
-    def size(self, num_bytes: int) -> None:
-        self.progress.begin(f"{self.name}, MB", items=max(1, num_bytes // 1_000_000))
-        self.bytes = self.shown = 0
-
-    def add(self, count: int) -> None:
-        self.bytes += count
-        whole = self.bytes // 1_000_000
-        if whole > self.shown:
-            self.progress.advance(whole - self.shown)
-            self.shown = whole
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second fetch of the same set away while the block runs."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(descriptor)
+        raise TransientFaultError(f"{folder}: another process is fetching these weights; wait for it") from exc
+    except OSError:  # some network file systems have no locks; the digests still guard the result
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_inside(name: str, where: str) -> None:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
+    if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
         raise CorruptFileError(f"{where}: names the file {name!r}, which lies outside the model's folder")
 
 

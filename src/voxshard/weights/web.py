@@ -1,0 +1,93 @@
+"""One file of an ordinary web server, through pooch: tried again when it is cut off, checked before it is used."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from voxshard import files
+from voxshard.errors import CorruptFileError, MissingWeightsError, TransientFaultError
+
+_TRIES = 4
+_TIMEOUT_S = 60.0
+_BLOCK = 1 << 20
+_BUSY = (408, 425, 429)
+"""Statuses that pass (RFC 9110, RFC 8470, RFC 6585), as those from 500 on may."""
+
+
+class NotThereError(MissingWeightsError):
+    """The origin has no such file (404)."""
+
+
+def download(url: str, target: Path, *, sha256: str | None, num_bytes: int | None, wait_s: float) -> str:
+    """Fetch a file; it appears under its name when it is complete and what it should be.
+
+    Parameters
+    ----------
+    sha256, num_bytes : what it must be, where that is known.
+    wait_s : before the first new attempt after an interruption; doubled each time.
+
+    Returns
+    -------
+    Its SHA-256 (hex).
+
+    Raises
+    ------
+    MissingWeightsError : the origin refuses or has no such file.
+    CorruptFileError : complete, but not the file it should be; nothing is kept.
+    TransientFaultError : cut off or unreachable, again and again.
+    """
+    target.unlink(missing_ok=True)  # pooch would take a file that is there for the one that is wanted
+    with files.storage_errors(target):
+        _retrieve(url, target, wait_s)
+    found = files.sha256_of(target)
+    size = target.stat().st_size
+    problem = None
+    if num_bytes is not None and size != num_bytes:
+        problem = f"{size:,} bytes, expected {num_bytes:,}"
+    elif sha256 is not None and found != sha256:
+        problem = f"SHA-256 is {found}, expected {sha256}"
+    if problem:
+        target.unlink()
+        raise CorruptFileError(f"{url}: {problem}; nothing was kept. Try again; if it stays so, the origin changed")
+    return found
+
+
+def _retrieve(url: str, target: Path, wait_s: float) -> None:
+    import pooch
+    import requests
+    import urllib3
+
+    pooch.get_logger().setLevel(logging.ERROR)
+    downloader = pooch.HTTPDownloader(chunk_size=_BLOCK, timeout=_TIMEOUT_S)
+    reason = ""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=downloader)
+        except requests.HTTPError as exc:
+            status, text = exc.response.status_code, f"{exc.response.status_code} {exc.response.reason}"
+            if status not in _BUSY and status < 500:
+                raise _refusal(url, status, text) from exc
+            reason = text
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as exc:
+            reason = " ".join(str(exc).split())[:300] or type(exc).__name__
+        else:
+            return
+        if attempt < _TRIES:
+            time.sleep(wait_s * 2 ** (attempt - 1))
+    raise unreachable(url, f"{reason} ({_TRIES} attempts)")
+
+
+def unreachable(what: str, reason: str) -> TransientFaultError:
+    """The error for an origin that cannot be reached or breaks off."""
+    return TransientFaultError(
+        f"{what}: {reason}; run the same command again. Compute nodes often have no internet: use a login node, or"
+        " fetch elsewhere and copy the folder"
+    )
+
+
+def _refusal(url: str, status: int, text: str) -> MissingWeightsError:
+    if status == 404:
+        return NotThereError(f"{url}: {text}: no such file; the origin has moved or removed it")
+    return MissingWeightsError(f"{url}: {text}; download it in a browser, and put it into the folder yourself")
