@@ -41,6 +41,7 @@ def publish(
     url: Url,
     *,
     replace: bool = False,
+    on_accepted: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Published:
@@ -52,6 +53,7 @@ def publish(
     Parameters
     ----------
     replace : replace objects that have another content.
+    on_accepted : called before the first upload, once it is known that nothing is in the way.
     check : called before every upload; raises to stop.
 
     Raises
@@ -63,8 +65,8 @@ def publish(
     check_output(url)
     progress = progress or Silent()
     if source.is_file():
-        return _publish({"": source}, url, replace, progress, check)
-    return _publish(_files_of(source), url, replace, progress, check)
+        return _publish({"": source}, url, replace, on_accepted, progress, check)
+    return _publish(_files_of(source), url, replace, on_accepted, progress, check)
 
 
 @contextmanager
@@ -115,7 +117,12 @@ def _files_of(folder: Path) -> dict[str, Path]:
 
 
 def _publish(
-    sources: Mapping[str, Path], url: Url, replace: bool, progress: Progress, check: Callable[[], None]
+    sources: Mapping[str, Path],
+    url: Url,
+    replace: bool,
+    on_accepted: Callable[[], None],
+    progress: Progress,
+    check: Callable[[], None],
 ) -> Published:
     is_folder = "" not in sources
     progress.begin("comparing", items=len(sources))
@@ -145,6 +152,7 @@ def _publish(
                 f"{remote.join(url, first)}; give another URL, or replace them with --replace"
             )
         todo = [name for name in sources if name not in present or not same[name]]
+        on_accepted()
         if (todo or left_over) and MARKER in present:
             remote.delete(url / MARKER)
             del present[MARKER]

@@ -27,6 +27,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "Score a trained run on a split or another feature set."),
     "score": ("score", "Official ASVspoof 5 Track 1 scores of any score file."),
     "report": ("report", "One HTML file with the results of runs or experiments."),
+    "publish": ("publish", "Upload a file, feature set, run or experiment to a bucket."),
+    "cache": ("cache", "List or remove what was downloaded from buckets."),
     "run": ("run", "Every stage of a config, on this machine."),
     "submit": ("submit", "Every stage of a config, as SLURM jobs that start one after the other."),
     "status": ("status", "How far a run is, what is slow, what failed, what to type next."),

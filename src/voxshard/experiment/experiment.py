@@ -23,6 +23,7 @@ from voxshard.locations import as_path
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
+from voxshard.stages.publish import published_record
 from voxshard.store.runs import Run
 
 
@@ -265,6 +266,19 @@ class Experiment:
     def report_job(self) -> Job:
         title = _options(self.config.report.model_dump())
         return self._job("report", ["report", str(self.path), "--out", str(self.report), *title])
+
+    def publish_job(self) -> Job:
+        """Upload what is missing; what this experiment has published before may be replaced."""
+        url = str(self.config.publish)
+        replaces = (published_record(self.path) or {}).get("url") == url
+        return self._job("publish", ["publish", str(self.path), url, *(["--replace"] if replaces else [])])
+
+    def is_published(self) -> bool:
+        """Whether the report, which names everything else, is at the URL as it is here."""
+        record = published_record(self.path)
+        if record is None or not self.report.exists():
+            return False
+        return record == {"url": str(self.config.publish), "report": files.sha256_of(self.report)}
 
 
 def _flag(name: str) -> str:

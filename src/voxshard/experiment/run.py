@@ -18,7 +18,7 @@ from voxshard.store.layout import FeatureDir
 
 
 def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
-    """Prepare, extract, merge, train, evaluate and report.
+    """Prepare, extract, merge, train, evaluate, report and, if the config says so, publish.
 
     Every stage runs in a process of its own, in the runtime its framework lives in; its state is its files, so that
     the same command goes on wherever an earlier one was stopped or killed.
@@ -45,6 +45,8 @@ def run_experiment(experiment: Experiment, stop: threading.Event, progress: Prog
         _train_networks(experiment, name, stop)
     _evaluate(experiment, trainings, stop, progress)
     run_one(experiment.report_job(), stop)
+    if experiment.config.publish is not None:
+        run_one(experiment.publish_job(), stop)
     return experiment.report
 
 

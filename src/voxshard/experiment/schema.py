@@ -13,7 +13,7 @@ from voxshard.encoders import registry
 from voxshard.learning.network_config import NetworkConfig, NetworkGrid
 from voxshard.learning.train_config import Name as ClassifierName
 from voxshard.learning.train_config import TrainConfig
-from voxshard.locations import AnyLocation, LocalPath, local_copy
+from voxshard.locations import AnyLocation, LocalPath, Location, local_copy
 from voxshard.runtime import runtime
 from voxshard.stages.extract import ExtractConfig
 from voxshard.stages.prepare import PrepareConfig
@@ -162,6 +162,8 @@ class ExperimentConfig(Settings):
     """Name -> networks from audio, in EXP/runs/<name>-<network>-<seed>."""
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
+    publish: Location | None = None
+    """URL that the finished experiment is uploaded to, as the last step; null: it stays local."""
     jobs: dict[str, JobOptions] = Field(default_factory=dict)
     """Stage (`extract`) or step (`extract-<name>`) -> what its jobs ask of a cluster."""
 
@@ -173,6 +175,8 @@ class ExperimentConfig(Settings):
             if section.features is not None and section.features not in self.extract:
                 there = ", ".join(self.extract) or "none"
                 raise ValueError(f"networks.{name}.features: no {section.features} under extract; there: {there}")
+        if isinstance(self.publish, Path):
+            raise ValueError(f"publish: {self.publish} is a local path; expected a URL such as s3://bucket/results")
         if self.train is not None:
             if not self.extract:
                 raise ValueError("train: there are no features to train on; give extract")
@@ -183,7 +187,7 @@ class ExperimentConfig(Settings):
                 )
         steps = ["prepare", *(f"{stage}-{name}" for stage in ("extract", "merge") for name in self.extract)]
         steps += [f"networks-{name}" for name in self.networks]
-        known = [*steps, "extract", "merge", "train", "networks", "evaluate", "report"]
+        known = [*steps, "extract", "merge", "train", "networks", "evaluate", "report", "publish"]
         unknown = sorted(set(self.jobs) - set(known))
         if unknown:
             raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; there: {', '.join(known)}")

@@ -80,6 +80,8 @@ def steps_of(experiment: Experiment, num_tasks: Mapping[str, int]) -> dict[str, 
         found.append(_evaluate(experiment, experiment.trainings(), trained))
         trained = ("evaluate",)
     found.append(_report(experiment, (*merges, *trained) if grid is None else trained))
+    if experiment.config.publish is not None:
+        found.append(_publish(experiment))
     return {step.name: step for step in found}
 
 
@@ -236,3 +238,10 @@ def _report(experiment: Experiment, after: tuple[str, ...]) -> Step:
         return [0] if recorded not in (None, inputs_digest([experiment.path])) else []
 
     return Step("report", "report", after, 1, lambda task: [Command(experiment.report_job())], missing)
+
+
+def _publish(experiment: Experiment) -> Step:
+    def missing() -> list[int]:
+        return [] if experiment.is_published() else [0]
+
+    return Step("publish", "publish", ("report",), 1, lambda task: [Command(experiment.publish_job())], missing)

@@ -28,11 +28,13 @@ ENVIRONMENT_PREFIXES = ("APPTAINERENV_", "SINGULARITYENV_")
 RESERVED_IMAGE_DIRS = tuple(map(Path, ("/opt/venv", "/usr", "/etc", "/dev", "/proc", "/sys")))
 PASSED = re.compile(
     r"(SLURM|VOXSHARD|HF|TRANSFORMERS|TORCH|PYTORCH|TF|XLA|NCCL|CUDA|NVIDIA|ROCR|HIP|MIOPEN|OMP|MKL|OPENBLAS|WANDB"
-    r"|AWS|FSSPEC|GOOGLE)_\w+|GPU_DEVICE_ORDINAL|NUMBA_NUM_THREADS|(http|https|no|HTTP|HTTPS|NO)_(proxy|PROXY)|TERM|COLUMNS|NO_COLOR"
+    r"|AWS|FSSPEC|GOOGLE|CLOUDSDK|STORAGE_EMULATOR)_\w+|GPU_DEVICE_ORDINAL|NUMBA_NUM_THREADS|(http|https|no|HTTP|HTTPS|NO)_(proxy|PROXY)|TERM|COLUMNS|NO_COLOR"
 )
 """Variables of ours that are set in the image, too."""
-FOLDER_VARIABLES = ("VOXSHARD_WEIGHTS", "TMPDIR", "SLURM_TMPDIR", "HF_HOME")
-"""Variables that name a folder. The folder is bound if it exists."""
+FOLDER_VARIABLES = (
+    "VOXSHARD_WEIGHTS", "VOXSHARD_CACHE", "TMPDIR", "SLURM_TMPDIR", "HF_HOME", "GOOGLE_APPLICATION_CREDENTIALS",
+)  # fmt: skip
+"""Variables that name a folder or a file. It is bound if it exists."""
 DIGEST_VARIABLE = "VOXSHARD_IMAGE_DIGEST"
 """Shards record the image that wrote them by the value of this variable."""
 DEVICES = Path("/dev")

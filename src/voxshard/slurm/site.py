@@ -66,8 +66,8 @@ class Site(Settings):
     """Name -> share."""
     stages: dict[str, JobOptions] = Field(default_factory=dict)
     """Stage -> partitions, time and number of tasks, unless the experiment's `jobs` says otherwise. `extract_cpu` is
-    for encoders without a framework; `networks` (as `extract`, if it has no entry) for training networks; `default` for
-    whatever has no entry."""
+    for encoders without a framework; `networks` (as `extract`, if it has no entry) for training networks; `publish`
+    needs a partition with a network; `default` for whatever has no entry."""
     max_array_size: int | Literal["ask"] = "ask"
     """SLURM's MaxArraySize; ask: read it from the controller."""
     max_submitted: int | None = Field(default=None, ge=1)
@@ -101,7 +101,18 @@ class Site(Settings):
             return self
         if not self.partitions:
             raise ValueError("partitions: name at least one, or scheduler: none")
-        stages = ("prepare", "extract", "extract_cpu", "merge", "train", "networks", "evaluate", "report", "default")
+        stages = (
+            "prepare",
+            "extract",
+            "extract_cpu",
+            "merge",
+            "train",
+            "networks",
+            "evaluate",
+            "report",
+            "publish",
+            "default",
+        )
         unknown = sorted(set(self.stages) - set(stages))
         if unknown:
             raise ValueError(f"stages: unknown {', '.join(unknown)}; there: {', '.join(stages)}")

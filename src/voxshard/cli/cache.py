@@ -1,0 +1,39 @@
+"""`voxshard cache`: what was downloaded from buckets."""
+
+from __future__ import annotations
+
+import click
+
+from voxshard.cli.options import echo, echo_info
+from voxshard.locations import cache_entries, cache_root, clear_cache
+
+
+@click.group()
+def command() -> None:
+    """List or remove what was downloaded from buckets into $VOXSHARD_CACHE (default ~/.cache/voxshard).
+
+    Recordings are read in place and are never in the cache.
+    """
+
+
+@command.command("list")
+def list_command() -> None:
+    """Print size, number of files and URL of every copy."""
+    entries = cache_entries()
+    for entry in entries:
+        echo(f"{entry.num_bytes / 1e6:>12,.1f} MB {entry.num_files:>7,}  {entry.url}")
+    total = sum(entry.num_bytes for entry in entries)
+    echo_info(f"{cache_root()}: {len(entries):,} copies, {total / 1e6:,.1f} MB")
+
+
+@command.command("clear")
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+def clear_command(urls: tuple[str, ...]) -> None:
+    """Remove the copies of these URLs; without any, the complete cache, also of uploads that were interrupted.
+
+    Nothing may be using the cache at that time.
+    """
+    removed = clear_cache(urls)
+    echo_info(
+        f"{cache_root()}: {len(removed):,} copies removed, {sum(item.num_bytes for item in removed) / 1e6:,.1f} MB"
+    )
