@@ -29,7 +29,7 @@ def recording(tmp_path: Path) -> Path:
 
 def clip_of(path: Path, utterance_id: str = "u", start_s: float | None = None, **values: object) -> np.ndarray:
     clip = ClipSettings.model_validate(values)
-    return audio.read_clip(path, sample_rate=RATE, clip=clip, utterance_id=utterance_id, start_s=start_s)
+    return audio.read_clip(path, sample_rate=RATE, clip=clip, utterance_id=utterance_id, start_s=start_s).waveform
 
 
 def test_without_settings_the_clip_is_the_recording(recording: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_random_crop_is_the_same_in_another_process(recording: Path) -> None:
         "from voxshard import audio\n"
         "from voxshard.encoders.base import ClipSettings\n"
         "clip = ClipSettings(max_seconds=1.0, crop='random', seed=4)\n"
-        f"found = audio.read_clip(sys.argv[1], sample_rate={RATE}, clip=clip, utterance_id='u')\n"
+        f"found = audio.read_clip(sys.argv[1], sample_rate={RATE}, clip=clip, utterance_id='u').waveform\n"
         "sys.stdout.buffer.write(found.tobytes())\n"
     )
     command = [sys.executable, "-c", code, str(recording)]

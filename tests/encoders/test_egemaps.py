@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from voxshard import audio
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
+from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.manifest import Utterance
 from voxshard.testing import EncoderConformance
 
 opensmile = pytest.importorskip("opensmile", reason="openSMILE is not installed")
@@ -53,6 +56,35 @@ class TestEgemaps(EncoderConformance):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert np.isfinite(encoder.prepare(clip(encoder.info.min_samples))).all()
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100])
+@pytest.mark.parametrize("name", ["x.wav", "x.flac"])
+def test_recordings_are_described_at_their_own_rate_as_opensmile_does(tmp_path: Path, rate: int, name: str) -> None:
+    path = tmp_path / name
+    soundfile.write(path, clip(2 * rate), rate, subtype="PCM_16")
+    smile = opensmile.Smile(feature_set=opensmile.FeatureSet.eGeMAPSv02)
+    expected = smile.process_file(path).to_numpy()[0]
+    encoder = registry.create("egemaps", {})
+    decoder = Decoder.of(str(tmp_path), encoder.info, registry.settings_of("egemaps", {}), encoder.preparer, ())
+    found = decoder.decode(Utterance("u", name))
+    assert isinstance(found, Decoded)
+    np.testing.assert_array_equal(found.pieces[0], expected)
+    assert found.audio_s == 2.0
+
+
+def test_at_a_rate_of_its_own_a_clip_shorter_than_the_pitchs_frame_is_too_short(tmp_path: Path) -> None:
+    encoder = registry.create("egemaps", {})
+    decoder = Decoder.of(str(tmp_path), encoder.info, registry.settings_of("egemaps", {}), encoder.preparer, ())
+    for num_samples, is_long_enough in ((479, False), (480, True)):
+        soundfile.write(tmp_path / "x.wav", clip(num_samples), 8000)
+        assert isinstance(decoder.decode(Utterance("u", "x.wav")), Decoded) is is_long_enough
+
+
+def test_one_rate_for_all_recordings_is_another_feature_set() -> None:
+    own, fixed = (registry.create("egemaps", values).info for values in ({}, {"sample_rate": 16000}))
+    assert own.fingerprint != fixed.fingerprint
+    assert (own.keeps_rate, fixed.keeps_rate) == (True, False)
 
 
 def test_functionals_and_descriptors_are_opensmiles() -> None:

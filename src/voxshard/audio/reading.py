@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -107,29 +107,45 @@ def read(
     OSError : the storage failed; FileNotFoundError: there is no such file.
     BackendUnavailableError : a URL, without the packages that open it.
     """
-    return _read(path, sample_rate, Span(start_s, end_s), accept_truncated, on_warning)
+    found = _read(path, sample_rate, Span(start_s, end_s), accept_truncated)
+    if found.warning is not None and on_warning is not None:
+        on_warning(found.warning)
+    return found.waveform
+
+
+class Clip(NamedTuple):
+    """What an encoder is given of a recording."""
+
+    waveform: npt.NDArray[np.float32]
+    """(S,), mono."""
+    sample_rate: int
+    warning: str | None
+    """What is odd about the recording, although it was decoded."""
 
 
 def read_clip(
     path: AudioPath,
     *,
-    sample_rate: int,
+    sample_rate: int | None,
     clip: ClipPolicy,
     utterance_id: str,
     start_s: float | None = None,
     end_s: float | None = None,
-    on_warning: OnWarning | None = None,
-) -> npt.NDArray[np.float32]:
+) -> Clip:
     """`read`, then trimmed, cropped and padded as `clip` says.
+
+    Parameters
+    ----------
+    sample_rate : Hz of the result; None keeps the recording's own.
 
     Returns
     -------
-    float32 (S,). A crop at the head decodes only what it keeps.
+    The clip. A crop at the head decodes only what it keeps.
     """
     head_only = clip.max_seconds is not None and clip.crop == "head" and not clip.trim
     at_most_s = clip.max_seconds + _CROP_MARGIN_S if head_only and clip.max_seconds is not None else None
-    waveform = _read(path, sample_rate, Span(start_s, end_s, at_most_s), clip.accept_truncated, on_warning)
-    return fit(waveform, sample_rate=sample_rate, clip=clip, utterance_id=utterance_id)
+    waveform, rate, warning = _read(path, sample_rate, Span(start_s, end_s, at_most_s), clip.accept_truncated)
+    return Clip(fit(waveform, sample_rate=rate, clip=clip, utterance_id=utterance_id), rate, warning)
 
 
 def clip_samples(
@@ -156,14 +172,11 @@ def clip_samples(
     return fit(_finished(samples, found, sample_rate), sample_rate=sample_rate, clip=clip, utterance_id=utterance_id)
 
 
-def _read(
-    path: AudioPath, sample_rate: int, span: Span, accept_truncated: bool, on_warning: OnWarning | None
-) -> npt.NDArray[np.float32]:
+def _read(path: AudioPath, sample_rate: int | None, span: Span, accept_truncated: bool) -> Clip:
     with opened(path) as source:
         decoded = _decode(path, source, span, accept_truncated=accept_truncated)
-    if decoded.warning is not None and on_warning is not None:
-        on_warning(decoded.warning)
-    return _finished(_mono(decoded.samples_NC), decoded.sample_rate, sample_rate)
+    rate = decoded.sample_rate if sample_rate is None else sample_rate
+    return Clip(_finished(_mono(decoded.samples_NC), decoded.sample_rate, rate), rate, decoded.warning)
 
 
 def _finished(mono: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDArray[np.float32]:

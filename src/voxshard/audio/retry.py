@@ -8,11 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from voxshard.audio.clip import ClipPolicy
-from voxshard.audio.reading import OnWarning, read_clip
+from voxshard.audio.reading import Clip, read_clip
 from voxshard.audio.sources import AudioPath
 from voxshard.errors import MissingObjectError, MissingRecordingError, UnreadableAudioError
 
@@ -24,21 +21,19 @@ _TRIES_IF_GONE = 2  # a file missing beside others is looked for again only so o
 def read_with_retries(
     path: AudioPath,
     *,
-    sample_rate: int,
+    sample_rate: int | None,
     clip: ClipPolicy,
     utterance_id: str,
     start_s: float | None = None,
     end_s: float | None = None,
     problem: str | None = None,
-    on_warning: OnWarning | None = None,
     retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
-) -> npt.NDArray[np.float32]:
+) -> Clip:
     """`read_clip`, tried again while the storage fails.
 
     Parameters
     ----------
     problem : why the recording could not be read when it was probed: it is then not tried again.
-    on_warning : called with what is odd about a recording that was decoded.
 
     Raises
     ------
@@ -54,7 +49,6 @@ def read_with_retries(
                 utterance_id=utterance_id,
                 start_s=start_s,
                 end_s=end_s,
-                on_warning=on_warning,
             )
         except OSError as exc:
             if problem is not None:  # known to be unreadable since prepare, and it still is

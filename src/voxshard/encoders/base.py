@@ -102,6 +102,7 @@ class EncoderInfo:
     needs_gpu: bool = False
     """Whether it uses a GPU where one is available; without it, jobs go to CPU partitions."""
     sample_rate: int
+    """Rate in Hz that recordings are resampled to; nominal where `keeps_rate`."""
     dim: int
     granularity: Granularity
     batch_policy: BatchPolicy
@@ -115,6 +116,8 @@ class EncoderInfo:
     """Fewest samples at `sample_rate` an utterance needs; shorter ones fail with TooShortError."""
     chunk_samples: int | None = None
     """Longer clips are prepared and encoded in pieces of this many samples, then joined; None: never cut."""
+    keeps_rate: bool = False
+    """Recordings are not resampled: the preparer is called with the waveform and its own rate in Hz."""
     encodes_in_prepare: bool = False
     """All the work is in `prepare`; `encode` only hands it on. Every CPU then runs a decode worker."""
     frame_rate_hz: float | None = None

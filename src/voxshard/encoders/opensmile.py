@@ -19,7 +19,8 @@ from pydantic import Field
 
 from voxshard.encoders.base import Encoder, EncoderSettings, Features, KnownHashes, Output, Waveform, describe
 
-_CODE_VERSION = 1
+_CODE_VERSION = 2
+_NOMINAL_RATE = 16000
 _NUM_FUNCTIONALS = 88
 _NUM_DESCRIPTORS = 25
 _FRAME_RATE_HZ = 100.0
@@ -30,8 +31,8 @@ _LARGEST = np.float32(1 - 2**-15)
 class EgemapsSettings(EncoderSettings):
     """Settings of `egemaps` (openSMILE's eGeMAPSv02; licence: research and non-commercial use only)."""
 
-    sample_rate: int = Field(16000, ge=8000)
-    """Rate in Hz that recordings are resampled to."""
+    sample_rate: int | None = Field(None, ge=8000)
+    """Rate in Hz that recordings are resampled to. Null: each is described at its own rate, as openSMILE does it."""
     pooling: Literal["functionals", "none"] = "functionals"
     """`functionals`: 88 statistics per utterance; `none`: 25 low-level descriptors per frame, 100 frames a second."""
     precision: Literal["float32"] = "float32"
@@ -51,11 +52,12 @@ class EgemapsPreparer:
 
     settings: EgemapsSettings
 
-    def __call__(self, waveform: Waveform) -> Features:
-        """float32 (88,) functionals, or (T, 25) descriptors."""
+    def __call__(self, waveform: Waveform, sample_rate: int | None = None) -> Features:
+        """float32 (88,) functionals, or (T, 25) descriptors; `sample_rate` is the waveform's, if it keeps its own."""
         # openSMILE takes 16 bits, and a sample of 1.0 or more would wrap round to -1.
         clipped = np.clip(waveform, -1, _LARGEST)
-        found = _smile(self.settings.pooling).process_signal(clipped, self.settings.sample_rate).to_numpy(np.float32)
+        rate = self.settings.sample_rate or sample_rate or _NOMINAL_RATE
+        found = _smile(self.settings.pooling).process_signal(clipped, rate).to_numpy(np.float32)
         return np.asarray(found[0] if self.settings.pooling == "functionals" else found)
 
 
@@ -74,12 +76,13 @@ class EgemapsEncoder(Encoder):
             code_version=_CODE_VERSION,
             libraries=("opensmile", "soxr"),
             requires=("opensmile",),
-            sample_rate=settings.sample_rate,
+            sample_rate=settings.sample_rate or _NOMINAL_RATE,
+            keeps_rate=settings.sample_rate is None,
             dim=_NUM_DESCRIPTORS if keeps_frames else _NUM_FUNCTIONALS,
             granularity="frames" if keeps_frames else "utterance",
             batch_policy="single",
             encodes_in_prepare=True,
-            min_samples=int(np.ceil(_LONGEST_FRAME_S * settings.sample_rate)),
+            min_samples=int(np.ceil(_LONGEST_FRAME_S * (settings.sample_rate or _NOMINAL_RATE))),
             frame_rate_hz=_FRAME_RATE_HZ if keeps_frames else None,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Decoded:
     pieces: list[Features]
     """One array, or several where the clip was longer than the encoder's chunk."""
     audio_s: float
+    warning: str | None = None
+    """What is odd about the recording, although it was decoded."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,14 @@ class Decoder:
     min_samples: int
     chunk_samples: int | None
     clip: ClipSettings
-    preparer: Callable[[Waveform], Features] | None
+    preparer: Callable[..., Features] | None
+    """Called with the waveform, and its rate in Hz where recordings keep theirs."""
     retry_delays_s: tuple[float, ...]
     """Waits between attempts to read a recording whose storage fails; after the last the task ends."""
     encoder: str = "the encoder"
     """Name and settings of the encoder, for messages."""
+    keeps_rate: bool = False
+    """Recordings keep their own rate, which the preparer is given; `sample_rate` is nominal."""
 
     @classmethod
     def of(
@@ -54,7 +60,7 @@ class Decoder:
         root: str,
         info: EncoderInfo,
         clip: ClipSettings,
-        preparer: Callable[[Waveform], Features] | None,
+        preparer: Callable[..., Features] | None,
         retry_delays_s: tuple[float, ...],
     ) -> Decoder:
         """Gather what a worker needs of an encoder."""
@@ -62,7 +68,15 @@ class Decoder:
         chosen = [f"{key}={value}" for key, value in info.provenance.get("settings", {}).items()]
         label = f"encoder {info.name}" + (f" with {', '.join(chosen)}" if chosen else "")
         return cls(
-            root, info.sample_rate, info.min_samples, info.chunk_samples, common, preparer, retry_delays_s, label
+            root,
+            info.sample_rate,
+            info.min_samples,
+            info.chunk_samples,
+            common,
+            preparer,
+            retry_delays_s,
+            label,
+            info.keeps_rate,
         )
 
     def warm_up(self) -> None:
@@ -115,35 +129,39 @@ class Decoder:
         """
         return self._decoded(
             name,
-            lambda: audio.clip_samples(
-                samples, sample_rate, sample_rate=self.sample_rate, clip=self.clip, utterance_id=name
-            ),
+            lambda: self._clip_of_samples(samples, sample_rate, name),
         )
 
-    def _decoded(self, name: str, read: Callable[[], Waveform]) -> Decoded | Failure:
+    def _clip_of_samples(self, samples: Waveform, found: int, name: str) -> audio.Clip:
+        wanted = found if self.keeps_rate else self.sample_rate
+        waveform = audio.clip_samples(samples, found, sample_rate=wanted, clip=self.clip, utterance_id=name)
+        return audio.Clip(waveform, wanted, None)
+
+    def _decoded(self, name: str, read: Callable[[], audio.Clip]) -> Decoded | Failure:
         try:
-            waveform = read()
-            if len(waveform) < self.min_samples:
+            waveform, rate, warning = read()
+            min_samples = math.ceil(self.min_samples * rate / self.sample_rate)
+            if len(waveform) < min_samples:
                 raise TooShortError(
-                    f"{len(waveform)} samples at {self.sample_rate} Hz ({len(waveform) / self.sample_rate:.4f} s); "
-                    f"this encoder needs at least {self.min_samples}"
+                    f"{len(waveform)} samples at {rate} Hz ({len(waveform) / rate:.4f} s); "
+                    f"this encoder needs at least {min_samples}"
                 )
-            pieces = [self._prepare(piece) for piece in self._pieces(waveform)]
+            pieces = [self._prepare(piece, rate) for piece in self._pieces(waveform)]
         except UtteranceError as exc:
             return Failure(name, type(exc).__name__, str(exc))
         except (OSError, MemoryError, EnvironmentProblemError):
             raise
         except Exception as exc:
             raise UnexpectedFaultError(f"{self.encoder}, utterance {name!r}: {type(exc).__name__}: {exc}") from exc
-        return Decoded(pieces, len(waveform) / self.sample_rate)
+        return Decoded(pieces, len(waveform) / rate, warning)
 
-    def _read(self, utterance: Utterance) -> Waveform:
+    def _read(self, utterance: Utterance) -> audio.Clip:
         place = audio.resolve(self.root, utterance.path)
         if utterance.object_version is not None and isinstance(place, str):
             place = PinnedUrl(place, utterance.object_version)
         return audio.read_with_retries(
             place,
-            sample_rate=self.sample_rate,
+            sample_rate=None if self.keeps_rate else self.sample_rate,
             clip=self.clip,
             utterance_id=utterance.utterance_id,
             start_s=utterance.start_s,
@@ -161,5 +179,7 @@ class Decoder:
             starts.pop()
         return [waveform[a:b] for a, b in zip(starts, [*starts[1:], len(waveform)], strict=True)]
 
-    def _prepare(self, waveform: Waveform) -> Features:
-        return waveform if self.preparer is None else np.ascontiguousarray(self.preparer(waveform))
+    def _prepare(self, waveform: Waveform, rate: int) -> Features:
+        if self.preparer is None:
+            return waveform
+        return np.ascontiguousarray(self.preparer(waveform, rate) if self.keeps_rate else self.preparer(waveform))

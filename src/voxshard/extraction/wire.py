@@ -76,6 +76,7 @@ class _Array:
 class _Placed:
     pieces: tuple[_Array, ...]
     audio_s: float
+    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def send_block(connection: Connection, block: DecodedBlock) -> None:
             pieces.append(_Array(piece.shape, piece.dtype.str, offset))
             arrays.append((offset, piece))
             offset += -(-piece.nbytes // _ALIGNMENT) * _ALIGNMENT
-        placed.append(_Placed(tuple(pieces), result.audio_s))
+        placed.append(_Placed(tuple(pieces), result.audio_s, result.warning))
     header = _Header(block.number, tuple(placed), offset, block.busy_s)
     if not offset:
         connection.send(header)
@@ -138,7 +139,7 @@ def receive(connection: Connection) -> DecodedBlock | Fault | str:
             results.append(item)
         else:
             assert memory is not None
-            results.append(Decoded([_view(memory, piece) for piece in item.pieces], item.audio_s))
+            results.append(Decoded([_view(memory, piece) for piece in item.pieces], item.audio_s, item.warning))
     return DecodedBlock(message.number, results, message.busy_s)
 
 

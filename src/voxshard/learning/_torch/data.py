@@ -173,7 +173,7 @@ class Recordings(AudioDataset):
 
     def _read(self, epoch: int, row: int, *, pad: bool) -> Waveform:
         utterance = self.utterances[row]
-        return audio.read_with_retries(
+        clip = audio.read_with_retries(
             audio.resolve(self.root, utterance.path),
             sample_rate=self.sample_rate,
             clip=self.clip_of(epoch, pad=pad),
@@ -182,6 +182,7 @@ class Recordings(AudioDataset):
             end_s=utterance.end_s,
             problem=utterance.problem,
         )
+        return clip.waveform
 
 
 @dataclass(frozen=True, kw_only=True)
