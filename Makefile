@@ -60,9 +60,9 @@ extract-trillsson: $(BASE) ## ASVspoof 5 -> OUT/SPLIT.npy and OUT/SPLIT_metadata
 endif
 
 .PHONY: extract-metis extract-hf
-extract-metis: CONFIG := configs/metis.yaml
-extract-metis: $(BASE) ## Metis-8d latents of $$CORPUS_ROOT, here or (SITE=snellius) as SLURM jobs
-extract-hf: CONFIG := configs/wav2vec2.yaml --set train=null
+extract-metis: CONFIG = configs/metis.yaml$(if $(DEVICE), --set extract.metis8d.device=$(DEVICE))
+extract-metis: $(BASE) ## Metis-8d latents of $$CORPUS_ROOT on a GPU (DEVICE=cpu: without), here or (SITE=snellius) as SLURM jobs
+extract-hf: CONFIG = configs/wav2vec2.yaml --set train=null$(if $(DEVICE), --set extract.wav2vec2.device=$(DEVICE))
 extract-hf: $(BASE) ## wav2vec 2.0 embeddings of $$STUDY_ROOT, here or (SITE=snellius) as SLURM jobs
 extract-metis extract-hf:
 	$(MAKE) --no-print-directory setup-torch

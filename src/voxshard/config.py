@@ -6,6 +6,7 @@ import difflib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,12 +143,22 @@ def load_yaml(path: Path, *, where: str | None = None) -> dict[str, Any]:
     content = parse_yaml(text, where=where)
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: a config file is a mapping of keys to values, this is {type(content).__name__}")
+    return expanded(content, where=where)
+
+
+def expanded(content: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Return settings with `$NAME` and `${NAME}` in their texts replaced by values of the environment.
+
+    Raises
+    ------
+    ConfigError : variables that are not set.
+    """
     missing: set[str] = set()
-    expanded = _expand(content, missing)
+    found = _expand(dict(content), missing)
     if missing:
         names = ", ".join(f"${name}" for name in sorted(missing))
         raise ConfigError(f"{where}: {names} not set in the environment; export it, or write the value itself")
-    return expanded  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
 
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
@@ -233,6 +244,31 @@ def problems_error(where: str, lines: Sequence[str]) -> ConfigError:
 def as_list(value: Any) -> Any:
     """A single text, number or path as a list of one; anything else as it is. For fields that take one or several."""
     return [value] if isinstance(value, str | int | os.PathLike) else value
+
+
+def check_one_line(value: Any, where: str = "") -> None:
+    """Make sure that no text in a value, or key of a mapping, has a line break or another control character.
+
+    A job script states one option per line: what contains a line break would become another line of it.
+
+    Raises
+    ------
+    ValueError : names the key.
+    """
+    if isinstance(value, str):
+        found = next((char for char in value if unicodedata.category(char) in ("Cc", "Zl", "Zp")), None)
+        if found is not None:
+            raise ValueError(
+                f"{where or 'value'}: contains {found!r}, and it becomes part of job scripts; write it on one line, "
+                "without control characters (after `KEY: |` YAML keeps the line break)"
+            )
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_one_line(str(key), f"a key of {where}" if where else "a key")
+            check_one_line(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_one_line(item, where)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

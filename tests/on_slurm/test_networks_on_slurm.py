@@ -31,6 +31,7 @@ TRAINING = {
     "training": {"epochs": 60, "batch_size": 6, "lr": 0.003, "schedule": "onecycle", "checkpoint_steps": 2},
     "workers": 0,
     "replicates": 0,
+    "device": "cpu",
 }  # fmt: skip
 """Long enough for a signal to arrive in the middle."""
 

@@ -12,10 +12,13 @@ import pytest
 
 from support import scheduler_stand_in
 from support.earlier_runs import cluster as draft_of
-from support.earlier_runs import prepared
-from voxshard.errors import SchedulerError
+from support.earlier_runs import config, prepared
+from voxshard.errors import ConfigError, SchedulerError
+from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.schema import load
 from voxshard.progress import Silent
 from voxshard.slurm import environment, queue, sbatch, site, submit
+from voxshard.slurm.record import Submission
 from voxshard.slurm.scripts import Array
 from voxshard.slurm.submit import Cluster
 
@@ -300,3 +303,28 @@ def test_records_of_earlier_versions_are_read(cluster: Cluster) -> None:
     record = cluster.record.task("prepare", 0)
     assert record is not None
     assert not record.to_requeue
+
+
+def test_config_yaml_holds_values_however_they_were_given(
+    tmp_path: Path, scheduler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that another shell, and a job with `--export=NONE`, read the same."""
+    monkeypatch.setenv("CORPUS", "/data/it's $5")
+    monkeypatch.setenv("PROJECT", "proj-7")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        json.dumps(config(tmp_path / "exp", "mfcc") | {"prepare": {"format": "folder", "root": "$CORPUS/a"}})
+    )
+    given = {"prepare": {"root": "$CORPUS/b", "label_from": r"(?P<x>\d)_.*\.wav$"}, "report": {"title": "${PROJECT}"}}
+    experiment = Experiment(load(path, given))
+    facts = site.load("test", {"account": "${PROJECT:-none}"})
+    found = Cluster(experiment, facts, Submission("t", "c", "/", "python", 0.0))
+    submit.write_submission(found)
+    for name in ("CORPUS", "PROJECT"):
+        monkeypatch.delenv(name)
+    again = Cluster.of(experiment.path)
+    assert again.experiment.config.prepare.root == "/data/it's $5/b"
+    assert again.experiment.config.prepare.label_from == r"(?P<x>\d)_.*\.wav$"
+    assert (again.experiment.config.report.title, again.site.account) == ("proj-7", "proj-7")
+    with pytest.raises(ConfigError, match=r"--set: \$NOWHERE not set in the environment"):
+        Cluster.of(experiment.path, {"prepare": {"root": "$NOWHERE"}})

@@ -16,6 +16,7 @@ from voxshard.errors import ConfigError, EnvironmentProblemError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
 from voxshard.locations import AnyLocation
+from voxshard.slurm import environment
 from voxshard.slurm import site as sites
 from voxshard.slurm.record import Submission
 from voxshard.slurm.submit import Cluster
@@ -32,7 +33,7 @@ def command(config: AnyLocation | None, site: str | None, assignments: tuple[str
     purges, network. Exit code 4 if anything fails.
     """
     overrides = parse_assignments(assignments)
-    facts = sites.load(site or "local", overrides.pop("site", {}))
+    facts = environment.fill_in(sites.load(site or "local", overrides.pop("site", {})))
     if config is None and overrides:
         raise ConfigError("--set: without a CONFIG only site.KEY=VALUE can be set")
     findings = list(doctor.check_site(facts))

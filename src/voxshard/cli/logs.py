@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import EXISTING, echo, echo_info
+from voxshard.cli.options import EXISTING, echo_info
+from voxshard.errors import SchedulerError
+from voxshard.slurm.early_failures import early_failures
+from voxshard.slurm.queue import QueuedTask
 from voxshard.slurm.record import Record
 from voxshard.slurm.submit import Cluster
 
@@ -25,26 +28,39 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
     """
     record = Record(path.absolute())
     record.submission()
+    cluster = Cluster.of(path)
+    items = _jobs(cluster) if failed else []
     shown = 0
-    for step in Cluster.of(path).steps.values():
+    for step in cluster.steps.values():
         if only is not None and step.name != only:
             continue
-        ended_badly = {
-            task.job: task
-            for task in record.tasks(step.name)
-            if task.state in ("failed", "killed", "stopped", "running")
-        }
-        for log in sorted(record.logs(step.name).glob("*.out"), key=_by_number):
-            if failed and log.stem not in ended_badly:
+        bad = {task.job: f"{task.state}: {task.message}" if task.message else None for task in record.tasks(step.name)
+               if task.state in ("failed", "killed", "stopped", "running")}  # fmt: skip
+        early = list(early_failures(record, step.name, items)) if failed else []
+        bad |= {item.job: f"failed: {item.message}" for item in early}
+        logs = sorted(record.logs(step.name).glob("*.out"), key=_by_number)
+        for log in logs:
+            if failed and log.stem not in bad:
                 continue
-            echo(f"==> {log} <==")
+            click.echo(f"==> {log} <==")
             for line in log.read_text(errors="replace").splitlines()[-lines:]:
-                echo(line)
-            if log.stem in ended_badly and ended_badly[log.stem].message:
-                echo(f"[{ended_badly[log.stem].state}: {ended_badly[log.stem].message}]")
-            shown += 1
+                click.echo(line)
+            if message := bad.get(log.stem):
+                click.echo(f"[{message}]")
+        without_log = [item for item in early if not item.log.exists()]
+        for item in without_log:
+            click.echo(f"==> {item.log} <==\n[failed: {item.message}]")
+        shown += len(without_log) + sum(not failed or log.stem in bad for log in logs)
     if not shown:
         echo_info(f"{path}: no {'failed tasks' if failed else 'logs'}{f' of {only}' if only else ''}")
+
+
+def _jobs(cluster: Cluster) -> list[QueuedTask]:
+    """What the queue knows; nothing where it cannot be asked: a log without a record is shown then."""
+    try:
+        return cluster.jobs()
+    except SchedulerError:
+        return []
 
 
 def _by_number(log: Path) -> list[int]:

@@ -20,7 +20,7 @@ from voxshard.experiment.schema import PRETRAINED
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.runtime import apptainer, runtime
 from voxshard.runtime.binds import RequiredPath
-from voxshard.slurm import queue
+from voxshard.slurm import queue, sbatch
 from voxshard.slurm.site import Site
 from voxshard.slurm.submit import Cluster
 from voxshard.store.layout import FeatureDir, Identity
@@ -181,12 +181,15 @@ def _probe(site: Site, name: str) -> Iterator[Finding]:
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write("#!/bin/sh\ntrue\n")
         script.flush()
-        try:
-            queue.call(["sbatch", "--test-only", *words, script.name])
-        except VoxshardError as exc:
-            yield Finding(f"partition {name}", "FAIL", str(exc),
-                          "mend the share, limits or account of the site (--set site.account=...)")  # fmt: skip
-            return
+        refused = sbatch.refusal([*words, script.name], str(options["partition"]) if options["partition"] else None)
+    if refused is not None and refused[1]:
+        yield Finding(f"partition {name}", "WARN", f"no node that fits is available now: {refused[0]}",
+                      "jobs are accepted and wait until one is; see `sinfo`")  # fmt: skip
+        return
+    if refused is not None:
+        yield Finding(f"partition {name}", "FAIL", refused[0],
+                      "mend the share, limits or account of the site (--set site.account=...)")  # fmt: skip
+        return
     yield Finding(f"partition {name}", "PASS", " ".join(words))
 
 

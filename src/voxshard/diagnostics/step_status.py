@@ -11,6 +11,7 @@ from pathlib import Path
 from voxshard.errors import SchedulerError
 from voxshard.experiment.steps import Step
 from voxshard.slurm import queue
+from voxshard.slurm.early_failures import early_failures
 from voxshard.slurm.record import Record, TaskRecord
 from voxshard.slurm.submit import Cluster
 
@@ -48,15 +49,16 @@ def step_statuses(path: Path) -> list[StepStatus]:
         return []
     cluster = Cluster.of(path)
     try:
-        waiting: list[queue.QueuedTask] | None = cluster.live()
+        items: list[queue.QueuedTask] | None = cluster.jobs()
     except SchedulerError:
-        waiting = None
-    return [_status(cluster, step, waiting) for step in cluster.steps.values()]
+        items = None
+    return [_status(cluster, step, items) for step in cluster.steps.values()]
 
 
-def _status(cluster: Cluster, step: Step, live: Sequence[queue.QueuedTask] | None) -> StepStatus:
+def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | None) -> StepStatus:
     name = f"{cluster.experiment.path.name}:{step.name}"
-    own = [item for item in live or () if item.name == name]
+    own = [item for item in items or () if item.name == name and item.is_live]
+    early = {} if items is None else {item.task: item for item in early_failures(cluster.record, step.name, items)}
     records = [_until_now(record, own) for record in cluster.record.tasks(step.name)]
     attempts = cluster.record.attempts(step.name)
     first = {int(job["job"]): int(job["first"]) for attempt in attempts for job in attempt.jobs}
@@ -64,10 +66,15 @@ def _status(cluster: Cluster, step: Step, live: Sequence[queue.QueuedTask] | Non
     missing = set(step.missing())
     by_task = {record.task: record for record in records}
     kinds = Counter(
-        _kind(task, missing, by_task.get(task), in_queue.get(task), live is not None) for task in range(step.num_tasks)
+        "failed"
+        if task in early and task in missing
+        else _kind(task, missing, by_task.get(task), in_queue.get(task), items is not None)
+        for task in range(step.num_tasks)
     )
     priced = [record.units_per_hour for record in records]
-    messages = Counter(record.message or "no message" for record in records if record.state in ("failed", "killed"))
+    ended = [record for record in records if record.state in ("failed", "killed") and record.task not in early]
+    messages = Counter(record.message or "no message" for record in ended)
+    messages.update(item.message for task, item in early.items() if task in missing)
     reasons = Counter(item.reason for item in own if item.state == "PENDING")
     stuck = [item.id for item in own if item.reason in STUCK]
     return StepStatus(
@@ -83,7 +90,7 @@ def _status(cluster: Cluster, step: Step, live: Sequence[queue.QueuedTask] | Non
         mem_gb=max((record.mem_gb for record in records if record.mem_gb), default=None),
         failures=[f"{count} x {text}" for text, count in messages.most_common(3)],
         queue=[f"{count} x {reason}" for reason, count in reasons.most_common(3)],
-        next_step=_next_step(cluster, missing, stuck, own, live is not None),
+        next_step=_next_step(cluster, missing, stuck, own, items is not None),
     )
 
 

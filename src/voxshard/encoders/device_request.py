@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 
-from voxshard.errors import ConfigError
+from voxshard.errors import ConfigError, DeviceUnavailableError
 
 
 def parse_device(request: str) -> tuple[str, int]:
@@ -26,3 +28,31 @@ def parse_device(request: str) -> tuple[str, int]:
     if found is None:
         raise ConfigError(f"--device {request}: expected auto, cpu, cuda or cuda:N")
     return found[1], int(found[2] or 0)
+
+
+def allotted_gpus(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The GPUs that SLURM gave this job, as its variables name them; None outside a job, and for one without any."""
+    if "SLURM_JOB_ID" not in environment:
+        return None
+    lists = [name for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS") if environment.get(name)]
+    count = ["SLURM_GPUS_ON_NODE"] if environment.get("SLURM_GPUS_ON_NODE", "0") not in ("", "0") else []
+    return next((f"{name}={environment[name]}" for name in [*lists, *count]), None)
+
+
+def check_allotted(obstacle: str) -> None:
+    """Make sure that `auto` may mean the CPU: a GPU that is billed and cannot be used is no reason to work without it.
+
+    Parameters
+    ----------
+    obstacle : why no GPU can be used.
+
+    Raises
+    ------
+    DeviceUnavailableError : this job was given a GPU.
+    """
+    if gpus := allotted_gpus():
+        raise DeviceUnavailableError(
+            f"this job was given a GPU ({gpus}) and cannot use it: {obstacle}. Is the driver as new as the framework "
+            "needs (`nvidia-smi` on this node), and is an image started with `--nv`? To work on the CPU: --device cpu, "
+            "on a partition without GPUs"
+        )

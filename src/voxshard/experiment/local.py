@@ -16,6 +16,7 @@ from voxshard.errors import EnvironmentProblemError, StoppedError, VoxshardError
 from voxshard.progress import Progress
 from voxshard.runtime.apptainer import FAILED_TO_START
 from voxshard.runtime.gpus import only
+from voxshard.store.runs import file_name
 
 _POLL_S = 0.05
 _GRACE_S = 30.0
@@ -106,7 +107,7 @@ def run_many(
             raise StoppedError("stopped; what is finished is kept, run the same command again to go on")
         while waiting and free and len(running) < size and failed is None:
             job, gpu = waiting.pop(0), free.pop(0)
-            running[_start(job, logs / f"{job.name}.log", {} if gpu is None else only(gpu))] = job, gpu
+            running[_start(job, logs / f"{file_name(job.name)}.log", {} if gpu is None else only(gpu))] = job, gpu
         for child in [child for child in running if child.poll() is not None]:
             job, gpu = running.pop(child)
             free.append(gpu)
@@ -116,7 +117,7 @@ def run_many(
                 progress.advance()
         time.sleep(_POLL_S)
     if failed:
-        _raise_for(*failed, logs / f"{failed[0].name}.log")
+        _raise_for(*failed, logs / f"{file_name(failed[0].name)}.log")
 
 
 def _start(job: Job, log: Path | None, more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

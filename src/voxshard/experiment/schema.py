@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from voxshard.config import Settings, as_list, load_yaml, merged, validated
+from voxshard.config import Settings, as_list, check_one_line, expanded, load_yaml, merged, validated
 from voxshard.encoders import registry
 from voxshard.learning.network_config import NetworkConfig, NetworkGrid
 from voxshard.learning.train_config import Name as ClassifierName
@@ -21,6 +22,9 @@ from voxshard.stages.prepare import PrepareConfig
 Training: TypeAlias = TrainConfig | NetworkConfig
 PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
 """Network -> encoder whose weights it starts from."""
+
+
+_NAME = re.compile(r"\w(?:[\w+.=@ -]*[\w+=@-])?")
 
 
 def _as_encoder(value: Any) -> Any:
@@ -169,6 +173,7 @@ class ExperimentConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_names()
         if not (self.extract or self.networks):
             raise ValueError("give extract, networks, or both: there is nothing to do beside preparing")
         for name, section in self.networks.items():
@@ -193,6 +198,17 @@ class ExperimentConfig(Settings):
             raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; there: {', '.join(known)}")
         return self
 
+    def _check_names(self) -> None:
+        """Names become folders of the experiment and words of job scripts."""
+        check_one_line({"out": str(self.out), "jobs": self.model_dump(include={"jobs"})["jobs"]})
+        for section, names in (("extract", self.extract), ("networks", self.networks)):
+            wrong = [name for name in names if not _NAME.fullmatch(name)]
+            if wrong:
+                raise ValueError(
+                    f"{section}: {', '.join(map(repr, wrong))} cannot be the name of a folder; use letters, digits, "
+                    "spaces and any of _ - + . = @, with a letter or digit first"
+                )
+
 
 def load(path: AnyLocation, overrides: Mapping[str, Any]) -> ExperimentConfig:
     """A config file with single keys put over it (see `parse_assignments`).
@@ -206,4 +222,4 @@ def load(path: AnyLocation, overrides: Mapping[str, Any]) -> ExperimentConfig:
     for section in sections.values() if isinstance(sections, dict) else ():
         if isinstance(section, dict) and "encoder" in section:  # so that `encoder: NAME` can be given settings, too
             section["encoder"] = _as_encoder(section["encoder"])
-    return validated(ExperimentConfig, merged(content, overrides), where=str(path))
+    return validated(ExperimentConfig, merged(content, expanded(overrides, where="--set")), where=str(path))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from voxshard.config import validated
 from voxshard.slurm.site import Site
 
 _PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SALLOC_", "SQUEUE_", "SINFO_", "SCANCEL_", "SCONTROL_", "SACCT_")
@@ -59,7 +60,8 @@ def fill_in(site: Site, environment: Mapping[str, str] = os.environ) -> Site:
     found = {option: environment[name] for name, option in _COPIED.items() if environment.get(name)}
     account = site.account or found.pop("account", None) if "account" not in site.sbatch else site.account
     found.pop("account", None)
-    return site.model_copy(update={"account": account, "sbatch": {**found, **site.sbatch}})
+    content = {**site.model_dump(), "account": account, "sbatch": {**found, **site.sbatch}}
+    return validated(Site, content, where="the environment's SBATCH_ variables")
 
 
 def ignored(environment: Mapping[str, str] = os.environ) -> list[str]:

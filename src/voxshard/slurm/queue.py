@@ -189,6 +189,15 @@ def spans(elements: Sequence[int]) -> str:
     return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in _runs(elements))
 
 
+def elements_of(text: str) -> list[int]:
+    """[0, 1, 2, 5] of 0-2,5: the inverse of `spans`."""
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 def _runs(elements: Sequence[int]) -> Iterator[tuple[int, int]]:
     first = last = None
     for element in sorted(elements):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from voxshard.errors import SchedulerError
@@ -84,8 +84,8 @@ def _withdraw(is_ours: Callable[[QueuedTask], bool]) -> None:
         return  # it does not answer this either; the error that is raised names the script
 
 
-def refusal(script: Path, partition: str | None) -> tuple[str, bool] | None:
-    """Ask SLURM whether it would take a job.
+def refusal(words: Sequence[str], partition: str | None) -> tuple[str, bool] | None:
+    """Ask SLURM whether it would take a job: a script, with options before it.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def refusal(script: Path, partition: str | None) -> tuple[str, bool] | None:
     jobs for nodes that are drained, down or reserved, `--test-only` refuses them.
     """
     try:
-        queue.call(["sbatch", "--test-only", str(script)])
+        queue.call(["sbatch", "--test-only", *words])
     except SchedulerError as exc:
         later = _NOT_AVAILABLE.search(str(exc)) is not None and _is_partly_down(partition)
         return str(exc), later

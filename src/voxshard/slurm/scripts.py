@@ -58,5 +58,5 @@ def sbatch_text(folder: Path, parameters: Mapping[str, Any], command: str) -> st
         ) from exc
     executor.update_parameters(**{key: value for key, value in parameters.items() if value is not None})
     text = executor._make_submission_file_text(command, uid="")
-    kept = [line for line in text.splitlines() if not line.startswith(("#SBATCH --wckey", "export SUBMITIT_EXECUTOR"))]
+    kept = [line for line in text.split("\n") if not line.startswith(("#SBATCH --wckey", "export SUBMITIT_EXECUTOR"))]
     return "\n".join(kept).rstrip() + "\n"

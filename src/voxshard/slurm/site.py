@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from voxshard.config import Settings, load_yaml, merged, validated
+from voxshard.config import Settings, check_one_line, expanded, load_yaml, merged, validated
 from voxshard.errors import ConfigError
 from voxshard.experiment.schema import JobOptions
 from voxshard.locations import AnyLocation, local_copy, parse
@@ -16,6 +16,11 @@ from voxshard.runtime.apptainer import Container
 
 PACKAGED = Path(__file__).parent.parent / "sites"
 VARIABLE = "VOXSHARD_SITES"
+
+
+OptionName = Annotated[str, Field(pattern="^[a-zA-Z][a-zA-Z0-9_-]*$")]
+OptionValue = str | int | float | bool | None
+"""Of sbatch; true: an option without a value; null: leave an option out that voxshard gives."""
 
 
 def _as_list(value: Any) -> Any:
@@ -35,7 +40,7 @@ class Partition(Settings):
     """Longest time limit."""
     units_per_hour: float | None = Field(default=None, ge=0)
     """What one task costs per hour, in the site's `unit`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[OptionName, OptionValue] = Field(default_factory=dict)
     """Further sbatch options, e.g. `{qos: preempt, gres: "gpu:a100:1"}`; `gres` takes the place of the GPU request."""
 
 
@@ -88,7 +93,7 @@ class Site(Settings):
     """Pass --cpus-per-task to srun too (SLURM 22.05 to 23.02 do not hand it on)."""
     setup: tuple[str, ...] = ()
     """Shell lines at the start of every job, e.g. `module load ...`."""
-    sbatch: dict[str, Any] = Field(default_factory=dict)
+    sbatch: dict[OptionName, OptionValue] = Field(default_factory=dict)
     """Further sbatch options of every job."""
     container: Container = Container()
     paths: Paths = Paths()
@@ -97,6 +102,7 @@ class Site(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_one_line(self.model_dump())
         if self.scheduler == "none":
             return self
         if not self.partitions:
@@ -172,4 +178,5 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Site:
     overrides : keys to replace (`--set site.KEY=...`).
     """
     path = find(name)
-    return validated(Site, merged(load_yaml(local_copy(path), where=str(path)), overrides or {}), where=str(path))
+    given = expanded(overrides or {}, where="--set site")
+    return validated(Site, merged(load_yaml(local_copy(path), where=str(path)), given), where=str(path))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from voxshard import files
+from voxshard.config import check_one_line
 from voxshard.errors import ConfigError, SchedulerError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import JobOptions
@@ -168,6 +169,10 @@ class Cluster:
         own = self.record.own(queue.tasks(), self.submission.token)
         return [item for item in own if item.is_live and (names is None or item.name in names)]
 
+    def jobs(self) -> list[queue.QueuedTask]:
+        """This experiment's elements in the queue, and those that ended a few minutes ago."""
+        return self.record.own(queue.tasks(finished=True), self.submission.token)
+
     def missing_tasks(self) -> dict[str, list[int]]:
         """Step -> tasks to submit: what is missing, and everything that comes after something missing."""
         found: dict[str, list[int]] = {}
@@ -266,7 +271,7 @@ class Cluster:
         probe = array.script.with_suffix(".check")
         probe.write_text(array.with_dependency([]))
         try:
-            refused = sbatch.refusal(probe, self._real_partition(array))
+            refused = sbatch.refusal([str(probe)], self._real_partition(array))
         finally:
             probe.unlink(missing_ok=True)
         if refused is None:
@@ -385,6 +390,10 @@ def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Subm
             "sbatch: no such command here; submit from a login node of the cluster, or use `voxshard run`"
         )
     experiment = Experiment(experiment.config.model_copy(update={"out": experiment.path.absolute()}))
+    try:
+        check_one_line({"out": str(experiment.path), "working folder": str(Path.cwd()), "Python": sys.executable})
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
     record = Record(experiment.path)
     before = record.submission() if record.exists else None
     token = before.token if before else uuid.uuid4().hex[:12]

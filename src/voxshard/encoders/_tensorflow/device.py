@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import Precision
-from voxshard.encoders.device_request import parse_device
+from voxshard.encoders.device_request import check_allotted, parse_device
 from voxshard.errors import DeviceUnavailableError
 
 INSTALL = "pip install 'tensorflow[and-cuda]'"
@@ -37,6 +37,8 @@ def choose(request: str) -> tuple[str, str]:
         return "cpu", "asked for"
     if kind == "auto":
         gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            check_allotted(f"TensorFlow {tf.__version__} sees none: {_why_no_gpu()}")
         return ("cuda:0", _name(gpus[0])) if gpus else ("cpu", f"TensorFlow sees no GPU: {_why_no_gpu()}")
     gpu = _gpu(request)
     return f"cuda:{index}", f"asked for, {_name(gpu)}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from voxshard.encoders.device_request import parse_device
+from voxshard.encoders.device_request import check_allotted, parse_device
 from voxshard.errors import (
     DeviceFaultError,
     DeviceMemoryError,
@@ -34,13 +34,15 @@ def resolve_device(request: str) -> tuple[str, str]:
     Raises
     ------
     ConfigError : not one of these.
-    DeviceUnavailableError : a GPU was asked for and cannot be used; says what to check.
+    DeviceUnavailableError : a GPU was asked for, or given to this job, and cannot be used; says what to check.
     """
     kind, index = parse_device(request)
     if kind == "cpu":
         return "cpu", "asked for"
     obstacle = _cuda_obstacle()
     if kind == "auto":
+        if obstacle:
+            check_allotted(obstacle)
         return ("cpu", f"no GPU can be used: {obstacle}") if obstacle else ("cuda:0", _gpu_name(0))
     if obstacle:
         raise DeviceUnavailableError(
