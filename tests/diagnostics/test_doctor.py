@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -240,3 +241,26 @@ def test_storage_that_is_purged_is_a_warning(tmp_path: Path) -> None:
     own = cluster(tmp_path, paths={"scratch": str(tmp_path), "scratch_purge_days": 14})
     found = only(doctor.check_experiment(own), "purge")
     assert (found.verdict, found.what) == ("WARN", f"{tmp_path} is purged of files older than 14 days")
+
+
+@pytest.mark.parametrize(("answer", "verdicts"), [("580.65.06", ["PASS", "PASS"]), ("550.54.14", ["WARN", "PASS"])])
+def test_an_old_driver_is_a_warning_for_the_framework_that_needs_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, verdicts: list[str]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho {answer}\necho {answer}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(queue, "is_available", lambda: False)
+    found = [item for item in doctor.check_site(facts()) if item.name.startswith("driver for")]
+    assert [item.verdict for item in found] == verdicts
+    assert all(answer in item.what for item in found)
+
+
+def test_without_a_driver_nothing_is_reported_about_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho No devices were found\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(queue, "is_available", lambda: False)
+    assert not [item for item in doctor.check_site(facts()) if item.name.startswith("driver")]

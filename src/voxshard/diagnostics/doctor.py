@@ -18,7 +18,7 @@ from voxshard.errors import VoxshardError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import PRETRAINED
 from voxshard.learning.network_config import NetworkConfig
-from voxshard.runtime import apptainer, runtime
+from voxshard.runtime import apptainer, gpus, runtime
 from voxshard.runtime.binds import RequiredPath
 from voxshard.slurm import queue, sbatch
 from voxshard.slurm.site import Site
@@ -55,6 +55,7 @@ def check_site(site: Site) -> Iterator[Finding]:
     yield _submitit()
     yield from _slurm(site)
     yield _container(site)
+    yield from _driver()
     yield from _binds(site)
     yield from _quota(site)
     where = ", ".join(site.network) or "nowhere"
@@ -142,6 +143,23 @@ def _encoders_with_weights(experiment: Experiment) -> Iterator[tuple[str, str, s
     for training, _ in experiment.trainings():
         if isinstance(training, NetworkConfig) and training.network in PRETRAINED:
             yield training.out.name, PRETRAINED[training.network], training.settings.get("weights"), None
+
+
+def _driver() -> Iterator[Finding]:
+    """Compare this node's NVIDIA driver with what the locked wheels need; nothing where there is no driver."""
+    found = gpus.driver_version()
+    if found is None:
+        return
+    for framework, least in gpus.MIN_DRIVERS.items():
+        if int(found.partition(".")[0]) >= least:
+            yield Finding(f"driver for {framework}", "PASS", f"{found}, needs {least} or newer")
+        else:
+            yield Finding(
+                f"driver for {framework}",
+                "WARN",
+                f"{found}; the locked {framework} needs {least} or newer and will not see this node's GPUs",
+                "use a partition with a newer driver, ask the site, or install an older build (docs/gpu.md)",
+            )
 
 
 def _submitit() -> Finding:

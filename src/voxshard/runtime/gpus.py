@@ -24,6 +24,22 @@ def usable_gpus() -> list[str]:
     return done.stdout.split()
 
 
+MIN_DRIVERS = {"PyTorch": 580, "TensorFlow": 525}
+"""Framework -> the oldest major version of NVIDIA's driver that its locked wheels run on: CUDA 13.0 and CUDA 12 with
+minor-version compatibility (NVIDIA, CUDA Toolkit release notes, table of minimum driver versions)."""
+
+
+def driver_version() -> str | None:
+    """Return the version of this machine's NVIDIA driver, such as `580.65.06`; None where there is none."""
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    first = (done.stdout.split() or [""])[0]
+    return first if first.partition(".")[0].isdigit() else None
+
+
 def only(gpu: str) -> dict[str, str]:
     """The environment in which a process sees one GPU, in an image too."""
     return {f"{prefix}{_VARIABLE}": gpu for prefix in ("", *ENVIRONMENT_PREFIXES)}
