@@ -19,11 +19,11 @@ demo: $(BASE) ## A corpus, features, classifiers and a report in a few minutes; 
 	.venv/bin/voxshard run configs/demo.yaml
 
 .PHONY: setup setup-torch setup-tf
-setup: $(BASE) ## The base environment, .venv: features without weights, classifiers, reports
+setup: $(BASE) ## The base environment, .venv: encoders without a framework, classifiers, reports
 setup-torch: $(TORCH) ## The PyTorch environment, .venv-torch (about 5 GB)
 setup-tf: $(TF) ## The TensorFlow environment, .venv-tf (about 2 GB)
 
-$(BASE): EXTRAS := learn,report,opensmile,slurm,buckets,weights,dev
+$(BASE): EXTRAS := learn,report,opensmile,onnx,slurm,buckets,weights,dev
 $(TORCH): EXTRAS := torch,learn,report,weights,dev
 $(TF): EXTRAS := tensorflow,learn,weights,dev
 $(BASE) $(TORCH) $(TF): pyproject.toml

@@ -115,13 +115,24 @@ def test_encoders_are_listed_with_where_they_run(capsys: pytest.CaptureFixture[s
     by_name = {line.split()[0]: line for line in lines if line}
     assert " available " in by_name["mfcc"]
     assert "torch" in by_name["hf"]
-    assert "any wav2vec 2.0, HuBERT, WavLM, w2v-BERT or data2vec-audio model" in by_name["hf"]
+    assert "audio models of transformers: wav2vec 2.0 and its relatives, Whisper" in by_name["hf"]
+
+
+def test_encoders_are_grouped_by_what_installs_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("encoders") == 0
+    groups = dict(block.split("\n", 1) for block in capsys.readouterr().out.split("\n\n") if "\n" in block)
+    assert "  ge2e " in groups["Base install"]
+    assert "  onnx " in groups["ONNX: pip install 'voxshard[onnx]'"]
+    assert "  trillsson1 " in groups["TensorFlow: pip install 'voxshard[tensorflow]'"]
+    unsupported = groups["Not supported; `voxshard ingest` reads vectors made elsewhere"].splitlines()
+    assert [line.split()[0] for line in unsupported] == ["openl3", "musicnn"]
+    assert all(line.endswith("not supported; use ingest") for line in unsupported)
 
 
 def test_settings_are_shown_with_meaning_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("encoders", "hf") == 0
     text = capsys.readouterr().out
-    assert "--set pooling=   none | mean | sum | max | mean+std, default mean" in text
+    assert "--set pooling=   none | mean | sum | max | mean+std | null, default null" in text
     assert "--set chunk_seconds=   number | null, default 60.0" in text
     assert "$VOXSHARD_WEIGHTS/hf/org/name" in text
     assert text.index("--set weights=") < text.index("--set max_seconds=")

@@ -441,7 +441,8 @@ def test_where_weights_go_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_nobody_knows_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"^no weights called 'wav2vec2'; there are metis8d, ecapa, .*vggish, and hf/ORG/NAME$"
+        ConfigError,
+        match=r"^no weights called 'wav2vec2'; available: metis8d, ecapa, .*vggish, ge2e, onnx/.*, hf/ORG/NAME$",
     ):
         weight_set("wav2vec2")
     with pytest.raises(ConfigError, match=r"^--revision goes with hf/ORG/NAME; ecapa is fixed$"):

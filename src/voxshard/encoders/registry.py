@@ -33,6 +33,8 @@ class EncoderSpec:
     """Whether it uses a GPU where one is available; None: unknown until the encoder is constructed."""
     extra: str | None = None
     """The extra of voxshard that installs what it requires."""
+    is_supported: bool = True
+    """False: a known name that cannot run; constructing it reports why."""
     point: EntryPoint | None = None
     """The entry point of another package that registers it."""
 
@@ -57,7 +59,8 @@ def _tensorflow(name: str, target: str, settings: str, summary: str) -> EncoderS
 
 def _unsupported(name: str, stem: str) -> EncoderSpec:
     module = "voxshard.encoders.unsupported"
-    return EncoderSpec(name, f"{module}:{stem}Encoder", f"{module}:UnsupportedSettings", "not supported; use ingest")
+    settings = f"{module}:UnsupportedSettings"
+    return EncoderSpec(name, f"{module}:{stem}Encoder", settings, "not supported; use ingest", is_supported=False)
 
 
 _SPECS = [
@@ -72,6 +75,21 @@ _SPECS = [
         "openSMILE eGeMAPSv02 functionals (88); licence: research and non-commercial use only",
         ("opensmile",),
         extra="opensmile",
+    ),
+    EncoderSpec(
+        "ge2e",
+        "voxshard.encoders.ge2e:Ge2eEncoder",
+        "voxshard.encoders.ge2e:Ge2eSettings",
+        "Resemblyzer's GE2E speaker embedding (256), in NumPy",
+    ),
+    EncoderSpec(
+        "onnx",
+        "voxshard.encoders.onnx_model:OnnxEncoder",
+        "voxshard.encoders.onnx:OnnxSettings",
+        "a model exported to ONNX with an encoder.json: WeSpeaker, 3D-Speaker, your own",
+        ("onnxruntime",),
+        needs_gpu=None,
+        extra="onnx",
     ),
     _torch(
         "hf",

@@ -5,15 +5,17 @@ A digest stands here only where it was published or looked up; None means unknow
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
-from voxshard.encoders import ecapa, hf, metis
+from voxshard.encoders import ecapa, hf, metis, onnx
 from voxshard.errors import ConfigError
 from voxshard.weights import model_hub
 
 _KAGGLE = "https://www.kaggle.com/api/v1/models/google/trillsson/tensorFlow2"
 _AUDIOSET = "https://storage.googleapis.com/audioset"
+_WESPEAKER = "https://wespeaker-1256283475.cos.ap-shanghai.myqcloud.com/models"
 _AMPHION = "https://raw.githubusercontent.com/open-mmlab/Amphion/main"
 
 
@@ -55,6 +57,10 @@ class WeightSet:
     sources: tuple[Source, ...] = ()
     choices: tuple[Source, ...] = ()
     """One file more, in order of preference: the first that the origin has. An index brings the files it names."""
+    texts: tuple[tuple[str, str], ...] = ()
+    """Names and contents of small files that are written next to what is downloaded."""
+    package: str | None = None
+    """A Python package that holds the weights, as pip takes it; see `voxshard.weights.packages`."""
 
 
 def hub_source(
@@ -121,6 +127,53 @@ def _vggish() -> WeightSet:
     )
 
 
+def _ge2e() -> WeightSet:
+    return WeightSet(
+        "ge2e",
+        "Resemblyzer 0.1.4 (its wheel on the package index)",
+        "Apache-2.0",
+        "16 MB",
+        package="Resemblyzer==0.1.4",
+    )
+
+
+def _wespeaker() -> list[WeightSet]:
+    """WeSpeaker's exports to ONNX (docs/pretrained.md there): 80 Kaldi mel bands of 16-bit samples, mean removed.
+
+    Their licence is that of their training data, as WeSpeaker states.
+    """
+    licences = {
+        "voxceleb": "CC-BY-4.0 (that of VoxCeleb)",
+        "cnceleb": "that of CN-Celeb; see its page before use",
+    }
+    description = {
+        "input": "fbank",
+        "sample_rate": 16000,
+        "scale": 32768,
+        "num_mel_bins": 80,
+        "window": "hamming",
+        "mean_norm": True,
+        "output": "embs",
+        "granularity": "utterance",
+    }
+    models = [
+        *(f"voxceleb_{name}" for name in ("resnet34", "resnet34_LM", "resnet152_LM", "resnet221_LM", "resnet293_LM")),
+        *(f"voxceleb_{name}" for name in ("CAM++", "CAM++_LM", "ECAPA512_LM", "ECAPA1024_LM")),
+        *(f"cnceleb_{name}" for name in ("resnet34", "resnet34_LM")),
+    ]
+    return [
+        WeightSet(
+            f"onnx/{model}",
+            "WeSpeaker (wenet-e2e/wespeaker), runtime models",
+            licences[model.partition("_")[0]],
+            "unknown",
+            (Source(onnx.MODEL, f"{_WESPEAKER}/{model.partition('_')[0]}/{model}.onnx"),),
+            texts=((onnx.DESCRIPTION, json.dumps(description, indent=1) + "\n"),),
+        )
+        for model in models
+    ]
+
+
 def _hub_model(repository: str, revision: str | None) -> WeightSet:
     def source(name: str) -> Source:
         return hub_source(name, repository, revision=revision)
@@ -137,7 +190,7 @@ def _hub_model(repository: str, revision: str | None) -> WeightSet:
 
 def known_sets() -> dict[str, WeightSet]:
     """The sets with a name of their own; `hf/ORG/NAME` stands for any model of the hub besides."""
-    sets = [_metis8d(), _ecapa(), *(_trillsson(size) for size in range(1, 6)), _vggish()]
+    sets = [_metis8d(), _ecapa(), *(_trillsson(size) for size in range(1, 6)), _vggish(), _ge2e(), *_wespeaker()]
     return {item.name: item for item in sets}
 
 
@@ -157,7 +210,7 @@ def weight_set(name: str, revision: str | None = None) -> WeightSet:
         return _hub_model(model[1], revision)
     sets = known_sets()
     if name not in sets:
-        raise ConfigError(f"no weights called {name!r}; there are {', '.join(sets)}, and hf/ORG/NAME")
+        raise ConfigError(f"no weights called {name!r}; available: {', '.join(sets)}, hf/ORG/NAME")
     if revision is not None:
         raise ConfigError(f"--revision goes with hf/ORG/NAME; {name} is fixed")
     return sets[name]

@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from voxshard import files
+from voxshard.encoders import ge2e_weights
 from voxshard.encoders.hf import read_json
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import ConfigError, CorruptFileError, TransientFaultError
 from voxshard.progress import Progress, Silent
-from voxshard.weights import model_hub, web
+from voxshard.weights import model_hub, packages, web
 from voxshard.weights.archives import unpack
 from voxshard.weights.catalogue import HubPlace, Source, WeightSet, known_sets
 from voxshard.weights.web import NotThereError
@@ -95,6 +96,9 @@ def _bring_all(wanted: WeightSet, folder: Path, progress: Progress, wait_s: floa
     entries = [entry for source in wanted.sources for entry in fetcher.bring(source)]
     if wanted.choices:
         entries += fetcher.bring_one_of(wanted)
+    if wanted.package is not None:
+        entries.append(fetcher.bring_package(wanted.package))
+    entries += [fetcher.write_text(name, text) for name, text in wanted.texts]
     files.publish_json(
         folder / RECORD,
         {
@@ -137,7 +141,7 @@ def verify(root: Path, names: list[str]) -> Iterator[Finding]:
 
 def fetched_folders(root: Path) -> list[Path]:
     """Folders of sets under `root`: those with a record, and those of the catalogue that were put there by hand."""
-    recorded = [path.parent for pattern in ("*", "hf/*/*") for path in root.glob(f"{pattern}/{RECORD}")]
+    recorded = [path.parent for pattern in ("*", "onnx/*", "hf/*/*") for path in root.glob(f"{pattern}/{RECORD}")]
     by_hand = [root / name for name in known_sets() if (root / name).is_dir()]
     by_hand += [path.parent for path in root.glob("hf/*/*/config.json")]
     return sorted({*recorded, *by_hand})
@@ -198,6 +202,22 @@ class _Fetcher:
                     entries += self.bring(Source(name, url, place=place))
             return entries
         raise AssertionError("a set has choices or none")
+
+    def bring_package(self, package: str) -> Entry:
+        """The weights in a Python package, see `voxshard.weights.packages`."""
+        name = ge2e_weights.CONVERTED
+        earlier = self.earlier.get(name)
+        if earlier and earlier.url == package and self._is_here(earlier):
+            return earlier
+        self.progress.begin(f"pip download {package}", items=1)
+        packages.fetch_ge2e(package, self.staging / name)
+        self.progress.advance()
+        return self._keep(self.staging / name, name, package, files.sha256_of(self.staging / name), "published")
+
+    def write_text(self, name: str, text: str) -> Entry:
+        """A small file that comes with this program."""
+        (self.staging / name).write_text(text)
+        return self._keep(self.staging / name, name, "voxshard", files.sha256_of(self.staging / name), "published")
 
     def _named_by_index(self, path: Path, url: str) -> list[str]:
         names = read_json(path).get("weight_map")

@@ -1,0 +1,66 @@
+"""Weights that a Python package on the index holds: brought by pip, so that the user's own index settings apply."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from voxshard import files
+from voxshard.encoders import ge2e_weights
+from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError
+
+GE2E_WHEEL_SHA256 = "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f"
+"""Of Resemblyzer-0.1.4-py3-none-any.whl."""
+
+
+def fetch_ge2e(package: str, target: Path) -> None:
+    """Download Resemblyzer's wheel, check it, and write the weights in it as `target`; nothing of it is installed.
+
+    Raises
+    ------
+    BackendUnavailableError : this Python has no pip.
+    MissingWeightsError : pip does not reach an index that has the package.
+    CorruptFileError : not the published wheel.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        wheel = download_wheel(package, Path(scratch))
+        digest = files.sha256_of(wheel)
+        if digest != GE2E_WHEEL_SHA256:
+            raise CorruptFileError(f"{wheel.name}: SHA-256 {digest}, published is {GE2E_WHEEL_SHA256}")
+        ge2e_weights.convert_wheel(wheel, target)
+
+
+def download_wheel(package: str, folder: Path) -> Path:
+    """The wheel of a package, without those it depends on.
+
+    Raises
+    ------
+    BackendUnavailableError, MissingWeightsError : see `fetch_ge2e`.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise BackendUnavailableError(f"fetching {package} needs pip in this environment: `python -m ensurepip`")
+    command = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+        package,
+    ]
+    finished = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if finished.returncode or len(wheels) != 1:
+        errors = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")]
+        reason = (errors or finished.stderr.splitlines() or ["no message"])[-1]
+        raise MissingWeightsError(
+            f"pip cannot download {package}: {reason}; run this on a machine whose pip reaches a package index (`pip"
+            " config list` shows which), and copy the folder"
+        )
+    return wheels[0]
