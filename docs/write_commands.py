@@ -1,4 +1,4 @@
-"""Write docs/commands.md from the commands themselves: `python docs/write_commands.py`. A test holds them together."""
+"""Write docs/commands.md from the commands themselves: `python docs/write_commands.py`. A test compares them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HEAD = """# Commands
 Written from the commands' own help by `python docs/write_commands.py`. One `--set` per key; values are YAML
 (`--set layer=[0,3,12]`). Tasks count from 0.
 
-Exit codes: 0 done; 1 our own fault, please report it; 2 a setting or option; 3 the data; 4 the machine, its storage
-or what is installed; 75 stopped by a signal: what is whole was kept, run the same command again.
+Exit codes: 0 done; 1 a bug in voxshard, please report it; 2 a setting or option; 3 the data; 4 the machine, its storage
+or what is installed; 75 stopped by a signal: finished work was kept, run the same command again.
 """
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the complete page."""
     parts = [HEAD]
     for names, command in _commands(cli, ("voxshard",)):
         parts.append(

@@ -41,7 +41,7 @@ def test_the_settings_of_a_network_and_of_its_training_are_listed(
         "loss",
     ):
         assert f"--set {key}=" in text
-    assert "--set training.early_stopping.patience=   whole number, default 5" in text
+    assert "--set training.early_stopping.patience=   integer, default 5" in text
     assert "--set augment.gain=   strength, or {strength, probability}, default off" in text
 
 

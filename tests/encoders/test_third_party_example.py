@@ -47,7 +47,7 @@ class TestTheExample(EncoderConformance):
         main(["encoders"])
         assert "bands       from another package          from my-encoders" in capsys.readouterr().out
         main(["encoders", "bands"])
-        assert "--set num_bands=   whole number, default 8" in capsys.readouterr().out
+        assert "--set num_bands=   integer, default 8" in capsys.readouterr().out
 
     def test_its_settings_are_validated_like_any(self) -> None:
         with pytest.raises(

@@ -15,8 +15,8 @@ from voxshard.slurm import submit
 def command(path: Path) -> None:
     """End every queued and running job of the experiment PATH, and no other.
 
-    Jobs are known by a mark that the submission gave them, not by their numbers, which come back. What is finished is
-    kept; `voxshard retry PATH` goes on.
+    Jobs are identified by a token in `--comment`; SLURM reuses job ids. Finished work is
+    kept; `voxshard retry PATH` continues.
     """
     live = submit.cancel(path)
     if not live:
@@ -24,4 +24,4 @@ def command(path: Path) -> None:
         return
     running = sum(item.state == "RUNNING" for item in live)
     echo_info(f"{path}: {running} running and {len(live) - running} queued tasks are cancelled; "
-        f"to go on: voxshard retry {path}")  # fmt: skip
+        f"to continue: voxshard retry {path}")  # fmt: skip

@@ -27,7 +27,7 @@ from voxshard.slurm.submit import Cluster
 @click.option("--site", envvar="VOXSHARD_SITE", metavar="NAME", help="The cluster, as for submit.  [default: local]")
 @set_option
 def command(config: AnyLocation | None, site: str | None, assignments: tuple[str, ...]) -> None:
-    """Check the cluster, and with CONFIG an experiment on it: PASS, WARN or FAIL, and the mend.
+    """Check the cluster, and with CONFIG an experiment on it: PASS, WARN or FAIL, and the remedy.
 
     SLURM, partitions, account and limits, runtimes and their version, weights, binds, free space and files, quota,
     purges, network. Exit code 4 if anything fails.

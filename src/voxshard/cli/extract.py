@@ -17,19 +17,27 @@ from voxshard.store.features import is_stale
 @click.command()
 @click.argument("manifest", type=INPUT)
 @click.option("--encoder", required=True, help="Name of the encoder; `voxshard encoders` lists them.")
-@click.option("--out", type=PATH, required=True, help="Folder of the feature set; run again to go on with it.")
+@click.option("--out", type=PATH, required=True, help="Folder of the feature set; run again to continue.")
 @click.option("--split", help="Only this split; the others can follow later, into the same folder.")
 @set_option
-@click.option("--shards", type=click.IntRange(1), help="About how many shards; by default by the amount of audio.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    help="Approximate number of shards; by default it depends on the amount of audio.",
+)
 @click.option("--task", "index", type=click.IntRange(0), default=0, help="This is task I of N, counted from 0.")
-@click.option("--tasks", "count", type=click.IntRange(1), default=1, help="How many tasks share the work.")
-@click.option("--plan-only", is_flag=True, help="Hash weights, freeze identity and plan, encode nothing.")
+@click.option("--tasks", "count", type=click.IntRange(1), default=1, help="Number of tasks that share the work.")
+@click.option("--plan-only", is_flag=True, help="Hash weights, and freeze identity and plan; encode nothing.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.", show_default=True)
 @click.option("--precision", help="float32, tf32, bf16 or fp16; part of the fingerprint.")
 @click.option("--batch-seconds", type=float, help="Padded seconds of audio per batch.")
-@click.option("--workers", type=click.IntRange(1), help="Decode workers; by default from the CPUs there are.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of decode workers; by default it depends on the available CPUs."
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first utterances of the manifest.")
-@click.option("--max-failure-fraction", type=click.FloatRange(0, 1), help="Stop when more than this share fails.")
+@click.option(
+    "--max-failure-fraction", type=click.FloatRange(0, 1), help="Stop if more than this share of the utterances fails."
+)
 def command(
     manifest: AnyLocation,
     encoder: str,

@@ -18,9 +18,9 @@ from voxshard.store.ingest import IngestConfig, ingest
 def command(inputs: tuple[str, ...], out: Path) -> None:
     """Make a feature set of npy, npz, json, parquet or tsv files that other programs wrote.
 
-    Each FILE may be given a split: train=a.npy test=b.npy. A npy needs a csv with the ids beside it (NAME_metadata.csv
-    or NAME.csv), a npz the arrays X and ids (or X, Y and IDS, one row per window). Where a SHA256SUMS file lies beside,
-    it is checked. Nothing is ever unpickled.
+    Each FILE may be given a split: train=a.npy test=b.npy. A npy needs a csv with the ids next to it (NAME_metadata.csv
+    or NAME.csv), a npz the arrays X and ids (or X, Y and IDS, one row per window). If there is a SHA256SUMS file next
+    to it, it is checked. Nothing is ever unpickled.
     """
     config = validated(IngestConfig, {"inputs": inputs, "out": out}, where="ingest")
     with stage_task() as task:

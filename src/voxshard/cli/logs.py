@@ -16,10 +16,10 @@ from voxshard.slurm.submit import Cluster
 
 @click.command()
 @click.argument("path", type=EXISTING)
-@click.option("--failed", is_flag=True, help="Only of tasks whose last run did not end well.")
-@click.option("--step", "only", help="Only of this step, e.g. extract-mfcc.")
+@click.option("--failed", is_flag=True, help="Only logs of tasks whose last run failed.")
+@click.option("--step", "only", help="Only logs of this step, e.g. extract-mfcc.")
 @click.option(
-    "--lines", type=click.IntRange(1), default=20, show_default=True, help="How many lines of each, from its end."
+    "--lines", type=click.IntRange(1), default=20, show_default=True, help="Number of lines of each log, from its end."
 )
 def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
     """Print the last lines of every task's log of the submitted experiment PATH, under the log's path.

@@ -16,17 +16,17 @@ from voxshard.stages.merge import MergeConfig, run
 @click.argument("features", type=EXISTING, metavar="DIR")
 @click.option("--mode", type=click.Choice(["auto", "packed", "index"]), default="auto", show_default=True,
               help="packed: one file. index: the arrays stay in the shards. auto: packed up to 64 GiB.")  # fmt: skip
-@click.option("--allow-missing", is_flag=True, help="Merge what is there, though shards are missing.")
+@click.option("--allow-missing", is_flag=True, help="Merge the available shards even if some are missing.")
 @click.option("--labels", type=INPUT, metavar="MANIFEST", help="Describe the utterances with this manifest instead.")
 @click.option("--delete-shards", is_flag=True, help="Remove the shards once the packed file has verified.")
 @click.option("--max-failure-fraction", type=click.FloatRange(0, 1),
-              help="Share of failed utterances to accept; by default what extract was given.")  # fmt: skip
+              help="Share of failed utterances to accept; by default the one given to extract.")  # fmt: skip
 def command(features: Path, **options: Any) -> None:
     """Check every shard of DIR and join them: features.h5, utterances.parquet, failures.csv, summary.json.
 
-    Every utterance of the manifest is in it exactly once, as a row or as a failure with its reason. Splits nobody has
-    begun to extract are counted as pending; a split that was begun must be whole. Run it again whenever shards have
-    been added.
+    Every utterance of the manifest is in it exactly once, as a row or as a failure with its reason. Splits whose
+    extraction has not begun are counted as pending; a split that was begun must be complete. Run it again whenever
+    shards have been added.
     """
     config = validated(MergeConfig, {"features": features, **options}, where="merge")
     with stage_task() as task:

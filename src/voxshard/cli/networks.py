@@ -17,7 +17,7 @@ from voxshard.networks.settings import FAMILIES, SUMMARIES, NetworkSettings
 def command(name: str | None) -> None:
     """List the networks; with NAME, its settings and those of its training, what they mean and their defaults.
 
-    Settings go to `voxshard train --network NAME --set KEY=VALUE`; in a config the sections are keys of their own.
+    Settings go to `voxshard train --network NAME --set KEY=VALUE`; in a config each section is a separate key.
     """
     if name is None:
         print_names(SUMMARIES, "networks")

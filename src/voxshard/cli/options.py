@@ -28,7 +28,7 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic be
         Parameters
         ----------
         exists : a path has to exist.
-        local : URLs are refused, because what is there is changed or resumed in place.
+        local : URLs are refused, because existing files are changed or resumed in place.
         """
         self.local = local
         self._path = click.Path(exists=exists, path_type=Path)

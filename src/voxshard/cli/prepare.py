@@ -16,7 +16,7 @@ _HELP = "\n\n".join(
     [
         "Describe the corpus at ROOT: one row per utterance, with duration, labels and splits.",
         "\b\nFORMAT is one of\n" + "\n".join(f"  {name:13} {about.summary}" for name, about in available().items()),
-        "What cannot be read (empty, damaged, missing) is said now, and stands in the manifest's column `problem`.",
+        "What cannot be read (empty, damaged, missing) is reported now, and is in the manifest's column `problem`.",
         "docs/corpora.md shows each format's tree and commands.",
     ]
 )
@@ -27,16 +27,23 @@ _HELP = "\n\n".join(
 @click.argument("root")
 @click.option("--out", type=OUTPUT, required=True, help="The manifest to write, manifest.parquet.")
 @click.option("--glob", help="Only paths that match, such as '**/*.wav'; * stays in one folder.")
-@click.option("--part", help="Only what lies below this folder of ROOT, such as part_003; ids stay relative to ROOT.")
-@click.option("--split", multiple=True, metavar="NAME=FILE", help="What FILE lists (ids, paths) is split NAME.")
+@click.option("--part", help="Only what is below this folder of ROOT, such as part_003; ids stay relative to ROOT.")
 @click.option(
-    "--split-from", multiple=True, metavar="REGEX=NAME", help="Paths that REGEX is found in are split NAME; first wins."
+    "--split", multiple=True, metavar="NAME=FILE", help="Assign the ids or paths that FILE lists to split NAME."
+)
+@click.option(
+    "--split-from",
+    multiple=True,
+    metavar="REGEX=NAME",
+    help="Assign paths that match REGEX to split NAME; the first match wins.",
 )
 @click.option("--labels", metavar="FILE", help="CSV, TSV or Parquet whose columns are joined by id or path.")
 @click.option("--label-from", metavar="REGEX", help="Each named group, (?P<digit>...), becomes a column.")
 @click.option("--study", help="Fill a column `study`; in uid-folders also the folder that holds the uids.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many utterances.")
-@click.option("--no-probe", is_flag=True, help="Open no file; durations stay unknown, shards are cut by size.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N utterances.")
+@click.option(
+    "--no-probe", is_flag=True, help="Do not open the files: durations stay unknown, and shards are cut by size."
+)
 @set_option
 def command(assignments: tuple[str, ...], no_probe: bool, out: AnyLocation, **options: Any) -> None:
     given = {key: value for key, value in options.items() if value is not None}

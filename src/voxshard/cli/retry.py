@@ -19,16 +19,16 @@ from voxshard.stages import repair
 
 @click.command()
 @click.argument("path", type=EXISTING)
-@click.option("--failed", is_flag=True, help="Also try the recordings again that failed.")
+@click.option("--failed", is_flag=True, help="Also process the failed recordings again.")
 @set_option
 def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
-    """Make the shards that are missing in PATH: a feature set, or an experiment with several.
+    """Compute the missing shards of PATH: a feature set, or an experiment with several.
 
     Options of the extraction can be changed with --set, e.g. --set workers=4 --set device=cpu.
 
-    Of an experiment that was submitted to a cluster, the missing tasks of every step are submitted again, and what
-    comes after them; with --failed also a job that tries the recordings again that failed. --set changes keys of its
-    config or its site, e.g. --set jobs.extract.mem_gb=64 --set jobs.train.minutes=120 --set site.account=NAME.
+    For a submitted experiment, resubmits the missing tasks of every step and all dependent steps; with --failed also a
+    job that processes the failed recordings again. --set changes keys of its config or its site, e.g. --set
+    jobs.extract.mem_gb=64 --set jobs.train.minutes=120 --set site.account=NAME.
     """
     overrides = parse_assignments(assignments)
     if Record(path).exists:

@@ -18,12 +18,12 @@ from voxshard.slurm import site as sites
 @click.command()
 @click.argument("config", type=OUTPUT)
 @click.option("--site", envvar="VOXSHARD_SITE", default="local", metavar="NAME", show_default=True,
-              help="Whose way of running images is used; also $VOXSHARD_SITE.")  # fmt: skip
+              help="The site whose settings for images are used; also $VOXSHARD_SITE.")  # fmt: skip
 @set_option
 def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> None:
     """Run every stage of CONFIG here: prepare, extract, merge, train, evaluate, report.
 
-    What is done is skipped, so the same command goes on after a kill. Keys of the config can be changed with --set,
+    Finished work is skipped, so the same command continues after a kill. Keys of the config can be changed with --set,
     e.g. --set out=trial --set prepare.limit=100 --set extract.mfcc.encoder.pooling=mean.
     """
     overrides = parse_assignments(assignments)

@@ -30,7 +30,7 @@ _PERCENT = ("eer", "eer_tie_aware", "auc")
 @click.command(short_help="Official ASVspoof 5 Track 1 scores of any score file.")
 @click.argument("scores", type=INPUT)
 @click.argument("keys", type=INPUT)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; rates lie in 0..1, Cllr is in bits.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; rates are in 0..1, Cllr is in bits.")
 @click.option(
     "--bootstrap",
     "num_replicates",
@@ -38,7 +38,7 @@ _PERCENT = ("eer", "eer_tie_aware", "auc")
     metavar="N",
     help="Add 95 % confidence intervals from N resamples of the utterances, and of the speakers if the keys name them.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resampling.")
 def command(scores: AnyLocation, keys: AnyLocation, as_json: bool, num_replicates: int | None, seed: int) -> None:
     """Score a detector of spoofed speech with the official ASVspoof 5 Track 1 metrics.
 

@@ -85,6 +85,6 @@ def _spelled(annotation: object) -> str:
         str: "text",
         bool: "true | false",
         float: "number",
-        int: "whole number",
+        int: "integer",
     }
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

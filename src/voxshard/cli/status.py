@@ -27,9 +27,9 @@ _REFRESH_S = 2.0
 @click.command()
 @click.argument("path", type=EXISTING)
 @click.option("--watch", is_flag=True, help="Keep the screen up to date until Ctrl-C.")
-@click.option("--json", "as_text", is_flag=True, help="For scripts.")
+@click.option("--json", "as_text", is_flag=True, help="Print one JSON object, for scripts.")
 def command(path: Path, watch: bool, as_text: bool) -> None:
-    """Tell how far PATH is, what is slow, what failed, and what to type next."""
+    """Show how far PATH is, what is slow, what failed, and what to type next."""
     if as_text:
         steps, features, trained = _state(path)
         found = {
@@ -41,7 +41,7 @@ def command(path: Path, watch: bool, as_text: bool) -> None:
         return
     console = Console(highlight=False)
     if not watch:
-        for part in _screen(*_state(path)):  # lines whole, so that commands can be copied and scripts can read them
+        for part in _screen(*_state(path)):  # unbroken lines, so that commands can be copied and scripts can read them
             console.print(part, soft_wrap=isinstance(part, Text))
         return
     with Live(Group(*_screen(*_state(path))), console=console, auto_refresh=False) as live:
@@ -106,7 +106,7 @@ def _features(item: FeatureStatus, *, is_submitted: bool, is_trained: bool) -> T
     rows = [
         ("features", f"{item.path} ({item.encoder}, {item.fingerprint[:12]})"),
         ("tasks", ", ".join(f"{count} {kind}" for kind, count in sorted(item.tasks.items())) or "none yet"),
-        ("shards", f"{item.shards_done:,} of {item.num_shards:,} ({_share(item.shards_done, item.num_shards)})"),
+        ("shards", f"{item.shards_done:,} of {item.num_shards:,} ({_percent(item.shards_done, item.num_shards)})"),
         ("utterances", f"{item.utterances_done:,} of {item.num_utterances:,}, {item.num_failed:,} failed"),
         ("audio", f"{item.audio_s / 3600:.2f} h{speed}{left}"),
     ]
@@ -117,7 +117,7 @@ def _features(item: FeatureStatus, *, is_submitted: bool, is_trained: bool) -> T
     rows.append(
         ("merged", "no" if not item.is_merged else "yes, but shards have changed since" if item.is_stale else "yes")
     )
-    if not is_submitted and not (is_trained and item.is_merged):  # otherwise steps or runs say what comes next
+    if not is_submitted and not (is_trained and item.is_merged):  # otherwise steps or runs show what comes next
         rows.append(("next", item.next_step))
     return _lines(rows)
 
@@ -130,5 +130,5 @@ def _lines(rows: Iterable[tuple[str, str]]) -> Text:
     return text
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%}" if whole else "0 %"
+def _percent(part: int, total: int) -> str:
+    return f"{part / total:.0%}" if total else "0 %"

@@ -26,11 +26,11 @@ from voxshard.slurm.estimate import estimate, lines_of
 def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[str, ...]) -> None:
     """Submit every stage of CONFIG as array jobs that start one after the other, and return.
 
-    Nothing has to stay open: the jobs themselves submit again what a lost node or a time limit left undone. What is
-    done already is skipped. Keys of the config can be changed with --set, keys of the site with --set site.KEY=VALUE.
+    Nothing has to stay open: the jobs themselves submit again what a lost node or a time limit left undone. Finished
+    steps are skipped. Keys of the config can be changed with --set, keys of the site with --set site.KEY=VALUE.
 
     An extraction gets as many tasks as the site's file allows, or fewer, so that starting stays under 2 % of their
-    time, where that is known; jobs.extract.tasks, or jobs.extract-NAME.tasks for one of several, is obeyed.
+    time, where that is known; jobs.extract.tasks, or jobs.extract-NAME.tasks for one of several, is used as given.
 
     \b
       voxshard submit configs/spoof.yaml --site snellius --dry-run

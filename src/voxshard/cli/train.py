@@ -26,14 +26,16 @@ from voxshard.store.runs import Run
 @click.option("--out", type=OUTPUT, help="Run directory to write.")
 @click.option("--split", help="Split to train on; by default train.")
 @click.option("--folds", metavar="COL", help="Cross-validate: test each value of this column (fold, speaker) in turn.")
-@click.option("--n-shot", metavar="K[,K...]", help="Train on so many examples per class; several numbers give a curve.")
-@click.option("--runs", type=click.IntRange(1), help="Draws of examples per number of shots.  [default: 5]")
-@click.option("--seed", type=click.IntRange(0), help="Of the classifier, of draws and intervals.  [default: 0]")
+@click.option("--n-shot", metavar="K[,K...]", help="Train on K examples per class; several numbers give a curve.")
+@click.option("--runs", type=click.IntRange(1), help="Number of draws of examples for each K.  [default: 5]")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the classifier, of draws and of intervals.  [default: 0]")
 @click.option(
     "--wandb", is_flag=True, default=None, help="Log to Weights & Biases too; offline if it cannot be reached."
 )
 @set_option
-@click.option("--config", "config_file", type=INPUT, help="All of this from a YAML file; options given here win.")
+@click.option(
+    "--config", "config_file", type=INPUT, help="Read all options from a YAML file; options of the command line win."
+)
 def command(
     features: tuple[AnyLocation, ...],
     label: tuple[str, ...],
@@ -48,11 +50,11 @@ def command(
 
     It is tested on every other split that has labels.
 
-    Several DIR are joined by utterance_id. Of frames or windows every one is classified, and a recording's decisions
-    are joined. Settings of preprocessing (standardize, pca, whiten, l2) and of the classifier go into --set; nothing is
-    done to the features unless asked for. Of a network, --set training.epochs=20, augment.gain=6, clip.max_seconds=2
-    and the like set a section; anything else is the network's own. A training of a network that was stopped goes on
-    when the same command is run again.
+    Several DIR are joined by utterance_id. Frames and windows are classified one by one; decisions are combined per
+    recording (`join`). Settings of preprocessing (standardize, pca, whiten, l2) and of the classifier go into --set; by
+    default the features are not changed. For a network, keys such as training.epochs=20, augment.gain=6,
+    clip.max_seconds=2 set a section; other keys are settings of the network. A training of a network that was stopped
+    continues when the same command is run again.
 
     \b
       voxshard train features/mfcc --label digit --classifier logistic --out runs/digits --set standardize=true

@@ -14,12 +14,12 @@ from voxshard.stages.verify import Verdict, VerifyConfig, run
 
 @click.command()
 @click.argument("features", type=EXISTING, metavar="DIR")
-@click.option("--quarantine", is_flag=True, help="Rename bad files to NAME.corrupt, so that they are made anew.")
+@click.option("--quarantine", is_flag=True, help="Rename bad files to NAME.corrupt, so that they are made again.")
 def command(features: Path, quarantine: bool) -> None:
     """Read every byte of the feature set in DIR and check it against its SHA-256, its plan and its identity.
 
-    Names every truncated, changed, foreign or missing shard and every utterance that is there twice, and ends with
-    exit code 3 if there is one. What `voxshard extract` and `voxshard merge` make anew afterwards is only what is bad.
+    Names every truncated, changed, foreign or missing shard and every utterance that appears twice, and ends with
+    exit code 3 if there is one. `voxshard extract` and `voxshard merge` then make only the bad files again.
     """
     config = validated(VerifyConfig, {"features": features, "quarantine": quarantine}, where="verify")
     with stage_task() as task:
