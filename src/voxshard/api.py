@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from voxshard.stages import train as train_stage
 from voxshard.stages.base import Task
 from voxshard.stages.predict import predict
 from voxshard.store import runs
-from voxshard.store.features import FeatureSet
+from voxshard.store.features import Check, FeatureSet
 
 __all__ = [
     "FeatureSet", "LoadedEncoder", "Manifest", "TrainedRun", "evaluate", "extract", "load_encoder", "merge",
@@ -257,12 +257,14 @@ def merge(
 
 
 @_checked
-def open_features(path: AnyPath) -> FeatureSet:
+def open_features(path: AnyPath, *, check: Check = "open") -> FeatureSet:
     """Open a merged feature set for reading.
 
     Parameters
     ----------
     path : folder of the feature set, or its URL.
+    check : what is compared with the digests recorded when the set was written: "open" checks the small files now and
+        each block of an array at its first read in a pass; "blocks" also what a single look-up reads; "none" nothing.
 
     Raises
     ------
@@ -271,7 +273,9 @@ def open_features(path: AnyPath) -> FeatureSet:
     StaleShardError : shards were rewritten after the merge.
     CorruptFileError, FormatVersionError : a file is damaged, or was written by a newer voxshard.
     """
-    return FeatureSet(local_copy(_location("open_features", path)))
+    if check not in get_args(Check):
+        raise problems_error("open_features", [f"check: expected one of {', '.join(get_args(Check))} (got {check!r})"])
+    return FeatureSet(local_copy(_location("open_features", path)), check)
 
 
 @_checked

@@ -151,13 +151,13 @@ class Manifest:
             + "; ids must be unique: fix the list, or use relative paths as ids"
         )
 
-    def write(self, path: Path) -> None:
-        """Publish as Parquet, the last writer wins."""
+    def write(self, path: Path, *, first_wins: bool = False) -> None:
+        """Publish as Parquet; by default the last writer wins."""
         about = {"format_version": FORMAT_VERSION, "root": self.root, "corpus": self.corpus}
         text = json.dumps(about).encode()  # ASCII: a root that is not UTF-8 travels as escaped surrogates
-        with files.publish(path) as stream:
+        with files.publish(path, first_wins=first_wins) as stream:
             table = self.table.replace_schema_metadata({b"voxshard": text})
-            pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP)
+            pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -169,7 +169,7 @@ class Manifest:
         FormatVersionError : written by a newer voxshard.
         """
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = file.read(use_threads=False)  # threads keep the memory they read with
         except FileNotFoundError as exc:
             raise ManifestError(
@@ -177,17 +177,7 @@ class Manifest:
             ) from exc
         except (OSError, pa.ArrowInvalid) as exc:
             raise ManifestError(f"{path}: not a Parquet file: {exc}; make it with `voxshard prepare`") from exc
-        metadata = (table.schema.metadata or {}).get(b"voxshard")
-        if metadata is None:
-            raise ManifestError(
-                f"{path}: a Parquet file, but no manifest of voxshard; make one with `voxshard prepare table {path}`"
-            )
-        about = json.loads(metadata)
-        if about["format_version"] > FORMAT_VERSION:
-            raise FormatVersionError(
-                f"{path}: manifest format {about['format_version']}, this voxshard reads up to {FORMAT_VERSION}; "
-                "update it"
-            )
+        about = _about(path, table.schema)
         manifest = cls(table.replace_schema_metadata(None), about["root"], about["corpus"])
         manifest._check()
         return manifest
@@ -205,7 +195,7 @@ class Manifest:
         """
         mask = pc.fill_null(pc.equal(self.table["split"], split), False)
         if not pc.any(mask).as_py():
-            raise ManifestError(f"no utterance has split {split!r}; splits here: {', '.join(self.splits()) or 'none'}")
+            raise no_such_split(split, self.splits())
         return self.where(mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask)
 
     def splits(self) -> list[str]:
@@ -238,10 +228,18 @@ class ManifestFile:
 
     def __init__(self, path: Path) -> None:
         """Keeps the file open: a manifest that is made anew meanwhile is another file."""
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        self.root: str = _about(path, self._file.schema_arrow)["root"]
+        """Folder or URL that relative paths start from."""
         about = self._file.metadata
         sizes = (about.row_group(number).num_rows for number in range(about.num_row_groups))
         self._starts = list(itertools.accumulate(sizes, initial=0))
+
+    def groups(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
+        """(first row, some columns or all) of one row group after the other."""
+        for group, start in enumerate(self._starts[:-1]):
+            table = self._file.read_row_group(group, columns, use_threads=False)
+            yield start, table.replace_schema_metadata(None)
 
     def utterances(self, start: int, stop: int) -> Iterator[Utterance]:
         """Rows `start` to `stop`, as what decoding needs."""
@@ -251,6 +249,26 @@ class ManifestFile:
         columns = [name for name in (*_OF_UTTERANCE, OBJECT_VERSION) if name in self._file.schema_arrow.names]
         groups = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
         yield from _utterances(groups.slice(start - self._starts[first], stop - start))
+
+
+def no_such_split(split: str, available: Sequence[str]) -> ManifestError:
+    """The error for a split that no utterance has."""
+    return ManifestError(f"no utterance has split {split!r}; splits here: {', '.join(available) or 'none'}")
+
+
+def _about(path: Path, schema: pa.Schema) -> dict[str, Any]:
+    """Format, root and corpus, from a manifest's metadata."""
+    metadata = (schema.metadata or {}).get(b"voxshard")
+    if metadata is None:
+        raise ManifestError(
+            f"{path}: a Parquet file, but no manifest of voxshard; make one with `voxshard prepare table {path}`"
+        )
+    about: dict[str, Any] = json.loads(metadata)
+    if about["format_version"] > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{path}: manifest format {about['format_version']}, this voxshard reads up to {FORMAT_VERSION}; update it"
+        )
+    return about
 
 
 def _hashes_differ(ids: pa.ChunkedArray) -> bool:

@@ -20,7 +20,7 @@ from voxshard.experiment.schema import ExperimentConfig
 from voxshard.experiment.steps import steps_of
 from voxshard.progress import Silent
 from voxshard.slurm.record import Record
-from voxshard.store.layout import FeatureDir
+from voxshard.store.layout import FeatureDir, sealed
 
 EVERYTHING_DONE: dict[str, list[int]] = {
     "prepare": [],
@@ -96,7 +96,8 @@ def test_a_shard_that_was_written_again_makes_the_merge_missing_however_old_it_c
 def test_another_merge_makes_the_runs_and_the_report_missing_that_are_of_the_one_before(path: Path) -> None:
     summary_file = path / "features/mfcc/summary.json"
     summary = json.loads(summary_file.read_text())
-    summary_file.write_text(json.dumps({**summary, "merge_id": "another"}))
+    del summary["digest"]
+    summary_file.write_text(json.dumps(sealed({**summary, "merge_id": "another"})))
     os.utime(summary_file, (0, 0))
     found = missing(path)
     assert (found["merge-mfcc"], found["train"], found["evaluate"], found["report"]) == ([], [0, 1], [0, 1], [0])

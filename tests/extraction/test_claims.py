@@ -7,7 +7,8 @@ import threading
 import time
 from pathlib import Path
 
-from voxshard.extraction.claims import STALE_AFTER_S, Claims
+from voxshard.extraction.claims import Claims
+from voxshard.leases import STALE_AFTER_S
 from voxshard.store.layout import FeatureDir
 
 

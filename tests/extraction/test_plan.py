@@ -62,9 +62,39 @@ def test_shards_hold_about_the_same_amount_of_audio_however_uneven_the_recording
     assert work.max() - work.min() <= 2 * max(values)
 
 
-def test_many_utterances_give_at_least_64_shards() -> None:
-    assert make_plan(manifest_of([1.0] * planning.MANY_UTTERANCES), INFO).num_shards == planning.MANY_SHARDS
-    assert make_plan(manifest_of([1.0] * (planning.MANY_UTTERANCES - 1)), INFO).num_shards == 6
+@pytest.mark.parametrize(
+    ("num_utterances", "seconds", "num_shards"),
+    [
+        (199, 3.0, 1),
+        (200, 3.0, 16),
+        (6_399, 1.0, 16),
+        (6_400, 1.0, 64),
+        (200, 0.5, 4),  # no shard of less than 30 s
+        (10_000, 60.0, 500),  # 20 minutes each
+    ],
+)
+def test_a_split_has_shards_enough_to_lose_little_by_a_kill(
+    num_utterances: int, seconds: float, num_shards: int
+) -> None:
+    assert make_plan(manifest_of([seconds] * num_utterances), INFO).num_shards == num_shards
+
+
+def test_every_split_has_its_least_number_of_shards() -> None:
+    rows = [{"utterance_id": f"u{n}", "path": "x", "duration_s": 3.0, "split": "ab"[n // 200]} for n in range(400)]
+    plan = make_plan(Manifest.from_rows(rows, root="/", corpus="folder"), INFO)
+    assert plan.num_shards == 32
+
+
+def test_the_device_decides_how_long_a_shard_is() -> None:
+    manifest = manifest_of([3600.0] * 16)
+    assert make_plan(manifest, INFO, on_gpu=True).num_shards == 4
+    assert make_plan(manifest, INFO, on_gpu=False).num_shards == 16  # one recording each: no shard cuts one
+
+
+def test_an_unprobed_corpus_does_not_become_thousands_of_shards() -> None:
+    rows = [{"utterance_id": f"u{n}", "path": "x", "num_bytes": None} for n in range(100_000)]
+    plan = make_plan(Manifest.from_rows(rows, root="/", corpus="folder"), INFO)
+    assert plan.num_shards == 100
 
 
 def test_no_shard_is_larger_than_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:

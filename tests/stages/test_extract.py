@@ -16,8 +16,9 @@ import pytest
 
 from conftest import MakeCorpus
 from support import toy_encoder
-from voxshard import files
-from voxshard.cli.extract import tell
+from support.shards import verify_shard
+from voxshard import files, leases
+from voxshard.cli.extract import print_summary
 from voxshard.errors import (
     ConfigError,
     IdentityError,
@@ -26,7 +27,6 @@ from voxshard.errors import (
     TooManyFailuresError,
     TransientFaultError,
 )
-from voxshard.extraction import claims as claiming
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest, ManifestFile, Utterance
 from voxshard.progress import Silent
@@ -35,7 +35,7 @@ from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, Extraction, ExtractResult
 from voxshard.store.layout import Plan
 from voxshard.store.merge import MergeConfig, merge
-from voxshard.store.shard import read_shard, verify_shard
+from voxshard.store.shard import read_shard
 
 TESTS = Path(__file__).parent.parent
 
@@ -228,7 +228,7 @@ def test_a_lease_that_is_not_touched_any_more_is_taken_over(
     lease = folder.progress / "shard-00001.lease"
     lease.write_text(json.dumps({"host": "elsewhere", "boot": "0" * 8, "pid": 1}))
     assert extract.run(config).missing == [1]
-    monkeypatch.setattr(claiming, "STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(leases, "STALE_AFTER_S", 0.0)
     assert extract.run(config).missing == []
 
 
@@ -260,6 +260,7 @@ def test_a_shard_names_the_image_it_was_made_in(
     prefix = "org.opencontainers.image"
     labels.write_text(json.dumps({f"{prefix}.title": "voxshard-pytorch", f"{prefix}.version": "0.1.0"}))
     monkeypatch.setattr(extract, "_IMAGE_LABELS", labels)
+    monkeypatch.setattr(extract, "software", extract.software.__wrapped__)  # as in a process that has not asked yet
     monkeypatch.setenv("VOXSHARD_IMAGE_DIGEST", "sha256:0123")
     result = extract.run(config_of(make_corpus([0.5]), tmp_path / "set", shards=1))
     header = read_shard(result.folder.shard(0, 1)).header
@@ -339,10 +340,10 @@ def test_what_is_merged_already_is_not_told_to_be_merged(
     make_corpus: MakeCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = make_corpus([0.2] * 4)
-    tell(extract.run(config_of(manifest, tmp_path / "set")))
+    print_summary(extract.run(config_of(manifest, tmp_path / "set")))
     assert f"shards are done; next: voxshard merge {tmp_path / 'set'}" in capsys.readouterr().err
     merge(MergeConfig(features=tmp_path / "set"), Silent(), lambda: None)
-    tell(extract.run(config_of(manifest, tmp_path / "set")))
+    print_summary(extract.run(config_of(manifest, tmp_path / "set")))
     assert capsys.readouterr().err == "all 4 shards are done, and merged\n"
 
 

@@ -144,10 +144,10 @@ def test_nothing_merged_says_how_to(make_set: Any) -> None:
 
 def test_a_newer_format_is_named(vectors: FeatureSet) -> None:
     path = vectors.path / "summary.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
     with pytest.raises(FormatVersionError) as caught:
         open_features(vectors.path)
-    assert str(caught.value) == f"{path}: format 2, this voxshard reads up to 1; update it"
+    assert str(caught.value) == f"{path}: format 3, this voxshard reads up to 2; update it"
 
 
 @pytest.mark.parametrize("size", [0, 700, -1])

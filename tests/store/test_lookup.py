@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.shards import lookup_table
 from voxshard.store import lookup
 
 
@@ -15,7 +16,7 @@ def find(ids: list[str], table_ids: list[str], hashes: np.ndarray | None = None)
     def is_same(questions: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return np.array([ids[q] == table_ids[r] for q, r in zip(questions, rows, strict=True)], np.bool_)
 
-    return lookup.find(asked, *lookup.build(hashes), len(table_ids), is_same).tolist()
+    return lookup.find(asked, *lookup_table(hashes), len(table_ids), is_same).tolist()
 
 
 @given(st.lists(st.text(), unique=True, max_size=60))
@@ -32,7 +33,7 @@ def test_ids_whose_hashes_collide_or_crowd_the_end_are_told_apart(hashes: list[i
 
 def test_at_most_half_of_the_table_is_taken_and_its_last_slot_is_free() -> None:
     for count in (0, 1, 2, 3, 1000):
-        slot_hash, slot_row = lookup.build(lookup.hash_ids(f"u{n}" for n in range(count)))
+        slot_hash, slot_row = lookup_table(lookup.hash_ids(f"u{n}" for n in range(count)))
         assert len(slot_hash) == len(slot_row) > 2 * count
         assert slot_row[-1] == lookup.FREE
         assert sorted(slot_row[slot_row != lookup.FREE]) == list(range(count))

@@ -72,9 +72,7 @@ def test_the_packed_file_has_the_documented_layout(made: Any) -> None:
         np.testing.assert_array_equal(file["embeddings"][:, 0], [0, 1, 2, 3, 5, 6, 7, 8, 9])
         assert file["failures"]["error"].tolist() == [b"EmptyAudioError"]
         assert file.attrs["fingerprint"] == "f" * 64
-    body = made.folder.features.read_bytes()
-    printed = subprocess.run(["sha256sum"], input=body[512:], capture_output=True, check=True).stdout
-    assert body.startswith(b"voxshard features 1\nsha256 " + printed[:64] + b"\n")
+    assert made.folder.features.read_bytes().startswith(b"voxshard features 2\nblake3 ")
 
 
 def test_frames_are_cut_by_offsets(make_set: Any) -> None:
@@ -159,7 +157,8 @@ def test_a_flipped_byte_is_refused(made: Any, mode: str) -> None:
     with pytest.raises(CorruptFileError) as caught:
         made.merge(mode=mode)
     assert str(caught.value) == (
-        f"{path}: truncated or changed: its {len(content)} bytes do not match the SHA-256 it starts with"
+        f"{path}: truncated or changed: its {len(content)} bytes do not match the digests it was sealed with; "
+        "run `voxshard verify` on its set"
     )
     assert not any((made.path / name).exists() for name in MERGED)
     assert not list(made.path.rglob("*.tmp"))
@@ -189,7 +188,7 @@ def test_a_shard_of_another_plan_is_refused(made: Any) -> None:
 def test_a_duplicated_id_is_refused(made: Any) -> None:
     outputs = [(name, VECTORS[name]) for name in (IDS[0], IDS[1], IDS[1], IDS[2])]
     write_shard(made.shard(0), made.header(0), outputs, [], replace=True)
-    with pytest.raises(DuplicateIdError, match="stands in it twice"):
+    with pytest.raises(DuplicateIdError, match="appears in it twice"):
         made.merge()
 
 
@@ -281,7 +280,7 @@ def test_fewer_than_twenty_failures_are_never_too_many(make_set: Any) -> None:
 
 
 def test_deleting_shards_keeps_the_verified_packed_file(made: Any) -> None:
-    with pytest.raises(ConfigError, match="an index of 0 GiB reads from its shards"):
+    with pytest.raises(ConfigError, match="an index reads from its shards"):
         made.merge(mode="index", delete_shards=True)
     made.merge(delete_shards=True)
     assert not list(made.folder.shards.iterdir())

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.shards import edited, verify_shard
 from voxshard.errors import (
     CorruptFileError,
     DuplicateIdError,
@@ -19,8 +20,8 @@ from voxshard.errors import (
     NonFiniteEmbeddingError,
     StaleShardError,
 )
-from voxshard.store import hdf5
-from voxshard.store.shard import Failure, ShardHeader, read_shard, storable, verify_shard, write_shard
+from voxshard.store.hdf5 import range_of
+from voxshard.store.shard import Failure, ShardHeader, read_shard, storable, write_shard
 
 
 def header(**changes: Any) -> ShardHeader:
@@ -58,12 +59,26 @@ def test_what_is_written_is_read_back(rows: Any, messages: Any, tmp_path: Path) 
             np.testing.assert_array_equal(found[key], wanted[key])
 
 
-def test_the_first_512_bytes_name_the_sha256_of_the_rest(tmp_path: Path) -> None:
+def test_the_user_block_names_the_table_and_its_digest_and_the_table_every_block(tmp_path: Path) -> None:
     path = tmp_path / "shards/x.h5"
-    size = write_shard(path, header(), [("a", {"embedding": np.ones(2)})], [])
-    assert path.stat().st_size == size
-    printed = subprocess.run(f"tail -c +513 {path} | sha256sum", shell=True, capture_output=True, check=True).stdout
-    assert path.read_bytes().startswith(b"voxshard shard 1\nsha256 " + printed[:64] + b"\n")
+    size = write_shard(path, header(dim=700), [(f"u{n}", {"embedding": np.ones(700)}) for n in range(800)], [])
+    content = path.read_bytes()
+    assert len(content) == size
+    what, digest, table = content[:512].rstrip(b"\0").decode().splitlines()
+    at, facts, count = map(int, table.split()[1:])
+    assert what == "voxshard shard 2"
+    assert digest == "blake3 " + blake3(table.encode() + b"\n" + content[at:]).hexdigest()
+    blocks = np.frombuffer(content, [("stop", "<i8"), ("digest", "V32")], count, at + facts)
+    starts = [512, *blocks["stop"][:-1].tolist()]
+    assert blocks["stop"][-1] == at
+    assert shard_bytes(path, "embeddings")[0] in starts
+    for start, (stop, wanted) in zip(starts, blocks.tolist(), strict=True):
+        assert 0 < stop - start <= 1 << 20
+        assert blake3(content[start:stop]).digest() == wanted
+
+
+def shard_bytes(path: Path, name: str) -> tuple[int, int]:
+    return range_of(read_shard(path).datasets[name])
 
 
 def test_datasets_are_contiguous_without_filters_and_none_per_utterance(tmp_path: Path) -> None:
@@ -140,14 +155,6 @@ def test_frames_and_codes_must_be_as_many(tmp_path: Path) -> None:
         write_shard(tmp_path / "shards/x.h5", header(granularity="frames"), [("a", output)], [])
 
 
-def reseal(path: Path) -> None:
-    """Make a file's checksum true again after a test has changed it on purpose."""
-    import hashlib
-
-    content = path.read_bytes()[hdf5.USER_BLOCK_BYTES :]
-    path.write_bytes(hdf5.seal("shard", hashlib.sha256(content).hexdigest()) + content)
-
-
 @pytest.fixture
 def one(make_set: Any) -> Any:
     made = make_set({name: {"embedding": np.arange(4) + n} for n, name in enumerate("abcd")}, shards=[0, 0, 0, 0],
@@ -177,7 +184,8 @@ def test_a_truncated_shard_is_named(one: Any, size: int) -> None:
         )
     else:
         assert str(caught.value) == (
-            f"{path}: truncated or changed: its {path.stat().st_size} bytes do not match the SHA-256 it starts with"
+            f"{path}: truncated or changed: its {path.stat().st_size} bytes do not match the digests it was sealed "
+            "with; run `voxshard verify` on its set"
         )
 
 
@@ -218,14 +226,13 @@ def test_a_shard_under_anothers_name_is_named(one: Any) -> None:
 
 def test_an_id_that_stands_twice_is_named(one: Any) -> None:
     path = one.shard(0)
-    with h5py.File(path, "r+", locking=False) as file:
+    with edited(path) as file:
         file["utterance_id"][1] = "a"
-    reseal(path)
     with pytest.raises(DuplicateIdError) as caught:
         verify(one)
     assert (
         str(caught.value)
-        == f"{path}: utterance 'a' stands in it twice; move it away and run `voxshard retry {one.path}`"
+        == f"{path}: utterance 'a' appears in it twice; move it away and run `voxshard retry {one.path}`"
     )
 
 
@@ -255,7 +262,7 @@ def test_a_missing_shard_says_how_to_make_it(one: Any) -> None:
 
 def test_a_newer_format_is_named_not_guessed(one: Any) -> None:
     path = one.shard(0)
-    path.write_bytes(path.read_bytes().replace(b"voxshard shard 1\n", b"voxshard shard 2\n"))
+    path.write_bytes(path.read_bytes().replace(b"voxshard shard 2\n", b"voxshard shard 3\n"))
     with pytest.raises(FormatVersionError) as caught:
         read_shard(path)
-    assert str(caught.value) == f"{path}: format 2, this voxshard reads up to 1; update it"
+    assert str(caught.value) == f"{path}: format 3, this voxshard reads up to 2; update it"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
+from support.shards import edited
 from voxshard import open_features
 from voxshard.cli import main
-from voxshard.store import hdf5
 from voxshard.store.shard import write_shard
 
 IDS = [f"u{n}" for n in range(12)]
@@ -57,12 +56,14 @@ def test_everything_that_is_wrong_is_named_at_once(made: Any, capsys: Any) -> No
     code, said = verify(made, capsys)
     assert code == 3
     again = f"move it away and run `voxshard retry {made.path}`"
+    verify_again = "run `voxshard verify` on its set"
     assert said.endswith(
         f"voxshard: {made.path}: 4 problems\n"
         f"  {made.shard(0)}: truncated or changed: its {made.shard(0).stat().st_size} bytes do not match "
-        "the SHA-256 it starts with\n"
+        f"the digests it was sealed with; {verify_again}\n"
         f"  {made.shard(1)}: made with fingerprint eeeeeeeeeeee (mfcc), {made.path} is ffffffffffff (mfcc); {again}\n"
-        f"  {made.shard(2)}: truncated or changed: its 2000 bytes do not match the SHA-256 it starts with\n"
+        f"  {made.shard(2)}: truncated or changed: its 2000 bytes do not match the digests it was "
+        f"sealed with; {verify_again}\n"
         f"  {made.shard(3)}: missing; run `voxshard retry {made.path}`\n"
     )
 
@@ -70,15 +71,12 @@ def test_everything_that_is_wrong_is_named_at_once(made: Any, capsys: Any) -> No
 @pytest.mark.parametrize("is_sealed", [True, False])
 def test_a_duplicated_id_is_named_even_if_the_checksum_is_wrong_too(made: Any, capsys: Any, is_sealed: bool) -> None:
     path = made.shard(1)
-    with h5py.File(path, "r+", locking=False) as file:
+    with edited(path) if is_sealed else h5py.File(path, "r+", locking=False) as file:
         file["utterance_id"][1] = "u3"
-    if is_sealed:
-        content = path.read_bytes()[hdf5.USER_BLOCK_BYTES :]
-        path.write_bytes(hdf5.seal("shard", hashlib.sha256(content).hexdigest()) + content)
     code, said = verify(made, capsys)
     assert code == 3
-    assert f"{path}: utterance 'u3' stands in it twice" in said
-    assert ("do not match the SHA-256" in said) is not is_sealed
+    assert f"{path}: utterance 'u3' appears in it twice" in said
+    assert ("do not match the digests" in said) is not is_sealed
 
 
 def test_quarantine_moves_bad_shards_aside_so_that_they_count_as_missing(made: Any, capsys: Any) -> None:

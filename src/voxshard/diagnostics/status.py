@@ -11,16 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from voxshard import files
 from voxshard.errors import IncompleteError
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.extraction.telemetry import advice, summed
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
-from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.runs import Run
+from voxshard.store.shard_table import ShardTable
 
 LOST_AFTER_S = 300.0
 """A task whose heartbeat is older is taken for dead."""
@@ -111,11 +110,10 @@ def status(path: Path) -> list[FeatureStatus]:
 
 def _status(folder: FeatureDir) -> FeatureStatus:
     identity = Identity.read(folder.identity)
-    plan = Plan.read(folder.plan)
-    starts = plan.starts
+    shards = ShardTable.read(folder, identity)
     deleted = deleted_after_merge(folder)
     done = list(range(identity.num_shards)) if deleted else _published(folder, identity.num_shards)
-    utterances_done = int(sum(starts[shard + 1] - starts[shard] for shard in done))
+    utterances_done = shards.num_utterances(done)
     states = read_progress(folder.progress)
     kinds = Counter(_kind(state) for state in states)
     running = [state for state in states if _kind(state) == "running"]
@@ -132,7 +130,7 @@ def _status(folder: FeatureDir) -> FeatureStatus:
         utterances_done=utterances_done,
         audio_s=sum(state.audio_s for state in states),
         speed=speed,
-        eta_s=_eta_s(folder, plan, done, speed),
+        eta_s=_eta_s(shards, done, speed),
         tasks=dict(kinds),
         failures=_failures(folder) if is_merged else {},
         num_failed=sum(state.num_failed for state in states),
@@ -160,16 +158,11 @@ def _kind(state: TaskState) -> str:
     return "running"
 
 
-def _eta_s(folder: FeatureDir, plan: Plan, done: Sequence[int], speed: float | None) -> float | None:
+def _eta_s(shards: ShardTable, done: Sequence[int], speed: float | None) -> float | None:
     if not speed:
         return None
-    durations = pq.read_table(folder.manifest, columns=["duration_s"])["duration_s"].to_numpy()
-    finished = set(done)
-    left_s = 0.0
-    for shard, (start, stop) in enumerate(zip(plan.starts[:-1], plan.starts[1:], strict=True)):
-        if shard not in finished:
-            left_s += float(sum(value for value in durations[start:stop].tolist() if value == value))
-    return left_s / speed
+    left_s = shards.total_audio_s(sorted(set(range(len(shards))) - set(done)))
+    return (left_s or 0.0) / speed
 
 
 def _failures(folder: FeatureDir) -> dict[str, int]:

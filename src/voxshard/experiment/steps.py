@@ -19,8 +19,9 @@ from voxshard.learning.train_config import TrainConfig
 from voxshard.reporting.report_inputs import inputs_digest, recorded_inputs
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
-from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.merged import read_summary
+from voxshard.store.shard_table import ShardTable
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,10 @@ def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]
     """The shards each extraction of a set makes, in its order; None before there is a plan."""
     if not (folder.identity.exists() and folder.plan.exists() and folder.manifest.exists()):
         return None
-    plan = Plan.read(folder.plan)
+    shards = ShardTable.read(folder, Identity.read(folder.identity))
     if not splits:
-        return [list(range(plan.num_shards))]
-    import pyarrow.parquet as pq
-
-    names = pq.read_table(folder.manifest, columns=["split"])["split"].to_pylist()
-    first = plan.starts[:-1].tolist()
-    return [[shard for shard, start in enumerate(first) if names[start] == split] for split in splits]
+        return [list(range(len(shards)))]
+    return [[shard for shard, name in enumerate(shards.splits) if name == split] for split in splits]
 
 
 def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[int]:

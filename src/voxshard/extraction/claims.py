@@ -6,18 +6,15 @@ doubled lease costs work, never correctness, because publishing a shard decides 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from voxshard import files
+from voxshard import leases
+from voxshard.store.inventory import shard_names
 from voxshard.store.layout import FeatureDir
-
-STALE_AFTER_S = 300.0
-"""A lease not touched for so long has lost its owner (heartbeats come once a minute)."""
 
 
 class Claims:
@@ -53,15 +50,19 @@ class Claims:
             others.sort(key=lambda shard: -_length_class(audio_s[shard]))
         self._order = own + others
         self._held: dict[int, Path] = {}
+        self._published: set[int] = set()
+        """Seen published; a shard never disappears while tasks work."""
 
     def __iter__(self) -> Iterator[int]:
         """Shards to do, each leased when it is handed out; ends when nothing is missing that nobody is working on."""
+        self._look()
         for shard in self._order:
-            if not self.is_published(shard) and self._lease(shard):
+            if shard not in self._published and self._lease(shard):
                 yield shard
         # Meanwhile owners may have died; take what they left.
+        self._look()
         for shard in self._order:
-            if shard not in self._held and not self.is_published(shard) and self._lease(shard):
+            if shard not in self._held and shard not in self._published and self._lease(shard):
                 yield shard
 
     def is_published(self, shard: int) -> bool:
@@ -69,8 +70,14 @@ class Claims:
         return self._folder.shard(shard, self._num_shards).exists()
 
     def missing(self) -> list[int]:
-        """Shards that do not exist yet."""
-        return sorted(shard for shard in self._order if not self.is_published(shard))
+        """Shards that do not exist yet; one listing of their folder, however many there are."""
+        self._published.clear()
+        self._look()
+        return sorted(shard for shard in self._order if shard not in self._published)
+
+    def _look(self) -> None:
+        names = set(shard_names(self._folder))
+        self._published |= {shard for shard in self._order if self._folder.shard(shard, self._num_shards).name in names}
 
     def touch(self) -> None:
         """Say that this task is alive."""
@@ -94,7 +101,7 @@ class Claims:
     def _lease(self, shard: int) -> bool:
         path = _lease_file(self._folder, shard)
         try:
-            if not _take(path):
+            if not leases.take(path):
                 return False
         except OSError:
             return True  # no lease can be written, a full disk perhaps: the shard itself will say
@@ -108,7 +115,7 @@ class Claims:
 def is_leased(folder: FeatureDir, shard: int) -> bool:
     """Whether a living task is at this shard, as far as can be told."""
     path = _lease_file(folder, shard)
-    return path.exists() and _is_held(path)
+    return path.exists() and leases.is_held(path)
 
 
 def _lease_file(folder: FeatureDir, shard: int) -> Path:
@@ -118,47 +125,3 @@ def _lease_file(folder: FeatureDir, shard: int) -> Path:
 def _length_class(audio_s: float) -> int:
     """Lengths within a factor of the square root of two are alike."""
     return round(2 * math.log2(max(audio_s, 1e-3)))
-
-
-def _take(path: Path) -> bool:
-    """Write a lease, unless a living owner holds it; of two that try at the same moment one gets it.
-
-    The lease appears with its content: an empty one, left by a task that was killed while it wrote, would block the
-    shard until it is stale.
-    """
-    owner = json.dumps({"host": files.host_name(), "boot": files.boot_id(), "pid": os.getpid()})
-    if path.exists():
-        if _is_held(path):
-            return False
-        path.unlink(missing_ok=True)
-    temporary = files.temp_path_for(path)
-    try:
-        temporary.write_text(owner)
-        return files.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a living owner holds this lease, as far as can be told."""
-    try:
-        age_s = _now(path.parent) - path.stat().st_mtime
-    except OSError:
-        return False
-    try:
-        owner = json.loads(path.read_text())
-        if files.is_dead(owner["host"], owner["boot"], owner["pid"]):
-            return False
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # another host's boot, or damaged: its age tells
-    return age_s < STALE_AFTER_S
-
-
-def _now(folder: Path) -> float:
-    """The file system's clock: on network storage the server's, which leases are stamped with."""
-    probe = files.temp_path_for(folder / "clock")
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from voxshard import files
 from voxshard.encoders.base import EncoderInfo, WeightFile
 from voxshard.errors import IdentityError
 from voxshard.extraction.plan import make_plan
 from voxshard.manifest import Manifest
 from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.shard_table import ShardTable, plan_footer
 
 
 def known_hashes(folder: FeatureDir) -> Mapping[Path, tuple[WeightFile, ...]]:
@@ -24,15 +28,46 @@ def known_hashes(folder: FeatureDir) -> Mapping[Path, tuple[WeightFile, ...]]:
     return {Path(identity.weights_folder): tuple(WeightFile(**item) for item in identity.weight_files)}
 
 
+def reopen(folder: FeatureDir, manifest: Path, info: EncoderInfo) -> tuple[Identity, ShardTable] | None:
+    """Open what an earlier task froze without reading the rows of manifest and plan.
+
+    Returns
+    -------
+    None if the identity alone cannot decide it: the manifest is another file than the one it was frozen with.
+
+    Raises
+    ------
+    IdentityError : the encoder or its settings are others.
+    """
+    if not folder.identity.exists():
+        return None
+    identity = Identity.read(folder.identity)
+    if not _is_source(manifest, identity.manifest_source):
+        return None
+    shards = ShardTable.read(folder, identity)
+    ours = _identity(info, identity.manifest_hash, identity.plan_hash, len(shards), identity.num_utterances)
+    identity.check_same(ours, folder.path)
+    return identity, shards
+
+
 def freeze(
-    folder: FeatureDir, manifest: Manifest, info: EncoderInfo, *, num_shards: int | None, itemsize: int
-) -> tuple[Identity, Plan]:
-    """Publish manifest, plan and identity, or hold ours against those that are there.
+    folder: FeatureDir,
+    manifest: Manifest,
+    info: EncoderInfo,
+    *,
+    source: Path | None,
+    num_shards: int | None,
+    itemsize: int,
+    on_gpu: bool | None = None,
+) -> tuple[Identity, ShardTable]:
+    """Publish manifest, plan and identity, or validate ours against those that exist.
 
     Parameters
     ----------
-    num_shards : as asked for by the user; None: whatever is there, else by the amount of audio.
+    source : the file that `manifest` was read from, if all of it was.
+    num_shards : as asked for by the user; None: whatever the existing plan has, else by the amount of audio.
     itemsize : bytes per stored number.
+    on_gpu : see `make_plan`.
 
     Raises
     ------
@@ -40,43 +75,69 @@ def freeze(
     IdentityError : the folder was made with other inputs; says which.
     """
     folder.check_is_feature_dir()
+    options: dict[str, Any] = {"itemsize": itemsize, "on_gpu": on_gpu}
     if folder.identity.exists():
         plan = Plan.read(folder.plan)
         if num_shards is not None:
-            wanted = make_plan(manifest, info, num_shards=num_shards, itemsize=itemsize).num_shards
+            wanted = make_plan(manifest, info, num_shards=num_shards, **options).num_shards
             if wanted != plan.num_shards:
                 raise IdentityError(
                     f"{folder.path} is cut into {plan.num_shards} shards already, --shards {num_shards} would make "
-                    f"{wanted}; leave it away, or give another --out"
+                    f"{wanted}; omit it, or give another --out"
                 )
     else:
         for path in (folder.path, folder.shards, folder.progress):
             path.mkdir(parents=True, exist_ok=True)
         if not folder.manifest.exists():
-            manifest.write(folder.manifest)
-        elif Manifest.read(folder.manifest).content_digest() != manifest.content_digest():
+            manifest.write(folder.manifest, first_wins=True)
+        if Manifest.read(folder.manifest).content_digest() != manifest.content_digest():
             raise IdentityError(
                 f"{folder.path} was begun with another manifest, and nothing was made with it; remove that folder, or "
                 "give another --out"
             )
-        make_plan(manifest, info, num_shards=num_shards, itemsize=itemsize).write(folder.plan)
+        plan = make_plan(manifest, info, num_shards=num_shards, **options)
+        plan.write(folder.plan, ShardTable.of(plan, manifest).to_json())
         plan = Plan.read(folder.plan)
-    ours = _identity(manifest, info, plan)
+    ours = replace(
+        _identity(info, manifest.content_digest(), plan.digest(), plan.num_shards, len(manifest)),
+        manifest_source=None if source is None else _facts_of(source),
+        manifest_file=files.sha256_of(folder.manifest),
+        plan_file=files.sha256_of(folder.plan),
+        shard_table=hashlib.sha256(plan_footer(folder.plan)).hexdigest(),
+    )
     ours.write(folder.identity)
     identity = Identity.read(folder.identity)
     identity.check_same(ours, folder.path)
-    return identity, plan
+    return identity, ShardTable.read(folder, identity)
 
 
-def _identity(manifest: Manifest, info: EncoderInfo, plan: Plan) -> Identity:
+def _facts_of(path: Path) -> dict[str, Any]:
+    about = path.stat()
+    return {"num_bytes": about.st_size, "mtime_ns": about.st_mtime_ns, "sha256": files.sha256_of(path)}
+
+
+def _is_source(path: Path, wanted: Mapping[str, Any] | None) -> bool:
+    """Whether a manifest is the file that a set was frozen with: unchanged by size and time, or else by its bytes."""
+    if wanted is None:
+        return False
+    try:
+        about = path.stat()
+    except OSError:
+        return False
+    if about.st_size != wanted["num_bytes"]:
+        return False
+    return bool(about.st_mtime_ns == wanted["mtime_ns"] or files.sha256_of(path) == wanted["sha256"])
+
+
+def _identity(info: EncoderInfo, manifest_hash: str, plan_hash: str, num_shards: int, num_utterances: int) -> Identity:
     return Identity(
         encoder=info.name,
         fingerprint=info.fingerprint,
         provenance=info.provenance,
-        manifest_hash=manifest.content_digest(),
-        plan_hash=plan.digest(),
-        num_shards=plan.num_shards,
-        num_utterances=len(manifest),
+        manifest_hash=manifest_hash,
+        plan_hash=plan_hash,
+        num_shards=num_shards,
+        num_utterances=num_utterances,
         granularity=info.granularity,
         dim=info.dim,
         num_layers=info.num_layers,

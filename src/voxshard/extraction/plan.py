@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.encoders.base import EncoderInfo
@@ -18,22 +15,36 @@ from voxshard.store.layout import Plan, Texts
 
 CPU_SHARD_S = 20 * 60.0
 GPU_SHARD_S = 4 * 3600.0
+MIN_SHARD_S = 30.0
+"""Audio of a shard that is cut only so that a split has several: starting one costs more than shorter ones save."""
 MAX_SHARD_BYTES = 1 << 30
 MAX_SHARD_UTTERANCES = 32_768
-MANY_UTTERANCES, MANY_SHARDS = 6_400, 64
-"""From so many utterances on there are at least so many shards, so that an array of tasks has something to share."""
+MIN_UNPROBED = 1_000
+"""Utterances of a shard where nothing was probed: their length is a guess, and thousands of tiny shards cost more than
+few long ones."""
+LEAST_SHARDS = ((6_400, 64), (200, 16))
+"""A split of at least N utterances has at least M shards, so that an array of tasks has something to share and a kill
+costs at most a sixteenth of the work."""
 
 _LEAST_WEIGHT = 1e-3  # however short, a recording has to be opened
 _ASSUMED_S = 5.0  # per utterance, where nothing was probed: only the estimate of a shard's bytes rests on it
 
 
-def make_plan(manifest: Manifest, info: EncoderInfo, *, num_shards: int | None = None, itemsize: int = 4) -> Plan:
+def make_plan(
+    manifest: Manifest,
+    info: EncoderInfo,
+    *,
+    num_shards: int | None = None,
+    itemsize: int = 4,
+    on_gpu: bool | None = None,
+) -> Plan:
     """Cut a manifest into shards.
 
     Parameters
     ----------
     num_shards : about so many shards in all (each split has at least one); None: by the amount of audio.
     itemsize : bytes per stored number.
+    on_gpu : whether it is encoded on a GPU, whose shards hold more audio; None: where the encoder usually runs.
 
     Returns
     -------
@@ -42,51 +53,21 @@ def make_plan(manifest: Manifest, info: EncoderInfo, *, num_shards: int | None =
     seconds = _column(manifest, "duration_s")
     weights = _weights(manifest, seconds)
     size = _bytes_per_row(info, seconds, itemsize)
-    target = _target(weights, seconds, info, num_shards)
+    per_shard_s = GPU_SHARD_S if (info.needs_gpu if on_gpu is None else on_gpu) else CPU_SHARD_S
+    scale = _seconds_per_weight(weights, seconds)
+    is_probed = bool(np.isfinite(seconds).any())
     shard = np.zeros(len(manifest), np.int32)
     count = 0
     for start, stop in _split_runs(manifest):
+        total = float(weights[start:stop].sum())
+        if num_shards is not None:
+            target = float(weights.sum()) / num_shards
+        else:
+            target = total / _num_shards(stop - start, total * scale, per_shard_s, is_probed=is_probed)
         for first, last in _cut(weights[start:stop], size[start:stop], target):
             shard[start + first : start + last] = count
             count += 1
     return Plan(Texts(manifest.table["utterance_id"].combine_chunks()), shard)
-
-
-@dataclass(frozen=True)
-class ShardTable:
-    """What a task keeps of plan and manifest while it works: a few facts per shard, nothing per utterance."""
-
-    starts: Sequence[int]
-    """First manifest row of each shard, and the end."""
-    splits: Sequence[str | None]
-    """Of each shard."""
-    audio_s: Sequence[float] | None
-    """Seconds of audio of each shard; None where nothing was probed."""
-
-    @classmethod
-    def of(cls, plan: Plan, manifest: Manifest) -> ShardTable:
-        """Gather the facts."""
-        starts = plan.starts
-        splits = manifest.table["split"].take(pa.array(starts[:-1])).to_pylist()
-        audio_s = None
-        if manifest.table["duration_s"].null_count < len(manifest):
-            audio_s = np.add.reduceat(np.nan_to_num(_column(manifest, "duration_s")), starts[:-1]).tolist()
-        return cls(starts.tolist(), splits, audio_s)
-
-    def __len__(self) -> int:
-        return len(self.splits)
-
-    def rows(self, shard: int) -> tuple[int, int]:
-        """First manifest row of a shard, and the one after its last."""
-        return self.starts[shard], self.starts[shard + 1]
-
-    def num_utterances(self, shards: Sequence[int]) -> int:
-        """Of all these shards."""
-        return sum(self.starts[shard + 1] - self.starts[shard] for shard in shards)
-
-    def total_audio_s(self, shards: Sequence[int]) -> float | None:
-        """Seconds of audio of all these shards; None where nothing was probed."""
-        return None if self.audio_s is None else sum(self.audio_s[shard] for shard in shards)
 
 
 def _column(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
@@ -114,21 +95,20 @@ def _bytes_per_row(info: EncoderInfo, seconds: npt.NDArray[np.float64], itemsize
     return np.broadcast_to(np.asarray(vectors * info.dim * (info.num_layers or 1) * itemsize), seconds.shape)
 
 
-def _target(
-    weights: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64], info: EncoderInfo, num_shards: int | None
-) -> float:
-    """Weight of one shard."""
-    total = float(weights.sum())
-    if num_shards is not None:
-        return total / num_shards
-    per_shard_s = GPU_SHARD_S if info.needs_gpu else CPU_SHARD_S
+def _seconds_per_weight(weights: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> float:
+    """Seconds of audio that a unit of work stands for, measured where probed, else assumed."""
     known = np.isfinite(seconds)
     typical_s = float(np.median(seconds[known])) if known.any() else _ASSUMED_S
-    total_s = float(np.where(known, seconds, typical_s).sum())
-    shards = max(1.0, total_s / per_shard_s)
-    if len(weights) >= MANY_UTTERANCES:
-        shards = max(shards, MANY_SHARDS)
-    return total / shards
+    return float(np.where(known, seconds, typical_s).sum()) / float(weights.sum()) if len(weights) else 1.0
+
+
+def _num_shards(num_utterances: int, total_s: float, per_shard_s: float, *, is_probed: bool) -> float:
+    """Shards of one split."""
+    least = next((shards for utterances, shards in LEAST_SHARDS if num_utterances >= utterances), 1)
+    by_length = total_s / per_shard_s
+    if not is_probed:
+        by_length = min(by_length, num_utterances / MIN_UNPROBED)
+    return max(1.0, by_length, min(least, total_s / MIN_SHARD_S))
 
 
 def _split_runs(manifest: Manifest) -> list[tuple[int, int]]:

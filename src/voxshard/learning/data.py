@@ -155,11 +155,11 @@ class Dataset(ManifestColumns):
         for item, rows in zip(sets, found, strict=True):
             first = rows[shared]
             if item.granularity == "utterance":
-                parts.append(_Part(item.embeddings, first, _layer(item, layer)))
+                parts.append(_Part(item.complete("embeddings"), first, _layer(item, layer)))
             else:
                 assert item.offsets is not None
                 counts = item.offsets[first + 1] - item.offsets[first]
-                parts.append(_Part(item.all_frames, item.offsets[first], _layer(item, layer)))
+                parts.append(_Part(item.complete("frames"), item.offsets[first], _layer(item, layer)))
         kept = np.flatnonzero(counts)
         self.num_without_rows = len(shared) - len(kept)
         """Utterances too short for a single frame or window; they are left out."""

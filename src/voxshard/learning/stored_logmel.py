@@ -90,7 +90,7 @@ class StoredLogMel:
         """
         assert self.features.offsets is not None
         start, stop = (int(place) for place in self.features.offsets[row : row + 2])
-        frames_FM = np.asarray(self.features.all_frames[start:stop], np.float32)
+        frames_FM = np.asarray(self.features.complete("frames").read(start, stop), np.float32)
         if clip.max_seconds is None:
             return frames_FM
         rate, hop = self.settings.sample_rate, self.settings.hop_length

@@ -25,7 +25,8 @@ from voxshard.slurm.record import Record
 from voxshard.slurm.scripts import Array
 from voxshard.slurm.site import Partition
 from voxshard.slurm.submit import Cluster
-from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.layout import FeatureDir, Identity
+from voxshard.store.shard_table import ShardTable
 
 PROBE_UTTERANCES, PROBE_SHARDS = 500, 20
 """Of a probe; it ends with what is done of them after `PROBE_S`."""
@@ -152,8 +153,8 @@ def _audio_left_s(cluster: Cluster, name: str) -> float | None:
     if groups is None:
         wanted = np.isin(np.array(table["split"].to_pylist(), object), splits) if splits else slice(None)
         return float(seconds[wanted].sum())
-    starts = Plan.read(folder.plan).starts
-    return sum(float(seconds[starts[shard] : starts[shard + 1]].sum()) for shard in missing_shards(folder, groups))
+    shards = ShardTable.read(folder, Identity.read(folder.identity))
+    return shards.total_audio_s(missing_shards(folder, groups))
 
 
 def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -26,19 +27,19 @@ from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultEr
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
 from voxshard.extraction.encode import default_batch_seconds
-from voxshard.extraction.freeze import freeze, known_hashes
+from voxshard.extraction.freeze import freeze, known_hashes, reopen
 from voxshard.extraction.gpu import GpuRecorder, open_reader
 from voxshard.extraction.heartbeat import Heartbeat, TaskState, progress_file
 from voxshard.extraction.pipeline import Pipeline, ShardResult, ShardWork
-from voxshard.extraction.plan import ShardTable
 from voxshard.extraction.pool import DecodePool
 from voxshard.extraction.telemetry import Timers, advice
 from voxshard.locations import LocalPath, Location, local_copy
-from voxshard.manifest import Manifest, ManifestFile, Utterance
+from voxshard.manifest import Manifest, ManifestFile, Utterance, no_such_split
 from voxshard.stages.base import Task
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.merged import read_summary
 from voxshard.store.shard import ShardHeader, write_shard
+from voxshard.store.shard_table import ShardTable
 
 EARLY_STOP_UTTERANCES = 200
 """A task gives up early only after so many utterances of its own; over fewer, merge judges."""
@@ -106,7 +107,7 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
     StoppedError : the task was asked to stop.
     """
     task = task or Task()
-    extraction = Extraction.open(config, task)
+    extraction = Extraction.open(config, task, plan_only=plan_only)
     chosen = extraction.shards_of(None if config.split is None else {config.split})
     if deleted_after_merge(extraction.folder):
         task.progress.note(f"{extraction.folder.path}: merged, its shards deleted; nothing is missing")
@@ -157,16 +158,16 @@ class Extraction:
         config: ExtractConfig,
         task: Task,
         folder: FeatureDir,
-        root: str,
+        manifest: Path,
         encoder: Encoder,
         settings: EncoderSettings,
         identity: Identity,
         shards: ShardTable,
     ) -> None:
-        """`root` is where the manifest's relative paths start from."""
-        self.config, self.task, self.folder, self.root = config, task, folder, root
+        self.config, self.task, self.folder = config, task, folder
         self.encoder, self.settings, self.identity, self.shards = encoder, settings, identity, shards
-        self._rows = ManifestFile(local_copy(config.manifest))
+        self._rows = ManifestFile(manifest)
+        self.root = self._rows.root
         self.timers = Timers()
         self.failures: Counter[str] = Counter()
         self.num_ok = 0
@@ -175,28 +176,23 @@ class Extraction:
         self._written_s = 0.0
 
     @classmethod
-    def open(cls, config: ExtractConfig, task: Task) -> Extraction:
+    def open(cls, config: ExtractConfig, task: Task, *, plan_only: bool = False) -> Extraction:
         """Check everything that can be checked without a model, and freeze or compare what the folder is."""
         folder = FeatureDir(config.out)
-        manifest = Manifest.read(local_copy(config.manifest))
-        if config.limit is not None:
-            manifest = manifest.head(config.limit)
-        if config.split is not None:
-            manifest.select_split(config.split)  # says which splits there are, before anything else happens
-        _require_packages(manifest)
+        manifest = local_copy(config.manifest)
         settings = registry.settings_of(config.encoder, config.settings)
         encoder = registry.create(config.encoder, config.settings, known_hashes(folder))
-        itemsize = 2 if settings.store_dtype == "float16" else 4
         with files.storage_errors(folder.path):
-            identity, plan = freeze(folder, manifest, encoder.info, num_shards=config.shards, itemsize=itemsize)
+            frozen = None
+            if config.limit is None and config.shards is None:
+                frozen = reopen(folder, manifest, encoder.info)
+            identity, shards = frozen or _freeze(config, manifest, folder, encoder, settings, plan_only=plan_only)
+            if config.split is not None and config.split not in shards.split_names:
+                raise no_such_split(config.split, shards.split_names)
             files.publish_bytes(folder.config, dump_yaml(config.model_dump(mode="json")).encode())
         for path in (folder.path, folder.shards, folder.progress):
             files.sweep_temporaries(path)
-        shards = ShardTable.of(plan, manifest)
-        extraction = cls(config, task, folder, manifest.root, encoder, settings, identity, shards)
-        del manifest, plan
-        pa.default_memory_pool().release_unused()
-        return extraction
+        return cls(config, task, folder, manifest, encoder, settings, identity, shards)
 
     def shards_of(self, splits: Collection[str | None] | None) -> list[int]:
         """Shards whose utterances are of these splits; None: all."""
@@ -379,13 +375,47 @@ def _require_packages(manifest: Manifest) -> None:
             remote.require(f"{scheme}://")
 
 
+def _freeze(
+    config: ExtractConfig,
+    path: Path,
+    folder: FeatureDir,
+    encoder: Encoder,
+    settings: EncoderSettings,
+    *,
+    plan_only: bool,
+) -> tuple[Identity, ShardTable]:
+    """Freeze a set, or compare its rows, in memory that grows with the manifest and is given back."""
+    manifest = Manifest.read(path)
+    if config.limit is not None:
+        manifest = manifest.head(config.limit)
+    if config.split is not None:
+        manifest.select_split(config.split)  # names the splits that exist, before anything else happens
+    _require_packages(manifest)
+    device = config.device
+    if device == "auto" and not plan_only and not folder.identity.exists():
+        device = encoder.choose_device(device)[0]
+    frozen = freeze(
+        folder,
+        manifest,
+        encoder.info,
+        source=path if config.limit is None else None,
+        num_shards=config.shards,
+        itemsize=2 if settings.store_dtype == "float16" else 4,
+        on_gpu=None if device == "auto" else device.startswith("cuda"),
+    )
+    del manifest
+    pa.default_memory_pool().release_unused()
+    return frozen
+
+
 def most_frequent(errors: Mapping[str, int], count: int = 3) -> str:
     """The most frequent kinds of failure, with how often."""
     return ", ".join(f"{name} x {times}" for name, times in Counter(errors).most_common(count))
 
 
-def software() -> dict[str, str]:
-    """Versions of what numbers may depend on, as far as it is installed here."""
+@functools.cache
+def software() -> Mapping[str, str]:
+    """Versions of what numbers may depend on, as far as it is installed here; looked up once per process."""
     found = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:

@@ -7,7 +7,7 @@ import functools
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import h5py
 import numpy as np
@@ -16,10 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxshard.errors import BackendUnavailableError, CorruptFileError, DataError, IncompleteError, StaleShardError
-from voxshard.store import hdf5, lookup, mapped, merged
-from voxshard.store.hdf5 import BULK, PER_FRAME
-from voxshard.store.layout import FORMAT_VERSION, FeatureDir
+from voxshard.store import hdf5, lookup, mapped, merged, seal
+from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
+from voxshard.store.inventory import shard_names
+from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.mapped import MappedFile, PackedRows, Part, Rows, ShardedRows
+
+Check: TypeAlias = Literal["none", "open", "blocks"]
+"""What a reader compares with the recorded digests; see `FeatureSet`."""
 
 _ARRAYS = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
 
@@ -43,23 +47,27 @@ class Batch(NamedTuple):
 class FeatureSet:
     """The embeddings of a corpus, by utterance_id or by row.
 
-    Opening reads a few kilobytes however large the set is. Look-ups go through a memory map and passes over everything
-    through large sequential reads; a set may be forked, pickled and shared by threads.
+    Look-ups go through a memory map and passes over everything through large sequential reads; a set may be forked,
+    pickled and shared by threads.
 
     Parameters
     ----------
     path : DIR, after `voxshard merge` or `voxshard ingest`.
+    check : what is compared with the digests recorded when it was written. "open": summary, identity, tables and the
+        index of shards when the set is opened, and each block of about 1 MiB of an array at its first read in a pass
+        (`read`, `iter_batches`, `rows` and `ids` of many, `complete`, training, export, report). "blocks": also the
+        blocks that a single look-up touches. "none": nothing. In sets of format 1 the block is the complete file.
 
     Raises
     ------
     IncompleteError : nothing is merged here yet, or a merge was interrupted.
     StaleShardError : shards were rewritten after the merge.
-    CorruptFileError : a file is damaged.
+    CorruptFileError : a file is damaged; reading raises it too.
     FormatVersionError : written by a newer voxshard.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, check: Check = "open") -> None:
+        self.path, self.check = path, check
         self._folder = folder = FeatureDir(path)
         if path.is_file():
             raise IncompleteError(f"{path}: a file; a feature set is a folder, made with `voxshard extract`")
@@ -69,40 +77,53 @@ class FeatureSet:
         if summary["stale"]:
             raise StaleShardError(f"{path}: shards were rewritten after the merge; run `voxshard merge {path}`")
         self.summary: Mapping[str, Any] = summary
-        """What stands in summary.json."""
-        hdf5.read_seal(folder.features, "features")
-        with hdf5.reading(folder.features) as file:
-            self._attributes = dict(file.attrs)
-            if self._attributes["format_version"] > FORMAT_VERSION:
-                raise hdf5.newer_format(folder.features, self._attributes["format_version"])
-            layout = {
-                name: (file[name].shape, file[name].dtype, hdf5.place(file[name])) for name in _ARRAYS if name in file
-            }
-            self._shards = _table_of_shards(file)
+        """Content of summary.json."""
+        self._file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
+        self._attributes, self._layout = _structure(self._file)
         ids = {merged.merge_id_of_table(folder.utterances), summary["merge_id"], self._attributes["merge_id"]}
         if len(ids) > 1:
             raise IncompleteError(f"{path}: its files come from different merges; run `voxshard merge {path}`")
-        self._file = MappedFile(folder.features)
+        if check != "none":
+            self._check_small_files()
+        self._intact: set[str] = set()
+        """Arrays of the file that were checked completely."""
+        self._shards = _table_of_shards(self._file, self._layout, checks=check != "none")
         self._open_shard = mapped.keep_open(self._checked_shard)
-        small = {
-            name: self._file.array(at, shape, dtype)
-            for name, (shape, dtype, at) in layout.items()
-            if name not in BULK.values()
-        }
-        self._id_text, self._id_text_offsets = small["id_text"], small["id_text_offsets"]
-        self._slot_hash, self._slot_row = small["id_hash"], small["id_row"]
-        self.offsets: npt.NDArray[np.int64] | None = small.get("offsets")
-        """(N + 1,) first frame of each utterance and the end; None where there are no frames."""
-        self._bulk = {
-            name: self._rows_of(name, layout)
-            for name in BULK.values()
-            if name in layout or f"{name}_at" in self._shards
-        }
+        arrays = {name: self._array(name) for name in _ARRAYS if name in self._layout}
+        self._id_text, self._id_text_offsets = arrays["id_text"], arrays["id_text_offsets"]
+        self._slot_hash, self._slot_row = arrays["id_hash"], arrays["id_row"]
+        self._offsets: npt.NDArray[np.int64] | None = arrays.get("offsets")
+        names = [name for name in BULK.values() if name in self._layout or f"{name}_at" in self._shards]
+        self._bulk = {name: self._rows_of(name, checks=check == "blocks") for name in names}
+        self._complete = {name: self._rows_of(name, checks=check != "none") for name in names}
 
-    def _rows_of(self, name: str, layout: Mapping[str, Any]) -> PackedRows | ShardedRows:
-        if name in layout:
-            shape, dtype, at = layout[name]
-            return PackedRows(self._file, at, shape, dtype)
+    def _check_small_files(self) -> None:
+        folder, summary = self._folder, self.summary
+        again = f"run `voxshard verify {self.path}`, then `voxshard merge {self.path}`"
+        about = summary["files"][folder.features.name]
+        if "digest" in about and about["digest"] != self._file.seal.digest:
+            raise IncompleteError(f"{self.path}: {folder.features.name} is not the one of its summary; {again}")
+        for damaged in merged.differs_from_summary(folder, summary):
+            raise CorruptFileError(f"{damaged}: does not match its SHA-256 in {folder.summary.name}; {again}")
+        if folder.identity.exists():
+            Identity.read(folder.identity)
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        shape, dtype, at = self._layout[name]
+        return self._file.array(at, shape, dtype)
+
+    def _check_arrays(self, *names: str) -> None:
+        """Check all blocks of some of the file's own arrays, unless this set is opened without checks."""
+        for name in names:
+            if self.check != "none" and name in self._layout and name not in self._intact:
+                start, stop = hdf5.range_of(self._layout[name])
+                self._file.check(start, stop - start)
+                self._intact.add(name)
+
+    def _rows_of(self, name: str, *, checks: bool) -> PackedRows | ShardedRows:
+        if name in self._layout:
+            shape, dtype, at = self._layout[name]
+            return PackedRows(self._file, at, shape, dtype, checks=checks)
         first, count = ("first_frame", "num_frames") if name in PER_FRAME else ("first_row", "num_rows")
         parts = [
             Part(self._folder.shards / shard, int(at), int(start), int(start + length))
@@ -114,26 +135,27 @@ class FeatureSet:
         if name == "codes":
             num_codebooks = self._attributes.get("num_codebooks")
             row_shape = () if num_codebooks is None else (int(num_codebooks),)
-        return ShardedRows(parts, row_shape, np.dtype(self._attributes[f"{name}_dtype"]), self._open_shard)
+        dtype = np.dtype(self._attributes[f"{name}_dtype"])
+        return ShardedRows(parts, row_shape, dtype, self._open_shard, checks=checks)
 
     def _checked_shard(self, path: Path) -> MappedFile:
         merge_again = f"run `voxshard verify {self.path}`, then `voxshard merge {self.path}`"
         try:
-            digest = hdf5.read_seal(path, "shard")
+            found = seal.read_seal(path, "shard")
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{path}: this set reads from its shards, and this one is gone; {merge_again}"
             ) from exc
-        if digest != self._digest_of_shard[path.name]:
+        if found.digest != self._digest_of_shard[path.name]:
             raise StaleShardError(f"{path}: changed after the merge; {merge_again}")
-        return MappedFile(path)
+        return MappedFile(path, found)
 
     @functools.cached_property
     def _digest_of_shard(self) -> dict[str, str]:
-        return dict(zip(self._shards["name"], self._shards["sha256"], strict=True))
+        return dict(zip(self._shards["name"], self._shards["digest"], strict=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureSet, (self.path,)
+        return FeatureSet, (self.path, self.check)
 
     def __repr__(self) -> str:
         size = f"{self.num_layers} x {self.dim}" if self.num_layers else f"{self.dim}"
@@ -174,7 +196,7 @@ class FeatureSet:
         return len(self._id_text_offsets) - 1
 
     def __contains__(self, utterance_id: object) -> bool:
-        return isinstance(utterance_id, str) and bool(self.rows([utterance_id])[0] >= 0)
+        return isinstance(utterance_id, str) and bool(self._find([utterance_id])[0] >= 0)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)
@@ -205,8 +227,14 @@ class FeatureSet:
         return np.array(rows[start:stop])
 
     def _frame_range(self, start: int, stop: int) -> tuple[int, int]:
-        assert self.offsets is not None
-        return int(self.offsets[start]), int(self.offsets[stop])
+        assert self._offsets is not None
+        return int(self._offsets[start]), int(self._offsets[stop])
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64] | None:
+        """(N + 1,) first frame of each utterance and the end; None where there are no frames."""
+        self._check_arrays("offsets")
+        return self._offsets
 
     @property
     def embeddings(self) -> Any:
@@ -235,8 +263,13 @@ class FeatureSet:
             raise DataError(f"{self.path}: has no {name}, but {' and '.join(self._bulk) or 'no rows'}")
         return self._bulk[name]
 
+    def complete(self, name: str) -> Rows:
+        """The same rows as `large`, for code that reads all of them: each block is checked at its first read."""
+        self.large(name)
+        return self._complete[name]
+
     def has(self, name: str) -> bool:
-        """Whether there are `embeddings`, `frames` or `codes`."""
+        """Whether the set has `embeddings`, `frames` or `codes`."""
         return name in self._bulk
 
     @property
@@ -246,27 +279,39 @@ class FeatureSet:
 
     def ids_of(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """utterance_ids of some rows."""
+        self._check_arrays("id_text", "id_text_offsets")
+        return self._names(rows)
+
+    def _names(self, rows: npt.NDArray[np.int64]) -> list[str]:
         starts, stops = self._id_text_offsets[rows].tolist(), self._id_text_offsets[rows + 1].tolist()
-        return [self._id_text[start:stop].tobytes().decode() for start, stop in zip(starts, stops, strict=True)]
+        try:
+            return [self._id_text[start:stop].tobytes().decode() for start, stop in zip(starts, stops, strict=True)]
+        except UnicodeDecodeError as exc:
+            raise CorruptFileError(f"{self._folder.features}: an utterance_id is damaged: {exc}") from exc
 
     def rows(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Rows of many utterances: (Q,), -1 where one is not in the set."""
+        self._check_arrays("id_hash", "id_row", "id_text", "id_text_offsets")
+        return self._find(ids)
 
+    def _find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         def is_same(questions: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-            names = self.ids_of(rows)
+            if len(rows) and not ((rows >= 0) & (rows < len(self))).all():
+                raise CorruptFileError(f"{self._folder.features}: its look-up table is damaged")
+            names = self._names(rows)
             same = (ids[question] == name for question, name in zip(questions.tolist(), names, strict=True))
             return np.fromiter(same, np.bool_, len(names))
 
         return lookup.find(lookup.hash_ids(ids), self._slot_hash, self._slot_row, len(self), is_same)
 
     def _row(self, utterance_id: str) -> int:
-        row = int(self.rows([utterance_id])[0])
+        row = int(self.rows([utterance_id])[0] if self.check == "blocks" else self._find([utterance_id])[0])
         if row >= 0:
             return row
         for failure in self.failures:
             if failure["utterance_id"] == utterance_id:
                 raise KeyError(f"{utterance_id} failed: {failure['error']}: {failure['message']}")
-        example = f"; ids here look like {self.ids_of(np.array([0]))[0]!r}" if len(self) else ""
+        example = f"; ids here look like {self._names(np.array([0]))[0]!r}" if len(self) else ""
         raise KeyError(f"{utterance_id} is not among the {len(self):,} utterances of {self.path}{example}")
 
     @property
@@ -278,7 +323,8 @@ class FeatureSet:
     @functools.cached_property
     def table(self) -> pa.Table:
         """utterances.parquet: row i describes row i of the arrays."""
-        table = pq.read_table(self._folder.utterances).replace_schema_metadata(None)
+        with pq.ParquetFile(self._folder.utterances, page_checksum_verification=self.check != "none") as file:
+            table = file.read().replace_schema_metadata(None)
         if table.num_rows != len(self):
             raise CorruptFileError(
                 f"{self._folder.utterances}: {table.num_rows} rows, {self._folder.features.name} has {len(self)}"
@@ -302,15 +348,16 @@ class FeatureSet:
         """Some utterances in memory; neighbouring rows are read together."""
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         values: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(BULK.values())
-        for name, bulk in self._bulk.items():
+        self._check_arrays("offsets")
+        for name, bulk in self._complete.items():
             ranges = [(int(run[0]), int(run[-1]) + 1) for run in runs]
             if name in PER_FRAME:
                 ranges = [self._frame_range(*item) for item in ranges]
             parts = [bulk.read(*item) for item in ranges]
             values[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         offsets = None
-        if self.offsets is not None:
-            offsets = np.concatenate([[0], np.cumsum(self.offsets[rows + 1] - self.offsets[rows])]).astype(np.int64)
+        if self._offsets is not None:
+            offsets = np.concatenate([[0], np.cumsum(self._offsets[rows + 1] - self._offsets[rows])]).astype(np.int64)
         return Batch(rows, self.ids_of(rows), values["embeddings"], values["frames"], values["codes"], offsets)
 
     def to_pandas(self) -> Any:
@@ -376,13 +423,35 @@ def _as_array(rows: Rows) -> Any:
     return rows.array if isinstance(rows, PackedRows) else rows
 
 
-def _table_of_shards(file: h5py.File) -> dict[str, Any]:
-    if "shards" not in file:
-        return {}
-    return {
-        name: hdf5.read_texts(file, f"shards/{name}") if h5py.check_string_dtype(dataset.dtype) else dataset[:]
-        for name, dataset in file["shards"].items()
-    }
+def _structure(file: MappedFile) -> tuple[dict[str, Any], Datasets]:
+    """Attributes of a features file, and where its arrays are."""
+    facts = file.seal.facts
+    if file.seal.version > 1:
+        layout = {name: (tuple(shape), np.dtype(dtype), at) for name, (shape, dtype, at) in facts["datasets"].items()}
+        return dict(facts["attributes"]), layout
+    with hdf5.reading(file.path) as content:
+        return dict(content.attrs), dict(hdf5.datasets_of(content, _ARRAYS))
+
+
+def _table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict[str, Any]:
+    """Columns of the table of shards; empty for a set that was not made from shards."""
+    table: dict[str, Any] = {}
+    if file.seal.version == 1:
+        with hdf5.reading(file.path) as content:
+            for name, dataset in content.get("shards", {}).items():
+                is_text = h5py.check_string_dtype(dataset.dtype)
+                column = hdf5.read_texts(content, f"shards/{name}") if is_text else dataset[:]
+                table["digest" if name == "sha256" else name] = column
+        return table
+    for name in layout:
+        if name.startswith("shards/"):
+            shape, dtype, at = layout[name]
+            if checks:
+                start, stop = hdf5.range_of(layout[name])
+                file.check(start, stop - start)
+            column = file.array(at, shape, dtype)
+            table[name.removeprefix("shards/")] = column.astype(str).tolist() if dtype.kind == "S" else column
+    return table
 
 
 def is_stale(path: Path) -> bool:
@@ -396,12 +465,15 @@ def is_stale(path: Path) -> bool:
         return False
     if summary["stale"]:
         return True
-    with hdf5.reading(folder.features) as file:
-        table = _table_of_shards(file)
-    if not table or summary["shards"]["deleted"]:
+    if summary["shards"]["deleted"] or not summary["shards"]["total"]:
         return False
     try:
-        found = {item.name: hdf5.read_seal(item, "shard") for item in folder.shards.glob("shard-*.h5")}
-    except CorruptFileError:
+        file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
+        table = _table_of_shards(file, _structure(file)[1], checks=True)
+        digests = dict(zip(table["name"], table["digest"], strict=True))
+        names = shard_names(folder)
+        return set(names) != digests.keys() or any(
+            seal.read_digest(folder.shards / name, "shard") != digests[name] for name in names
+        )
+    except (CorruptFileError, FileNotFoundError):
         return True
-    return found != dict(zip(table["name"], table["sha256"], strict=True))

@@ -1,95 +1,40 @@
-"""The HDF5 files of a feature set: how they are opened, laid out, sealed with a SHA-256 and checked against it.
+"""The HDF5 files of a feature set: how they are opened and laid out; `store.seal` protects their bytes.
 
-A file starts with a user block of 512 bytes, two lines of text: what it is, and the SHA-256 of all that follows, so
-`tail -c +513 FILE | sha256sum` checks it without any library. Datasets are contiguous and unfiltered, so that they can
-be mapped into memory; every open passes `locking=False`, because locks of parallel file systems fail in ways that have
-nothing to do with us.
+Datasets are contiguous and unfiltered, so that they can be mapped into memory; every open passes `locking=False`,
+because locks of parallel file systems fail in ways that have nothing to do with us.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from voxshard import files
-from voxshard.errors import CorruptFileError, FormatVersionError
-from voxshard.store.layout import FORMAT_VERSION
+from voxshard.errors import CorruptFileError
+from voxshard.store.seal import USER_BLOCK_BYTES
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """What an encoder gives per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,) or (T, K)
 of several codebooks."""
+
+Datasets: TypeAlias = Mapping[str, tuple[tuple[int, ...], np.dtype[Any], int]]
+"""Name -> shape, dtype and first byte in the file, of contiguous datasets."""
 
 BULK = {"embedding": "embeddings", "frames": "frames", "codes": "codes"}
 """Key of an output -> dataset that holds it for all utterances, in the order of the datasets in a file."""
 PER_FRAME = ("frames", "codes")
 """Datasets with one row per frame or window, cut by /offsets; the others have one row per utterance."""
 
-USER_BLOCK_BYTES = 512
 ALIGNMENT_BYTES = 512
 """Of datasets of at least this size, so that mapped arrays are aligned."""
 
 TEXT = h5py.string_dtype("utf-8")
 FAILURE = np.dtype([("utterance_id", TEXT), ("error", TEXT), ("message", TEXT)])
-
-Kind = Literal["shard", "features"]
-_SEAL = re.compile(rb"voxshard (?P<kind>shard|features) (?P<version>\d+)\nsha256 (?P<digest>[0-9a-f]{64})\n\0*")
-
-
-def seal(kind: Kind, digest: str) -> bytes:
-    """The user block of a file whose remaining bytes have this SHA-256 (hex)."""
-    return f"voxshard {kind} {FORMAT_VERSION}\nsha256 {digest}\n".encode().ljust(USER_BLOCK_BYTES, b"\0")
-
-
-def read_seal(path: Path, kind: Kind) -> str:
-    """SHA-256 (hex) that a file claims for itself; reads 512 bytes.
-
-    Raises
-    ------
-    CorruptFileError : too short, or not a file of this kind.
-    FormatVersionError : written by a newer voxshard.
-    """
-    with open(path, "rb") as stream:
-        block = stream.read(USER_BLOCK_BYTES)
-    match = _SEAL.fullmatch(block)
-    if len(block) < USER_BLOCK_BYTES or not match or match["kind"].decode() != kind:
-        raise CorruptFileError(
-            f"{path}: does not start with the 512 bytes of a voxshard {kind} file; damaged, or something else"
-        )
-    if int(match["version"]) > FORMAT_VERSION:
-        raise newer_format(path, int(match["version"]))
-    return match["digest"].decode()
-
-
-def newer_format(path: Path, version: int) -> FormatVersionError:
-    """The error for a file of a later format than this program knows."""
-    return FormatVersionError(f"{path}: format {version}, this voxshard reads up to {FORMAT_VERSION}; update it")
-
-
-def check_seal(path: Path, kind: Kind) -> str:
-    """Read a whole file and compare it with its SHA-256, which is returned.
-
-    Raises
-    ------
-    CorruptFileError : truncated, or a byte has changed.
-    """
-    claimed = read_seal(path, kind)
-    if files.sha256_of(path, start=USER_BLOCK_BYTES) != claimed:
-        raise broken_seal(path)
-    return claimed
-
-
-def broken_seal(path: Path) -> CorruptFileError:
-    """The error for a file whose bytes are not those it was sealed with."""
-    return CorruptFileError(
-        f"{path}: truncated or changed: its {path.stat().st_size} bytes do not match the SHA-256 it starts with"
-    )
 
 
 @contextmanager
@@ -135,6 +80,31 @@ def reserve(file: h5py.File, name: str, shape: Sequence[int], dtype: npt.DTypeLi
 def place(dataset: h5py.Dataset) -> int:
     """First byte of a contiguous dataset in its file; 0 where it has no bytes."""
     return int(dataset.id.get_offset()) if dataset.size else 0
+
+
+def datasets_of(file: h5py.File, names: Iterable[str]) -> Datasets:
+    """Where the arrays of a file are, as far as it has them.
+
+    Raises
+    ------
+    CorruptFileError : one of them is not a contiguous, unfiltered array in the file itself.
+    """
+    return {name: _dataset_of(file, name) for name in names if name in file}
+
+
+def _dataset_of(file: h5py.File, name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    dataset = file[name]
+    is_plain = isinstance(dataset, h5py.Dataset) and dataset.chunks is None and not dataset.is_virtual
+    if not is_plain or dataset.external or dataset.dtype.hasobject:
+        raise CorruptFileError(f"{file.filename}: /{name} is not a contiguous array in the file itself")
+    return dataset.shape, dataset.dtype, place(dataset)
+
+
+def range_of(dataset: tuple[tuple[int, ...], np.dtype[Any], int]) -> tuple[int, int]:
+    """Its first byte, and the one after its last; both 0 where it has no bytes."""
+    shape, dtype, at = dataset
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return (at, at + size) if size else (0, 0)
 
 
 def write_texts(file: h5py.File, name: str, texts: Iterable[str]) -> None:

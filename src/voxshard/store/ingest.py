@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from voxshard.store.foreign_base import ForeignFile
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays
 from voxshard.store.inventory import NO_SPLIT
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir, Identity
-from voxshard.store.merged import Bulk, Content
+from voxshard.store.merged import Content
 from voxshard.store.shard import Failure, StoreDtype, storable
 
 ENCODER = "ingest"
@@ -108,20 +108,35 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
     lengths = survey.lengths[~survey.failed]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64) if _is_framewise(survey) else None
     utterances = manifest.table.filter(ok)
+    ids = utterances["utterance_id"].combine_chunks()
+    bulk = _bulk(survey, offsets)
     if offsets is not None:
         for name, values in zip(merged.FRAME_COLUMNS, (offsets[:-1], lengths), strict=True):
             utterances = utterances.append_column(name, pa.array(values))
     progress.begin("ingest", items=len(lengths))
+
+    def fill(descriptor: int, places: Mapping[str, int]) -> dict[str, merged.Blocks]:
+        filled = {}
+        for number, key in enumerate(key for key in BULK if key in survey.keys):
+            shape, dtype = bulk[BULK[key]]
+            num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            copy = _Copy(sources, survey, key, progress if number == 0 else None, check)
+            filled[BULK[key]] = merged.write_stream(descriptor, places[BULK[key]], num_bytes, copy())
+        return filled
+
     content = Content(
         attributes=_attributes(identity, survey),
-        ids=utterances["utterance_id"].combine_chunks(),
+        num_rows=len(ids),
+        num_id_bytes=pc.sum(pc.binary_length(ids)).as_py() or 0,
+        ids=lambda: iter([ids]),
         failures=survey.failures,
         offsets=offsets,
         shards={},
-        bulk=_bulk(sources, survey, offsets, progress, check),
+        bulk=bulk,
+        fill=fill,
     )
     summary = _summary(identity, survey, manifest)
-    result = merged.publish_set(folder, content, utterances, _failure_rows(manifest, survey), summary)
+    result = merged.publish_set(folder, content, [utterances], _failure_rows(manifest, survey), summary)
     if survey.num_zero:
         progress.note(
             f"{survey.num_zero} of {len(survey.ids)} utterances are nothing but zeros: "
@@ -290,21 +305,16 @@ def _attributes(identity: Identity, survey: _Survey) -> dict[str, Any]:
     }
 
 
-def _bulk(
-    sources: Sequence[ForeignFile],
-    survey: _Survey,
-    offsets: npt.NDArray[np.int64] | None,
-    progress: Progress,
-    check: Callable[[], None],
-) -> dict[str, Bulk]:
-    bulk = {}
+def _bulk(survey: _Survey, offsets: npt.NDArray[np.int64] | None) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     num_rows = int((~survey.failed).sum()) if offsets is None else int(offsets[-1])
-    for number, key in enumerate(key for key in BULK if key in survey.keys):
-        dtype = np.dtype(np.int32 if key == "codes" else survey.store_dtype)
-        shape = (num_rows, *(survey.codes_shape if key == "codes" else survey.row_shape))
-        copy = _Copy(sources, survey, key, progress if number == 0 else None, check)
-        bulk[BULK[key]] = Bulk(shape, dtype, copy)
-    return bulk
+    return {
+        BULK[key]: (
+            (num_rows, *(survey.codes_shape if key == "codes" else survey.row_shape)),
+            np.dtype(np.int32 if key == "codes" else survey.store_dtype),
+        )
+        for key in BULK
+        if key in survey.keys
+    }
 
 
 @dataclass(frozen=True)

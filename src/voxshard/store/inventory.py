@@ -1,16 +1,16 @@
-"""Which shards of a plan there are, which are missing, and which nobody has asked for yet."""
+"""Which shards of a plan exist, which are missing, and which no extraction has been asked for yet."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import pyarrow as pa
-
 from voxshard.errors import IdentityError, IncompleteError, StaleShardError
-from voxshard.manifest import Manifest
-from voxshard.store.layout import FeatureDir, Identity, Plan
+from voxshard.store.layout import FeatureDir, Identity
+from voxshard.store.shard_table import PlanFile, ShardTable
 
 NO_SPLIT = "(no split)"
 """Stands for the rows that belong to no split."""
@@ -18,13 +18,11 @@ NO_SPLIT = "(no split)"
 
 @dataclass(frozen=True)
 class ShardInventory:
-    """Which shards of the plan there are."""
+    """Which shards of the plan exist."""
 
     folder: FeatureDir
     identity: Identity
-    plan: Plan
-    manifest: Manifest
-    split_of_shard: Sequence[str]
+    shards: ShardTable
     present: Sequence[int]
     pending: Sequence[int]
     """Of splits of which no shard was published yet."""
@@ -35,45 +33,39 @@ class ShardInventory:
 
     @property
     def is_complete(self) -> bool:
-        return len(self.present) == self.plan.num_shards
+        return len(self.present) == len(self.shards)
+
+    @cached_property
+    def plan(self) -> PlanFile:
+        """The utterances of each shard."""
+        return PlanFile(self.folder.plan)
 
     def path(self, index: int) -> Path:
-        return self.folder.shard(index, self.plan.num_shards)
+        return self.folder.shard(index, len(self.shards))
 
     @classmethod
     def scan(cls, folder: FeatureDir) -> ShardInventory:
-        """Read identity, plan and manifest, hold them against each other, and list the shards.
+        """Read identity and table of shards, and list the shards.
 
         Raises
         ------
-        IdentityError : the files of DIR do not belong together.
+        IdentityError, CorruptFileError : the files of DIR do not belong together, or one is damaged.
         """
         identity = Identity.read(folder.identity)
         if not identity.num_shards:
             raise IdentityError(f"{folder.path}: was ingested, so it has no shards: it is merged as it is")
-        plan = Plan.read(folder.plan)
-        manifest = Manifest.read(folder.manifest)
-        if plan.digest() != identity.plan_hash:
-            raise IdentityError(
-                f"{folder.plan}: not the plan that {folder.identity} was made with; one of them was replaced"
-            )
-        if not manifest.table["utterance_id"].combine_chunks().equals(plan.ids_array):
-            raise IdentityError(
-                f"{folder.manifest}: its utterances are not those of {folder.plan}; one of them was replaced"
-            )
-        names = {folder.shard(index, plan.num_shards).name: index for index in range(plan.num_shards)}
-        found = {path.name for path in folder.shards.glob("shard-*.h5")}
+        shards = ShardTable.read(folder, identity)
+        count = len(shards)
+        names = {folder.shard(index, count).name: index for index in range(count)}
+        found = set(shard_names(folder))
         present = [index for name, index in names.items() if name in found]
-        splits = manifest.table["split"].take(pa.array(plan.starts[:-1])).to_pylist()
-        split_of_shard = [NO_SPLIT if name is None else name for name in splits]
+        split_of_shard = [NO_SPLIT if name is None else name for name in shards.splits]
         begun = {split_of_shard[index] for index in present}
-        absent = sorted(set(range(plan.num_shards)) - set(present))
+        absent = sorted(set(range(count)) - set(present))
         return cls(
             folder,
             identity,
-            plan,
-            manifest,
-            split_of_shard,
+            shards,
             present,
             pending=[index for index in absent if split_of_shard[index] not in begun],
             missing=[index for index in absent if split_of_shard[index] in begun],
@@ -83,22 +75,31 @@ class ShardInventory:
     def not_in_plan(self, path: Path) -> StaleShardError:
         """The error for a shard whose name is of another plan."""
         return StaleShardError(
-            f"{path}: a shard of another plan than this one of {self.plan.num_shards} shards; move it away"
+            f"{path}: a shard of another plan than this one of {len(self.shards)} shards; move it away"
         )
 
     def check_no_foreign(self) -> None:
-        """Raise StaleShardError if shards of another plan lie among these."""
+        """Raise StaleShardError if shards of another plan are among these."""
         if self.foreign:
             raise self.not_in_plan(self.foreign[0])
 
     def check_complete(self) -> None:
-        """Raise IncompleteError, with the line that mends it, unless every split that was begun is whole."""
+        """Raise IncompleteError, with the command that finishes it, unless every split that was begun is complete."""
         if not self.present:
             raise IncompleteError(f"{self.folder.path}: no shard is done yet; run `voxshard retry {self.folder.path}`")
         if self.missing:
             names = [self.path(index).name for index in self.missing]
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise IncompleteError(
-                f"{self.folder.path}: {len(names)} of {self.plan.num_shards} shards are missing: {shown}; "
+                f"{self.folder.path}: {len(names)} of {len(self.shards)} shards are missing: {shown}; "
                 f"run `voxshard retry {self.folder.path}`, or merge what is there with --allow-missing"
             )
+
+
+def shard_names(folder: FeatureDir) -> list[str]:
+    """File names of the shards that exist, of whatever plan; one listing of the folder."""
+    try:
+        with os.scandir(folder.shards) as entries:
+            return [entry.name for entry in entries if entry.name.startswith("shard-") and entry.name.endswith(".h5")]
+    except FileNotFoundError:
+        return []

@@ -16,11 +16,14 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
+from voxshard.manifest import ROW_GROUP
 
 _AT_ONCE = 1 << 16
+PLAN_FOOTER = b"voxshard"
+"""Key of the table of shards in the footer of plan.parquet."""
 
-FORMAT_VERSION = 1
-"""Of shards, merged files, plan and identity alike."""
+FORMAT_VERSION = 2
+"""Of shards, merged files, plan and identity alike; see docs/decisions/format-2.md."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,19 @@ class Identity:
     weights_folder: str | None
     weight_files: Sequence[Mapping[str, Any]]
     """name, num_bytes, mtime_ns and sha256 of each."""
+    manifest_source: Mapping[str, Any] | None = None
+    """num_bytes, mtime_ns and sha256 of the manifest that was given; None where only its first rows were taken."""
+    manifest_file: str | None = None
+    """SHA-256 of DIR/manifest.parquet, which covers every column; None in format 1."""
+    plan_file: str | None = None
+    """SHA-256 of DIR/plan.parquet; None in format 1."""
+    shard_table: str | None = None
+    """SHA-256 of the table of shards in the plan's footer; None in format 1."""
     format_version: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
         """Publish; the first writer wins, so read it back."""
-        files.publish_json(path, asdict(self), first_wins=True)
+        files.publish_json(path, sealed(asdict(self)), first_wins=True)
 
     @classmethod
     def read(cls, path: Path) -> Identity:
@@ -135,17 +146,36 @@ class Identity:
         CorruptFileError : not what voxshard writes.
         """
         try:
-            content = json.loads(path.read_text())
-            found = content["format_version"]
+            content = read_sealed(path)
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{path.parent}: no feature set here (no {path.name}); make one with `voxshard extract`"
             ) from exc
-        except (ValueError, KeyError, TypeError) as exc:
+        try:
+            return cls(**content)
+        except TypeError as exc:
             raise CorruptFileError(f"{path}: not an identity file of voxshard: {exc}") from exc
-        if found > FORMAT_VERSION:
-            raise FormatVersionError(f"{path}: format {found}, this voxshard reads up to {FORMAT_VERSION}; update it")
-        return cls(**content)
+
+    def check_files(self, folder: FeatureDir) -> None:
+        """Compare manifest and plan with the digests that were recorded when they were frozen.
+
+        Raises
+        ------
+        CorruptFileError : a byte of one of them has changed.
+        IncompleteError : one is missing.
+        """
+        for path, wanted in ((folder.manifest, self.manifest_file), (folder.plan, self.plan_file)):
+            if wanted is None:
+                continue
+            try:
+                matches = files.sha256_of(path) == wanted
+            except FileNotFoundError as exc:
+                raise IncompleteError(f"{path}: missing; restore it, or extract into another folder") from exc
+            if not matches:
+                raise CorruptFileError(
+                    f"{path}: does not match its SHA-256 in {folder.identity.name}: damaged or replaced; restore it, "
+                    "or extract into another folder"
+                )
 
     def check_same(self, other: Identity, folder: Path) -> None:
         """Compare with what a new command would make here.
@@ -166,6 +196,35 @@ class Identity:
                 f"{folder} was made with other inputs; different: {'; '.join(differences)}. "
                 "Give the same ones, or another --out"
             )
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON content with the digest of itself."""
+    return {**content, "digest": files.digest_of(content)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a JSON file that carries the digest of its content, and check it; those of format 1 have none.
+
+    Raises
+    ------
+    FileNotFoundError : there is none.
+    FormatVersionError : written by a newer voxshard.
+    CorruptFileError : not what voxshard writes, or changed since.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        found = content["format_version"]
+        digest = content.pop("digest", None)
+        if isinstance(found, bool) or not isinstance(found, int):
+            raise TypeError(f"format_version is {found!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise CorruptFileError(f"{path}: not a file that voxshard wrote, or damaged: {exc}") from exc
+    if found > FORMAT_VERSION:
+        raise FormatVersionError(f"{path}: format {found}, this voxshard reads up to {FORMAT_VERSION}; update it")
+    if (digest is not None or found > 1) and digest != files.digest_of(content):
+        raise CorruptFileError(f"{path}: does not match its own digest: damaged, or edited by hand")
+    return dict(content)
 
 
 def _differences(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -259,20 +318,26 @@ class Plan:
         ids = self.utterance_ids
         return ids.array if isinstance(ids, Texts) else pa.array(ids, pa.string())
 
-    def write(self, path: Path) -> None:
-        """Publish as Parquet; the first writer wins."""
+    def write(self, path: Path, about: bytes = b"") -> None:
+        """Publish as Parquet; the first writer wins.
+
+        Parameters
+        ----------
+        about : what goes into the footer, for readers who do not need the rows: see `store.shard_table`.
+        """
         table = pa.table({"utterance_id": self.ids_array, "shard": pa.array(self.shard, pa.int32())})
+        if about:
+            table = table.replace_schema_metadata({PLAN_FOOTER: about})
         with files.publish(path, first_wins=True) as stream:
-            pq.write_table(table, stream, compression="zstd")
+            pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
 
     @classmethod
     def read(cls, path: Path) -> Plan:
         """Read `DIR/plan.parquet`."""
         try:
-            with pq.ParquetFile(path) as file:
-                table = file.read(
-                    ["utterance_id", "shard"], use_threads=False
-                )  # threads keep the memory they read with
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                # Threads keep the memory they read with.
+                table = file.read(["utterance_id", "shard"], use_threads=False).replace_schema_metadata(None)
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{path}: no plan; run `voxshard extract MANIFEST --out {path.parent} --plan-only`"

@@ -8,7 +8,8 @@ reads two or three of them, and the table is built by one sort, without a loop.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ Hashes = npt.NDArray[np.uint64]
 RowNumbers = npt.NDArray[np.int64]
 
 FREE = -1
+
+_ROWS_AT_ONCE = 1 << 20
 
 
 def hash_ids(ids: Iterable[str]) -> Hashes:
@@ -30,22 +33,46 @@ def hash_texts(texts: Iterable[bytes]) -> Hashes:
     return np.frombuffer(b"".join([blake2b(text, digest_size=8).digest() for text in texts]), "<u8")
 
 
-def build(hashes: Hashes) -> tuple[Hashes, RowNumbers]:
-    """The table for rows 0 to N - 1 with these hashes.
+def num_slots(hashes: Hashes) -> int:
+    """Slots of the table for rows with these hashes: a little more than a power of two, the last one is free."""
+    end = 0
+    for start, _, rows in pieces(hashes):
+        end = start + len(rows)
+    return max(1 << _bits(len(hashes)), end) + 1
 
-    Returns
-    -------
-    hash of each slot (M,), row of each slot (M,); M is a little more than a power of two, the last slot is free.
+
+def pieces(hashes: Hashes) -> Iterator[tuple[int, Hashes, RowNumbers]]:
+    """The table for rows 0 to N - 1 with these hashes, in pieces, so that building it takes little more than `hashes`.
+
+    Yields
+    ------
+    first slot, hash of each slot, row of each slot; all slots behind the last piece are free.
     """
-    order = np.argsort(hashes, kind="stable")
-    home = _home(hashes[order], len(hashes))
-    turn = np.arange(len(hashes), dtype=np.int64)
-    # The n-th in order of homes sits at its home, or right behind the (n - 1)-th where that is further on.
-    slot = turn + np.maximum.accumulate(home - turn)
-    size = max(1 << _bits(len(hashes)), int(slot[-1]) + 1 if len(slot) else 0) + 1
-    slot_hash, slot_row = np.zeros(size, np.uint64), np.full(size, FREE, np.int64)
-    slot_hash[slot], slot_row[slot] = hashes[order], order
-    return slot_hash, slot_row
+    bits = _bits(len(hashes))
+    num_parts = max(1, len(hashes) // _ROWS_AT_ONCE)
+    borders = [part * (1 << bits) // num_parts for part in range(num_parts + 1)]
+    start = 0
+    for low, high in itertools.pairwise(borders):
+        rows = _rows_at_home(hashes, low, high)
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        home = _home(hashes[rows], len(hashes))
+        turn = np.arange(len(rows), dtype=np.int64)
+        # The n-th in order of homes is at its home, or right behind the (n - 1)-th where that is further on.
+        slot = turn + np.maximum(np.maximum.accumulate(home - turn), start) if len(rows) else turn
+        size = max(high, int(slot[-1]) + 1 if len(slot) else 0) - start
+        slot_hash, slot_row = np.zeros(size, np.uint64), np.full(size, FREE, np.int64)
+        slot_hash[slot - start], slot_row[slot - start] = hashes[rows], rows
+        yield start, slot_hash, slot_row
+        start += size
+
+
+def _rows_at_home(hashes: Hashes, low: int, high: int) -> RowNumbers:
+    """Rows whose home is in `low` to `high`."""
+    found = []
+    for start in range(0, len(hashes), _ROWS_AT_ONCE):
+        home = _home(hashes[start : start + _ROWS_AT_ONCE], len(hashes))
+        found.append(np.flatnonzero((home >= low) & (home < high)) + start)
+    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def find(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxshard.errors import CorruptFileError
+from voxshard.store.seal import Seal
 
 MAX_OPEN_SHARDS = 64
 """Far below the usual limit of 1,024 descriptors per process, also with several sets open."""
@@ -40,14 +41,35 @@ class Rows(Protocol):
 
 
 class MappedFile:
-    """A file mapped into memory and open for positional reads; the descriptor closes with the object."""
+    """A file mapped into memory and open for positional reads; the descriptor closes with the object.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    Parameters
+    ----------
+    path : the file.
+    seal : what its blocks are compared with when `check` is called.
+    descriptor : of the file, if it is open already; this object closes it.
+    """
+
+    def __init__(self, path: Path, seal: Seal, descriptor: int | None = None) -> None:
+        self.path, self.seal = path, seal
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if descriptor is None else descriptor
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
         self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) if self.size else b""
+        self._is_checked = bytearray(len(seal.stops))
+
+    def check(self, at: int, num_bytes: int) -> None:
+        """Compare the blocks that hold some bytes with their digests, each once in the life of this object.
+
+        Raises
+        ------
+        CorruptFileError : a byte has changed.
+        """
+        numbers = [number for number in self.seal.blocks_of(at, at + num_bytes) if not self._is_checked[number]]
+        if numbers:
+            self.seal.check(self._descriptor, numbers)
+            for number in numbers:
+                self._is_checked[number] = 1
 
     def array(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A read-only array over the file's bytes from `at` on; nothing is read until it is used."""
@@ -75,20 +97,55 @@ class MappedFile:
 
 
 class PackedRows:
-    """Rows that lie in one file, one after the other."""
+    """Rows that are in one file, one after the other.
 
-    def __init__(self, file: MappedFile, at: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    Parameters
+    ----------
+    checks : whether the blocks of the rows asked for are compared with their digests first.
+    """
+
+    def __init__(
+        self, file: MappedFile, at: int, shape: tuple[int, ...], dtype: np.dtype[Any], *, checks: bool
+    ) -> None:
         self.shape, self.dtype = shape, dtype
-        self.array = file.array(at, shape, dtype)
-        self._file, self._at = file, at
+        self._array = file.array(at, shape, dtype)
+        self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._file, self._at, self._checks = file, at, checks
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """All rows, mapped."""
+        if self._checks:
+            self._check_rows(0, len(self._array))
+        return self._array
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        rows: npt.NDArray[Any] = self.array[key]
+        rows: npt.NDArray[Any] = self._array[key]
+        if self._checks:
+            self._check_key(key)
         return rows
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        return self._file.read(self._at + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype)
+        if self._checks:
+            self._check_rows(start, stop)
+        return self._file.read(self._at + start * self._row_bytes, (stop - start, *self.shape[1:]), self.dtype)
+
+    def _check_rows(self, start: int, stop: int) -> None:
+        self._file.check(self._at + start * self._row_bytes, max(stop - start, 0) * self._row_bytes)
+
+    def _check_key(self, key: Any) -> None:
+        chosen = key[0] if isinstance(key, tuple) and key else key
+        touched = np.unique(np.arange(len(self))[chosen]) if not isinstance(chosen, slice) else None
+        if touched is None:
+            start, stop, _ = chosen.indices(len(self))
+            self._check_rows(min(start, stop), max(start, stop))
+            return
+        for run in np.split(touched, np.flatnonzero(np.diff(touched) != 1) + 1):
+            if len(run):
+                self._check_rows(int(run[0]), int(run[-1]) + 1)
 
 
 @dataclass(frozen=True)
@@ -104,7 +161,12 @@ class Part:
 
 
 class ShardedRows:
-    """Rows that lie in shards; at most 64 of these are open at a time."""
+    """Rows that are in shards; at most 64 of these are open at a time.
+
+    Parameters
+    ----------
+    checks : whether the blocks of the rows asked for are compared with their digests first.
+    """
 
     def __init__(
         self,
@@ -112,7 +174,10 @@ class ShardedRows:
         row_shape: tuple[int, ...],
         dtype: np.dtype[Any],
         open_shard: Callable[[Path], MappedFile],
+        *,
+        checks: bool,
     ) -> None:
+        self._checks = checks
         self._parts = [part for part in parts if part.stop > part.start]
         self._starts = np.array([part.start for part in self._parts], np.int64)
         self.shape = (self._parts[-1].stop if self._parts else 0, *row_shape)
@@ -141,7 +206,7 @@ class ShardedRows:
         for number in np.unique(owner):
             here = owner == number
             part = self._parts[number]
-            target[here] = self._mapped(part)[flat[here] - part.start]
+            target[here] = self._rows_of(part)[flat[here] - part.start]
         return result
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
@@ -153,12 +218,15 @@ class ShardedRows:
                 break
             row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
             at = part.at + (low - part.start) * row_bytes
-            rows = self._open_shard(part.path).read(at, (high - low, *self.shape[1:]), self.dtype)
-            result[low - start : high - start] = rows
+            file = self._open_shard(part.path)
+            if self._checks:
+                file.check(at, (high - low) * row_bytes)
+            result[low - start : high - start] = file.read(at, (high - low, *self.shape[1:]), self.dtype)
         return result
 
-    def _mapped(self, part: Part) -> npt.NDArray[Any]:
-        return self._open_shard(part.path).array(part.at, (part.stop - part.start, *self.shape[1:]), self.dtype)
+    def _rows_of(self, part: Part) -> PackedRows:
+        shape = (part.stop - part.start, *self.shape[1:])
+        return PackedRows(self._open_shard(part.path), part.at, shape, self.dtype, checks=self._checks)
 
 
 def keep_open(open_shard: Callable[[Path], MappedFile]) -> Callable[[Path], MappedFile]:

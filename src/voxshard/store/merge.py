@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,17 +22,19 @@ from voxshard.errors import (
     CorruptFileError,
     IncompleteError,
     ManifestError,
+    StaleShardError,
     TooManyFailuresError,
 )
 from voxshard.locations import LocalPath, Location, local_copy
-from voxshard.manifest import Manifest
+from voxshard.manifest import Manifest, ManifestFile
 from voxshard.progress import Progress
-from voxshard.store import hdf5, merged
-from voxshard.store.hdf5 import PER_FRAME, USER_BLOCK_BYTES
-from voxshard.store.inventory import ShardInventory
+from voxshard.store import merged, seal
+from voxshard.store.copying import copy_shards
+from voxshard.store.hdf5 import PER_FRAME
+from voxshard.store.inventory import ShardInventory, shard_names
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir
-from voxshard.store.merge_ledger import MergeLedger, Piece, summarise, totals_of
-from voxshard.store.merged import Bulk, Content, OrderedHash
+from voxshard.store.merge_ledger import MergeLedger, summarise, totals_of
+from voxshard.store.merged import Content
 
 Mode = Literal["packed", "index"]
 
@@ -96,111 +97,158 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
     StorageFullError : nothing was changed.
     """
     folder = FeatureDir(config.features)
-    before = merged.read_summary(folder)
-    if before and before["shards"]["deleted"] and not any(folder.shards.glob("shard-*.h5")):
+    before = _summary_before(folder)
+    if before and before["shards"]["deleted"] and not shard_names(folder):
         return _merged_and_deleted(folder, before, config)
     inventory = ShardInventory.scan(folder)
     inventory.check_no_foreign()
     if not config.allow_missing or not inventory.present:
         inventory.check_complete()
-    ledger = MergeLedger.collect(inventory, progress, check)
-    mode = _mode(ledger, config)
+    inventory.identity.check_files(folder)
     labels = local_copy(config.labels) if config.labels else folder.manifest
-    merge_id = _merge_id(ledger, mode, labels)
-    if before and before["merge_id"] == merge_id and not before["stale"] and _is_intact(folder, before):
+    inputs = _MergeInputs.of(inventory, labels)
+    mode = _mode(inventory, config)
+    merge_id = inputs.merge_id(mode)
+    if before and before["merge_id"] == merge_id and not before["stale"] and is_intact(folder, before):
         progress.note(f"{folder.path}: merged already, and intact")
         summary = before
     else:
-        utterances = _utterances(ledger, labels)
+        ledger = MergeLedger.collect(inventory, progress, check)
+        inputs.check_same([(piece.header.shard_index, piece.seal.digest) for piece in ledger.pieces])
         summary = merged.publish_set(
             folder,
             _content(ledger, mode, merge_id, progress, check),
-            utterances,
+            _utterances(ledger, labels),
             _failure_rows(ledger),
             summarise(ledger, mode, labels if config.labels else None),
         )
     if config.delete_shards:
-        summary = _delete_shards(ledger, summary)
+        summary = _delete_shards(inventory, summary)
     for place in (folder.path, folder.shards):
         files.sweep_temporaries(place, everything=inventory.is_complete)
     _judge(folder, summary, allowed_failures(config))
     return summary
 
 
-def _mode(ledger: MergeLedger, config: MergeConfig) -> Mode:
-    num_bytes = ledger.num_bytes()
-    mode: Mode = "packed" if config.mode == "packed" or num_bytes <= PACKED_UP_TO_BYTES else "index"
-    if config.mode == "index":
-        mode = "index"
+def _summary_before(folder: FeatureDir) -> dict[str, Any] | None:
+    """What an earlier merge left; None also where it is damaged, since this merge replaces it."""
+    try:
+        return merged.read_summary(folder)
+    except CorruptFileError:
+        if not shard_names(folder):
+            raise
+        return None
+
+
+@dataclass(frozen=True)
+class _MergeInputs:
+    """What is merged, by content: the same inputs give the same files."""
+
+    inventory: ShardInventory
+    labels: str
+    """SHA-256 of the manifest with the labels."""
+    shards: Sequence[tuple[int, str]]
+    """Index and digest of each shard."""
+
+    @classmethod
+    def of(cls, inventory: ShardInventory, labels: Path) -> _MergeInputs:
+        if not labels.exists():
+            raise ManifestError(f"{labels}: no such manifest; --labels wants one that `voxshard prepare` wrote")
+        shards = [(index, seal.read_digest(inventory.path(index), "shard")) for index in inventory.present]
+        return cls(inventory, files.sha256_of(labels), shards)
+
+    def merge_id(self, mode: str) -> str:
+        identity = self.inventory.identity
+        return files.digest_of(
+            {
+                "format_version": FORMAT_VERSION,
+                "fingerprint": identity.fingerprint,
+                "plan_hash": identity.plan_hash,
+                "mode": mode,
+                "labels": self.labels,
+                "shards": [list(shard) for shard in self.shards],
+            }
+        )
+
+    def check_same(self, shards: Sequence[tuple[int, str]]) -> None:
+        """Raise StaleShardError if a shard was replaced since the digests were read."""
+        if list(shards) != list(self.shards):
+            raise StaleShardError(f"{self.inventory.folder.path}: a shard was replaced during the merge; merge again")
+
+
+def _mode(inventory: ShardInventory, config: MergeConfig) -> Mode:
+    mode: Mode = "index" if config.mode == "index" else "packed"
+    num_bytes = 0
+    if config.mode == "auto":
+        num_bytes = sum(inventory.path(index).stat().st_size for index in inventory.present)
+        mode = "packed" if num_bytes <= PACKED_UP_TO_BYTES else "index"
     if config.delete_shards and mode == "index":
-        size = f"{num_bytes / 2**30:.0f} GiB" + (" (over 64 GiB, auto chooses index)" if config.mode == "auto" else "")
-        raise ConfigError(f"--delete-shards: an index of {size} reads from its shards; add --mode packed, or keep them")
-    if config.delete_shards and not ledger.inventory.is_complete:
-        inventory = ledger.inventory
+        size = f" of {num_bytes / 2**30:.0f} GiB (over 64 GiB, auto chooses index)" if config.mode == "auto" else ""
+        raise ConfigError(f"--delete-shards: an index{size} reads from its shards; add --mode packed, or keep them")
+    if config.delete_shards and not inventory.is_complete:
         raise ConfigError(
-            f"--delete-shards: {len(inventory.missing) + len(inventory.pending)} of {inventory.plan.num_shards} shards "
+            f"--delete-shards: {len(inventory.missing) + len(inventory.pending)} of {len(inventory.shards)} shards "
             "are still to come, and they could not be merged with deleted ones; finish them first"
         )
     return mode
 
 
-def _merge_id(ledger: MergeLedger, mode: str, labels: Path) -> str:
-    if not labels.exists():
-        raise ManifestError(f"{labels}: no such manifest; --labels wants one that `voxshard prepare` wrote")
-    return files.digest_of(
-        {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": ledger.inventory.identity.fingerprint,
-            "plan_hash": ledger.inventory.identity.plan_hash,
-            "mode": mode,
-            "labels": files.sha256_of(labels),
-            "shards": [[piece.index, piece.digest] for piece in ledger.pieces],
-        }
-    )
-
-
-def _is_intact(folder: FeatureDir, summary: Mapping[str, Any]) -> bool:
+def is_intact(folder: FeatureDir, summary: Mapping[str, Any]) -> bool:
+    """Whether the merged files are those that a summary describes, byte by byte."""
     try:
-        hdf5.check_seal(folder.features, "features")
-        small = (folder.utterances, folder.failures)
-        return all(files.sha256_of(path) == summary["files"][path.name]["sha256"] for path in small)
+        found = seal.check_seal(folder.features, "features")
+        is_same = found.version == 1 or found.digest == summary["files"][folder.features.name]["digest"]
+        return is_same and not merged.differs_from_summary(folder, summary)
     except (CorruptFileError, FileNotFoundError):
         return False
 
 
-def _utterances(ledger: MergeLedger, labels: Path) -> pa.Table:
-    """The rows of the labels' manifest that belong to the rows of the arrays, in their order."""
-    inventory = ledger.inventory
-    table = inventory.manifest.table if labels == inventory.folder.manifest else Manifest.read(labels).table
-    ids = inventory.plan.ids_array.filter(pa.array(ledger.ok))
+def _utterances(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:
+    """The rows of the labels' manifest that belong to the rows of the arrays, in their order, a part at a time."""
+    row = 0
+    for table in _rows_ok(ledger, labels):
+        table = table.drop_columns([name for name in merged.FRAME_COLUMNS if name in table.column_names])
+        if ledger.offsets is not None:
+            offsets = ledger.offsets[row : row + len(table) + 1]
+            for name, column in zip(merged.FRAME_COLUMNS, (offsets[:-1], np.diff(offsets)), strict=True):
+                table = table.append_column(name, pa.array(column))
+        row += len(table)
+        yield table
+
+
+def _rows_ok(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:
+    folder = ledger.inventory.folder
+    if labels == folder.manifest:
+        for start, table in ManifestFile(labels).groups():
+            yield table.filter(pa.array(ledger.ok[start : start + len(table)]))
+        return
+    table = Manifest.read(labels).table
+    ids = pa.chunked_array(ledger.ids(), pa.string()).combine_chunks()
     rows = pc.index_in(ids, table["utterance_id"].combine_chunks())
     if rows.null_count:
         first = ids.filter(pc.is_null(rows))[0].as_py()
         raise ManifestError(
-            f"{labels}: {rows.null_count} of the {len(ids)} utterances of {inventory.folder.path} "
+            f"{labels}: {rows.null_count} of the {len(ids)} utterances of {folder.path} "
             f"are not in it, first {first!r}; --labels wants a manifest with every one of them"
         )
-    table = table.take(rows).drop_columns([name for name in merged.FRAME_COLUMNS if name in table.column_names])
-    if ledger.offsets is not None:
-        values = (ledger.offsets[:-1], np.diff(ledger.offsets))
-        for name, column in zip(merged.FRAME_COLUMNS, values, strict=True):
-            table = table.append_column(name, pa.array(column))
-    return table
+    yield table.take(rows)
 
 
 def _failure_rows(ledger: MergeLedger) -> Iterator[dict[str, Any]]:
-    table = ledger.inventory.manifest.table.select(["path", "split"]).take(
-        pa.array([row for row, _ in ledger.failures], pa.int64())
-    )
-    for (_, failure), about in zip(ledger.failures, table.to_pylist(), strict=True):
-        path = about["path"]
-        yield {
-            "utterance_id": failure.utterance_id,
-            "path": os.fsdecode(path) if isinstance(path, bytes) else path,
-            "split": about["split"],
-            "error": failure.error,
-            "message": failure.message,
-        }
+    failures = iter(ledger.failures)
+    row, failure = next(failures, (-1, None))
+    for start, table in ManifestFile(ledger.inventory.folder.manifest).groups(["path", "split"]):
+        while failure is not None and row < start + len(table):
+            about = table.slice(row - start, 1).to_pylist()[0]
+            path = about["path"]
+            yield {
+                "utterance_id": failure.utterance_id,
+                "path": os.fsdecode(path) if isinstance(path, bytes) else path,
+                "split": about["split"],
+                "error": failure.error,
+                "message": failure.message,
+            }
+            row, failure = next(failures, (-1, None))
 
 
 def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress, check: Callable[[], None]) -> Content:
@@ -208,26 +256,24 @@ def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress,
     rows = np.cumsum([0, *(piece.num_rows for piece in pieces)])
     frames = np.cumsum([0, *(piece.num_frames for piece in pieces)])
     shards: dict[str, npt.NDArray[Any]] = {
-        "name": np.array([piece.path.name for piece in pieces], object),
-        "sha256": np.array([piece.digest for piece in pieces], object),
+        "name": np.array([piece.path.name for piece in pieces], np.bytes_),
+        "digest": np.array([piece.seal.digest for piece in pieces], np.bytes_),
         "first_row": rows[:-1],
         "num_rows": np.diff(rows),
         "first_frame": frames[:-1],
         "num_frames": np.diff(frames),
     }
-    bulk: dict[str, Bulk] = {}
+    bulk: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     dtypes: dict[str, str] = {}
     num_codebooks: int | None = None
-    progress.begin("merge", items=len(pieces))
-    for number, name in enumerate(ledger.datasets):
+    for name in ledger.datasets:
         shape, dtype, _ = next(
             piece.datasets[name]
             for piece in sorted(pieces, key=lambda piece: -piece.num_rows)
             if name in piece.datasets
         )
         if mode == "packed":
-            total = int(frames[-1] if name in PER_FRAME else rows[-1])
-            bulk[name] = Bulk((total, *shape[1:]), dtype, _Copy(pieces, name, number == 0, progress, check))
+            bulk[name] = ((int(frames[-1] if name in PER_FRAME else rows[-1]), *shape[1:]), dtype)
         else:
             shards[f"{name}_at"] = np.array(
                 [piece.datasets[name][2] if name in piece.datasets else 0 for piece in pieces], np.int64
@@ -235,11 +281,6 @@ def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress,
             dtypes[f"{name}_dtype"] = dtype.str
             if name == "codes" and len(shape) > 1:
                 num_codebooks = shape[1]
-    if mode == "index" or not any(item.num_bytes for item in bulk.values()):
-        for piece in pieces:
-            check()
-            hdf5.check_seal(piece.path, "shard")
-            progress.advance()
     totals = totals_of(pieces)
     attributes = {
         "format_version": FORMAT_VERSION,
@@ -263,65 +304,41 @@ def _content(ledger: MergeLedger, mode: Mode, merge_id: str, progress: Progress,
         "self_check": totals["self_check"],
         **dtypes,
     }
-    ids = ledger.inventory.plan.ids_array.filter(pa.array(ledger.ok))
-    failures = [failure for _, failure in ledger.failures]
-    return Content(attributes=attributes, ids=ids, failures=failures, offsets=ledger.offsets, shards=shards, bulk=bulk)
+
+    def fill(descriptor: int, places: Mapping[str, int]) -> Mapping[str, merged.Blocks]:
+        progress.begin("merge", items=len(pieces))
+        return copy_shards(pieces, descriptor, places, progress, check)
+
+    return Content(
+        attributes=attributes,
+        num_rows=int(rows[-1]),
+        num_id_bytes=ledger.num_id_bytes,
+        ids=ledger.ids,
+        failures=[failure for _, failure in ledger.failures],
+        offsets=ledger.offsets,
+        shards=shards,
+        bulk=bulk,
+        fill=fill,
+    )
 
 
-@dataclass(frozen=True)
-class _Copy:
-    """The bytes of one dataset, shard after shard; the first dataset of a set checks the shards' SHA-256 on the way."""
-
-    pieces: Sequence[Piece]
-    dataset: str
-    checks: bool
-    progress: Progress
-    check: Callable[[], None]
-
-    def __call__(self) -> Iterator[memoryview]:
-        with ThreadPoolExecutor(1) as pool:
-            for piece in self.pieces:
-                self.check()
-                yield from self._checked(piece, pool) if self.checks else self._plain(piece)
-                if self.checks:
-                    self.progress.advance()
-
-    def _range(self, piece: Piece) -> tuple[int, int]:
-        start = piece.datasets[self.dataset][2] if self.dataset in piece.datasets else 0
-        return start, start + piece.num_bytes(self.dataset)
-
-    def _plain(self, piece: Piece) -> Iterator[memoryview]:
-        with open(piece.path, "rb") as stream:
-            for block in merged.read_range(stream.fileno(), *self._range(piece)):
-                yield memoryview(block)
-
-    def _checked(self, piece: Piece, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
-        start, stop = self._range(piece)
-        digest = OrderedHash(pool)
-        with open(piece.path, "rb") as stream:
-            position = USER_BLOCK_BYTES
-            for block in merged.read_range(stream.fileno(), position, os.fstat(stream.fileno()).st_size):
-                digest.update(block)
-                wanted = memoryview(block)[max(start - position, 0) : max(stop - position, 0)]
-                if wanted:
-                    yield wanted
-                position += len(block)
-        if digest.hexdigest() != piece.digest:
-            raise hdf5.broken_seal(piece.path)
-
-
-def _delete_shards(ledger: MergeLedger, summary: dict[str, Any]) -> dict[str, Any]:
-    folder = ledger.inventory.folder
-    hdf5.check_seal(folder.features, "features")
-    summary = {**summary, "shards": {**summary["shards"], "deleted": True}}
-    files.publish_json(folder.summary, summary)
-    for piece in ledger.pieces:
-        piece.path.unlink()
+def _delete_shards(inventory: ShardInventory, summary: dict[str, Any]) -> dict[str, Any]:
+    folder = inventory.folder
+    with merged.exclusive(folder):
+        now = merged.read_summary(folder)
+        if now is None or now["merge_id"] != summary["merge_id"] or not is_intact(folder, now):
+            raise StaleShardError(
+                f"{folder.path}: another merge replaced this one before its shards were deleted; none was, merge again"
+            )
+        summary = {**now, "shards": {**now["shards"], "deleted": True}}
+        merged.write_summary(folder, summary)
+    for index in inventory.present:
+        inventory.path(index).unlink()
     return summary
 
 
 def _merged_and_deleted(folder: FeatureDir, summary: dict[str, Any], config: MergeConfig) -> dict[str, Any]:
-    if config.labels or config.mode == "index" or not _is_intact(folder, summary):
+    if config.labels or config.mode == "index" or not is_intact(folder, summary):
         raise IncompleteError(
             f"{folder.path}: its shards were deleted after an earlier merge, so it cannot be merged again; "
             "what is there stays, or extract it anew into another --out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,55 +11,33 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.errors import CorruptFileError
 from voxshard.progress import Progress
 from voxshard.store import hdf5
-from voxshard.store.hdf5 import BULK, PER_FRAME
+from voxshard.store.hdf5 import BULK
 from voxshard.store.inventory import NO_SPLIT, ShardInventory
-from voxshard.store.shard import Failure, Shard, ShardHeader, check_shard
+from voxshard.store.shard import Failure, ShardSummary, check_shard, ok_rows
 
 STATES = ("ok", "failed", "pending", "missing")
 """What can become of an utterance: embedded; a verdict on its recording; its split or its shard not done yet."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What merge keeps in memory of one shard."""
-
-    index: int
-    path: Path
-    digest: str
-    header: ShardHeader
-    num_rows: int
-    num_frames: int
-    datasets: Mapping[str, tuple[tuple[int, ...], np.dtype[Any], int]]
-
-    @classmethod
-    def of(cls, index: int, shard: Shard) -> Piece:
-        frames = [shape[0] for name, (shape, _, _) in shard.datasets.items() if name in PER_FRAME]
-        digest = hdf5.read_seal(shard.path, "shard")
-        return cls(index, shard.path, digest, shard.header, len(shard.ids), frames[0] if frames else 0, shard.datasets)
-
-    def num_bytes(self, dataset: str) -> int:
-        if dataset not in self.datasets:
-            return 0
-        shape, dtype, _ = self.datasets[dataset]
-        return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-
-
-@dataclass(frozen=True)
 class MergeLedger:
-    """Every row of the manifest, and every shard, as found."""
+    """Every row of the manifest, and every shard, as found; a few bytes per row."""
 
     inventory: ShardInventory
-    pieces: Sequence[Piece]
+    pieces: Sequence[ShardSummary]
     ok: npt.NDArray[np.bool_]
     """(rows of the manifest,)"""
     failures: Sequence[tuple[int, Failure]]
     """Row of the manifest, and why it failed; in order."""
     offsets: npt.NDArray[np.int64] | None
+    num_id_bytes: int
+    """Of the utterance_ids that are ok, in UTF-8."""
 
     @property
     def datasets(self) -> list[str]:
@@ -68,36 +46,50 @@ class MergeLedger:
         return [name for name in BULK.values() if any(name in piece.datasets for piece in with_rows)]
 
     def num_bytes(self) -> int:
-        return sum(piece.num_bytes(name) for piece in self.pieces for name in self.datasets)
+        """Bytes of the large datasets."""
+        ranges = [hdf5.range_of(piece.datasets[name]) for piece in self.pieces for name in self.datasets
+                  if name in piece.datasets]  # fmt: skip
+        return sum(stop - start for start, stop in ranges)
+
+    def ids(self) -> Iterator[pa.Array]:
+        """utterance_ids that are ok, in order, a part at a time."""
+        for start, ids in self.inventory.plan.groups():
+            yield ids.filter(pa.array(self.ok[start : start + len(ids)]))
 
     @classmethod
     def collect(cls, inventory: ShardInventory, progress: Progress, check: Callable[[], None]) -> MergeLedger:
-        """Open every shard and hold it against the plan (all but its SHA-256).
+        """Read the seal of every shard and validate it against the plan; the shards' bytes are not read.
 
         Raises
         ------
         StaleShardError, DuplicateIdError, IncompleteError, CorruptFileError : see `store.shard.check_shard`.
         """
-        plan = inventory.plan
-        ok = np.zeros(len(inventory.manifest), np.bool_)
+        plan, shards = inventory.plan, inventory.shards
+        ok = np.zeros(len(plan), np.bool_)
         pieces, failures, lengths = [], [], []
+        num_id_bytes = 0
         progress.begin("check shards", items=len(inventory.present))
         for index in inventory.present:
             check()
-            shard = check_shard(inventory.path(index), index=index, identity=inventory.identity, plan=plan)
-            start, stop = plan.rows(index)
-            ok[start:stop] = True
-            if shard.failures:
-                row_of = {name: row for row, name in enumerate(plan.ids(index), start)}
-                failures += [(row_of[failure.utterance_id], failure) for failure in shard.failures]
-                ok[[row_of[failure.utterance_id] for failure in shard.failures]] = False
-            pieces.append(Piece.of(index, shard))
-            if "offsets" in shard.datasets:
-                lengths.append(np.diff(shard.read("offsets")))
+            start, stop = shards.rows(index)
+            ids = plan.ids(start, stop)
+            piece = check_shard(inventory.path(index), index=index, identity=inventory.identity, ids=ids)
+            good = ok_rows(ids, piece.failures)
+            ok[start:stop] = good.to_numpy(zero_copy_only=False)
+            num_id_bytes += pc.sum(pc.binary_length(ids.filter(good))).as_py() or 0
+            if piece.failures:
+                row_of = {name: row for row, name in enumerate(ids.to_pylist(), start)}
+                failures += [(row_of[failure.utterance_id], failure) for failure in piece.failures]
+            pieces.append(piece)
+            if "offsets" in piece.datasets:
+                lengths.append(piece.lengths())
             progress.advance()
         failures.sort(key=lambda item: item[0])
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64) if lengths else None
-        ledger = cls(inventory, pieces, ok, failures, offsets)
+        offsets = None
+        if lengths:
+            offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+            np.cumsum(np.concatenate(lengths), out=offsets[1:])
+        ledger = cls(inventory, pieces, ok, failures, offsets, num_id_bytes)
         ledger._check_uniform()
         return ledger
 
@@ -110,7 +102,7 @@ class MergeLedger:
                 raise CorruptFileError(f"{one.path} and {other.path} do not hold the same kind of /{name}; verify them")
 
 
-def totals_of(pieces: Sequence[Piece]) -> dict[str, Any]:
+def totals_of(pieces: Sequence[ShardSummary]) -> dict[str, Any]:
     """Sums over the shards' headers, and the software they name: name -> versions."""
     headers = [piece.header for piece in pieces]
     deviations = [header.self_check for header in headers if header.self_check is not None]
@@ -146,7 +138,7 @@ def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, 
         "splits": splits,
         "reasons": dict(Counter(failure.error for _, failure in ledger.failures).most_common()),
         "shards": {
-            "total": inventory.plan.num_shards,
+            "total": len(inventory.shards),
             "merged": len(inventory.present),
             "pending": len(inventory.pending),
             "missing": [inventory.path(index).name for index in inventory.missing],
@@ -169,18 +161,23 @@ def _several_images(digests: Set[str | None]) -> list[str]:
 
 
 def _count(ledger: MergeLedger) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """Utterances in each state, of the whole manifest and of each split."""
+    """Utterances in each state, of the complete manifest and of each split, of which a shard never crosses a border."""
     inventory = ledger.inventory
-    state = np.where(ledger.ok, STATES.index("ok"), STATES.index("failed")).astype(np.int8)
-    for name, indices in (("pending", inventory.pending), ("missing", inventory.missing)):
-        for index in indices:
-            state[slice(*inventory.plan.rows(index))] = STATES.index(name)
-    column = pc.fill_null(inventory.manifest.table["split"], NO_SPLIT).combine_chunks().dictionary_encode()
-    code = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    counts = np.bincount(code * len(STATES) + state, minlength=len(column.dictionary) * len(STATES))
-    table = counts.reshape(-1, len(STATES))
-    splits = {name: _named(row) for name, row in zip(column.dictionary.to_pylist(), table, strict=True)}
-    return _named(table.sum(axis=0)), splits
+    counts: dict[str, npt.NDArray[np.int64]] = {}
+    state_of = dict.fromkeys(inventory.pending, "pending") | dict.fromkeys(inventory.missing, "missing")
+    for index, split in enumerate(inventory.shards.splits):
+        start, stop = inventory.shards.rows(index)
+        row = counts.setdefault(NO_SPLIT if split is None else split, np.zeros(len(STATES), np.int64))
+        if index in state_of:
+            row[STATES.index(state_of[index])] += stop - start
+            continue
+        num_ok = int(np.count_nonzero(ledger.ok[start:stop]))
+        row[STATES.index("ok")] += num_ok
+        row[STATES.index("failed")] += stop - start - num_ok
+    total = np.zeros(len(STATES), np.int64)
+    for row in counts.values():
+        total += row
+    return _named(total), {name: _named(row) for name, row in counts.items()}
 
 
 def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:

@@ -6,15 +6,15 @@ that finds two ids knows that a merge was interrupted between two renames.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -22,33 +22,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from voxshard import files
+from voxshard import files, leases
 from voxshard.errors import CorruptFileError, IncompleteError
-from voxshard.store import delimited, hdf5, lookup
-from voxshard.store.hdf5 import USER_BLOCK_BYTES
-from voxshard.store.layout import FORMAT_VERSION, FeatureDir
+from voxshard.manifest import ROW_GROUP
+from voxshard.store import delimited, hdf5, lookup, seal
+from voxshard.store.hdf5 import BULK, Datasets
+from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed
 from voxshard.store.shard import Failure
-
-Buffer = bytes | memoryview
 
 FRAME_COLUMNS = ("first_frame", "num_frames")
 """Columns of utterances.parquet that say which rows of /frames are an utterance's."""
 
-_BLOCK_BYTES = 8 << 20
 _TEXTS_AT_ONCE = 1 << 16
+_LEASE = ".merge.lease"
 
-
-@dataclass(frozen=True)
-class Bulk:
-    """One large dataset whose bytes come in order."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    blocks: Callable[[], Iterator[Buffer]]
-
-    @property
-    def num_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+Blocks = tuple[list[int], list[bytes]]
+"""Ends of blocks in a file, and their digests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,185 +45,218 @@ class Content:
     """What features.h5 holds."""
 
     attributes: Mapping[str, Any]
-    ids: pa.Array
+    num_rows: int
+    num_id_bytes: int
+    ids: Callable[[], Iterator[pa.Array]]
+    """utterance_ids in order, a part at a time."""
     failures: Sequence[Failure]
     offsets: npt.NDArray[np.int64] | None
     """(N + 1,) where there are frames or codes."""
     shards: Mapping[str, npt.NDArray[Any]]
     """Columns of the table of shards; empty for a set that was not made from shards."""
-    bulk: Mapping[str, Bulk]
-    """Dataset -> its bytes; empty where they stay in the shards."""
-
-
-class OrderedHash:
-    """SHA-256 computed in a thread beside the reading and writing; blocks count in the order they are given."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._digest = hashlib.sha256()
-        self._pool = pool
-        self._last: Future[None] | None = None
-
-    def update(self, block: Buffer) -> None:
-        """Take a block, which must not change afterwards; waits until the one before is done."""
-        self._wait()
-        self._last = self._pool.submit(self._digest.update, block)
-
-    def hexdigest(self) -> str:
-        """Of all blocks so far."""
-        self._wait()
-        return self._digest.hexdigest()
-
-    def _wait(self) -> None:
-        if self._last:
-            self._last.result()
+    bulk: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    """Shape and type of each large dataset; empty where they stay in the shards."""
+    fill: Callable[[int, Mapping[str, int]], Mapping[str, Blocks]]
+    """Writes the large datasets into an open file (descriptor), each from its first byte on."""
 
 
 def write_features(path: Path, content: Content) -> str:
     """Write features.h5 under a temporary name, on disk when this returns.
 
-    The structure goes first, with room for the large datasets; their bytes are then written in place, while the
-    SHA-256 of the file is computed in one pass from front to back.
+    The structure is written first, with room for the large datasets; their bytes are then written in place.
 
     Returns
     -------
-    SHA-256 (hex) of everything behind the user block.
+    The digest (hex) of the file.
     """
     with hdf5.writing(path) as file:
-        places = _write_structure(file, content)
+        datasets = _write_structure(file, content)
+    attributes = {name: value for name, value in content.attributes.items() if value is not None}
+    facts = {
+        "attributes": attributes,
+        "datasets": {name: [list(shape), dtype.str, at] for name, (shape, dtype, at) in datasets.items()},
+    }
     descriptor = os.open(path, os.O_RDWR)
     try:
-        with ThreadPoolExecutor(1) as pool:
-            digest = OrderedHash(pool)
-            position = USER_BLOCK_BYTES
-            for place, name in sorted((place, name) for name, place in places.items()):
-                _hash_range(descriptor, position, place, digest)
-                position = place + _fill(descriptor, place, content.bulk[name], digest)
-            _hash_range(descriptor, position, os.fstat(descriptor).st_size, digest)
-            found = digest.hexdigest()
-        _write_at(descriptor, memoryview(hdf5.seal("features", found)), 0)
+        ranges = {name: hdf5.range_of(datasets[name]) for name in content.bulk}
+        filled = content.fill(descriptor, {name: start for name, (start, _) in ranges.items()})
+        content_stop = os.fstat(descriptor).st_size
+        stops, digests = _blocks(descriptor, {ranges[name]: filled[name] for name in filled}, content_stop)
+        block, table = seal.user_block_and_table("features", content_stop, stops, digests, facts)
+        write_at(descriptor, memoryview(table), content_stop)
+        write_at(descriptor, memoryview(block), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return found
+    return seal.read_digest(path, "features")
 
 
-def _write_structure(file: h5py.File, content: Content) -> dict[str, int]:
+def _blocks(descriptor: int, filled: Mapping[seal.Range, Blocks], content_stop: int) -> Blocks:
+    """All blocks of a file: those of its large arrays as given, those of its structure hashed here."""
+    stops: list[int] = []
+    digests: list[bytes] = []
+    ranges = sorted(item for item in filled if item[1])
+    position = seal.USER_BLOCK_BYTES
+    for first, last in [*ranges, (content_stop, content_stop)]:
+        between = seal.block_stops(position, first)
+        digests += seal.hash_blocks(descriptor, [position, *between[:-1]], between) if between else []
+        stops += between
+        if (first, last) in filled:
+            stops += filled[first, last][0]
+            digests += filled[first, last][1]
+        position = last
+    return stops, digests
+
+
+def _write_structure(file: h5py.File, content: Content) -> Datasets:
     hdf5.write_attributes(file, content.attributes)
-    ids = content.ids.cast(pa.large_binary())
-    dataset = file.create_dataset("utterance_id", (len(ids),), hdf5.TEXT)
-    hashes = [np.empty(0, np.uint64)]
-    for start in range(0, len(ids), _TEXTS_AT_ONCE):
-        part = ids.slice(start, _TEXTS_AT_ONCE).to_pylist()
-        dataset[start : start + len(part)] = np.array(part, object)
-        hashes.append(lookup.hash_texts(part))
-    text, text_offsets = _text_of(ids)
-    file.create_dataset("id_text", data=text)
-    file.create_dataset("id_text_offsets", data=text_offsets)
-    slot_hash, slot_row = lookup.build(np.concatenate(hashes))
-    file.create_dataset("id_hash", data=slot_hash)
-    file.create_dataset("id_row", data=slot_row)
+    count = content.num_rows
+    texts = file.create_dataset("utterance_id", (count,), hdf5.TEXT)
+    id_text = hdf5.reserve(file, "id_text", (content.num_id_bytes,), np.uint8)
+    id_ends = hdf5.reserve(file, "id_text_offsets", (count + 1,), np.int64)
+    id_ends[0] = 0
+    hashes = np.empty(count, np.uint64)
+    row = position = 0
+    for part in content.ids():
+        for start in range(0, len(part), _TEXTS_AT_ONCE):
+            names = part.slice(start, _TEXTS_AT_ONCE).cast(pa.binary()).to_pylist()
+            ends = position + np.cumsum([len(name) for name in names])
+            texts[row : row + len(names)] = np.array(names, object)
+            id_text[position : ends[-1]] = np.frombuffer(b"".join(names), np.uint8)
+            id_ends[row + 1 : row + 1 + len(names)] = ends
+            hashes[row : row + len(names)] = lookup.hash_texts(names)
+            row, position = row + len(names), int(ends[-1])
+    if (row, position) != (count, content.num_id_bytes):
+        raise CorruptFileError(f"{row} utterance_ids came where {count} were expected; their source changed meanwhile")
+    num_slots = lookup.num_slots(hashes)
+    slot_hash = hdf5.reserve(file, "id_hash", (num_slots,), np.uint64)
+    slot_row = hdf5.reserve(file, "id_row", (num_slots,), np.int64)
+    end = 0
+    for start, piece_hashes, piece_rows in lookup.pieces(hashes):
+        end = start + len(piece_rows)
+        slot_hash[start:end], slot_row[start:end] = piece_hashes, piece_rows
+    slot_hash[end:], slot_row[end:] = 0, lookup.FREE
+    del hashes
     hdf5.write_failures(file, content.failures)
     if content.offsets is not None:
         file.create_dataset("offsets", data=content.offsets)
     for name, column in content.shards.items():
-        if column.dtype == object:
-            hdf5.write_texts(file, f"shards/{name}", column)
-        else:
-            file.create_dataset(f"shards/{name}", data=column)
-    # Datasets get their place when they are made, those with no bytes none at all.
-    made = {name: hdf5.reserve(file, name, bulk.shape, bulk.dtype) for name, bulk in content.bulk.items()}
-    return {name: hdf5.place(dataset) for name, dataset in made.items() if dataset.size}
+        file.create_dataset(f"shards/{name}", data=column)
+    for name, (shape, dtype) in content.bulk.items():
+        hdf5.reserve(file, name, shape, dtype)
+    arrays = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
+    return hdf5.datasets_of(file, (*arrays, *(f"shards/{name}" for name in content.shards)))
 
 
-def _text_of(ids: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """All ids in one array of bytes, and where each starts (N + 1,): what look-ups compare with, mapped."""
-    if not len(ids):
-        return np.empty(0, np.uint8), np.zeros(1, np.int64)
-    _, starts, text = ids.buffers()
-    offsets = np.frombuffer(starts, np.int64, len(ids) + 1, ids.offset * 8)
-    return np.frombuffer(text or b"", np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
-
-
-def _fill(descriptor: int, place: int, bulk: Bulk, digest: OrderedHash) -> int:
-    done = 0
-    for block in bulk.blocks():
-        view = memoryview(block).cast("B")
-        digest.update(view)
-        _write_at(descriptor, view, place + done)
-        done += len(view)
-    if done != bulk.num_bytes:
-        raise CorruptFileError(f"{done} bytes came for a dataset of {bulk.num_bytes}; its sources changed meanwhile")
-    return done
-
-
-def _write_at(descriptor: int, view: memoryview, position: int) -> None:
+def write_at(descriptor: int, view: memoryview, position: int) -> None:
+    """Write all of it at a position of an open file."""
     while view:
         count = os.pwrite(descriptor, view, position)
         view, position = view[count:], position + count
 
 
-def _hash_range(descriptor: int, start: int, stop: int, digest: OrderedHash) -> None:
-    for block in read_range(descriptor, start, stop):
-        digest.update(block)
+def write_stream(descriptor: int, at: int, num_bytes: int, blocks: Iterable[bytes]) -> Blocks:
+    """Write one dataset whose bytes come in order, and hash it.
 
-
-def read_range(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
-    """Bytes `start` to `stop` of an open file, in blocks of 8 MiB."""
-    while start < stop:
-        block = os.pread(descriptor, min(_BLOCK_BYTES, stop - start), start)
-        if not block:
-            raise CorruptFileError(f"ends at byte {start}, {stop} were expected; truncated")
-        yield block
-        start += len(block)
+    Raises
+    ------
+    CorruptFileError : more or fewer bytes came than were announced.
+    """
+    done = 0
+    for block in blocks:
+        write_at(descriptor, memoryview(block), at + done)
+        done += len(block)
+    if done != num_bytes:
+        raise CorruptFileError(f"{done} bytes came for a dataset of {num_bytes}; its sources changed meanwhile")
+    stops = seal.block_stops(at, at + done)
+    return stops, seal.hash_blocks(descriptor, [at, *stops[:-1]], stops) if stops else []
 
 
 def publish_set(
     folder: FeatureDir,
     content: Content,
-    utterances: pa.Table,
+    utterances: Iterable[pa.Table],
     failures: Iterable[Mapping[str, Any]],
     summary: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write and publish the four files, features.h5 and then summary.json last.
+    """Write the four files under temporary names, then publish them together, summary.json last.
+
+    Of two merges at the same time, each publishes its four files while the other waits: the last one wins completely.
 
     Parameters
     ----------
     content : its attributes hold the merge_id.
-    utterances : (N rows), row i describes row i of the arrays.
+    utterances : at least one table, N rows in all; row i describes row i of the arrays.
     failures : rows of failures.csv: utterance_id, path, split, error, message.
-    summary : what summary.json says, without merge_id and the files' checksums.
+    summary : what summary.json says, without merge_id and the files' digests.
 
     Returns
     -------
     The summary, complete.
     """
     merge_id = content.attributes["merge_id"]
-    temporary = files.temp_path_for(folder.features)
+    targets = (folder.features, folder.utterances, folder.failures, folder.summary)
+    features, table, csv, about = temporary = [files.temp_path_for(path) for path in targets]
     try:
         with files.storage_errors(folder.features):
-            digest = write_features(temporary, content)
-        num_bytes = temporary.stat().st_size
-        about = json.dumps({"format_version": FORMAT_VERSION, "merge_id": merge_id}).encode()
-        with files.publish(folder.utterances) as stream:
-            pq.write_table(utterances.replace_schema_metadata({b"voxshard": about}), stream, compression="zstd")
-        files.publish_bytes(folder.failures, _failures_csv(failures, merge_id))
-        with files.storage_errors(folder.features):
-            files.commit(temporary, folder.features)
+            digest = write_features(features, content)
+            _write_durably(table, lambda stream: _write_utterances(stream, utterances, merge_id))
+            _write_durably(csv, lambda stream: stream.write(_failures_csv(failures, merge_id)))
+            small = {
+                target.name: {"num_bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
+                for target, path in ((folder.utterances, table), (folder.failures, csv))
+            }
+            complete = {
+                "merge_id": merge_id,
+                "format_version": FORMAT_VERSION,
+                "stale": False,
+                **summary,
+                "files": {folder.features.name: {"num_bytes": features.stat().st_size, "digest": digest}, **small},
+            }
+            text = json.dumps(sealed(complete), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            _write_durably(about, lambda stream: stream.write(text.encode()))
+            with exclusive(folder):
+                for path, target in zip(temporary, targets, strict=True):
+                    os.replace(path, target)
+                files.fsync_folder(folder.path)
     finally:
-        temporary.unlink(missing_ok=True)
-    small = {
-        path.name: {"num_bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
-        for path in (folder.utterances, folder.failures)
-    }
-    complete = {
-        "merge_id": merge_id,
-        "format_version": FORMAT_VERSION,
-        "stale": False,
-        **summary,
-        "files": {folder.features.name: {"num_bytes": num_bytes, "sha256_behind_user_block": digest}, **small},
-    }
-    files.publish_json(folder.summary, complete)
+        for path in temporary:
+            path.unlink(missing_ok=True)
     return complete
+
+
+@contextmanager
+def exclusive(folder: FeatureDir) -> Iterator[None]:
+    """Keep other merges from replacing the merged files meanwhile; they wait."""
+    lease = folder.path / _LEASE
+    try:
+        while not leases.take(lease):
+            time.sleep(0.02)
+    except OSError:
+        pass  # advice that cannot be given: readers find out where two merges are mixed
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lease.unlink(missing_ok=True)
+
+
+def _write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    with open(path, "xb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write_utterances(stream: IO[bytes], tables: Iterable[pa.Table], merge_id: str) -> None:
+    about = json.dumps({"format_version": FORMAT_VERSION, "merge_id": merge_id}).encode()
+    writer: pq.ParquetWriter | None = None
+    for table in tables:
+        table = table.replace_schema_metadata({b"voxshard": about})
+        writer = writer or pq.ParquetWriter(stream, table.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(table, row_group_size=ROW_GROUP)
+    assert writer is not None, "a set has at least one table, be it empty"
+    writer.close()
 
 
 def _failures_csv(rows: Iterable[Mapping[str, Any]], merge_id: str) -> bytes:
@@ -257,24 +279,27 @@ def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
     FormatVersionError : written by a newer voxshard.
     """
     try:
-        summary: dict[str, Any] = json.loads(folder.summary.read_text())
-        version = summary["format_version"]
+        return read_sealed(folder.summary)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as exc:
-        raise CorruptFileError(
-            f"{folder.summary}: not a summary of voxshard: {exc}; run `voxshard merge {folder.path}`"
-        ) from exc
-    if version > FORMAT_VERSION:
-        raise hdf5.newer_format(folder.summary, version)
-    return summary
+
+
+def write_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> None:
+    """Replace summary.json; its files stay as they are."""
+    files.publish_json(folder.summary, sealed(summary))
 
 
 def mark_stale(folder: FeatureDir) -> None:
-    """Say that shards were rewritten after the merge; `voxshard merge` lifts it. Nothing merged: nothing to do."""
+    """Record that shards were rewritten after the merge; `voxshard merge` lifts it. Nothing merged: nothing to do."""
     summary = read_summary(folder)
     if summary is not None:
-        files.publish_json(folder.summary, {**summary, "stale": True})
+        write_summary(folder, {**summary, "stale": True})
+
+
+def differs_from_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> list[Path]:
+    """utterances.parquet and failures.csv, as far as their bytes are not those that summary.json records."""
+    small = (folder.utterances, folder.failures)
+    return [path for path in small if files.sha256_of(path) != summary["files"][path.name]["sha256"]]
 
 
 def merge_id_of_table(path: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +13,9 @@ from typing import Any, Literal, NamedTuple
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from blake3 import blake3
 
 from voxshard import files
 from voxshard.errors import (
@@ -23,9 +26,10 @@ from voxshard.errors import (
     NonFiniteEmbeddingError,
     StaleShardError,
 )
-from voxshard.store import hdf5
-from voxshard.store.hdf5 import BULK, PER_FRAME, USER_BLOCK_BYTES, Arrays
-from voxshard.store.layout import FORMAT_VERSION, Identity, Plan
+from voxshard.store import hdf5, seal
+from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays, Datasets
+from voxshard.store.layout import FORMAT_VERSION, Identity
+from voxshard.store.seal import USER_BLOCK_BYTES, Seal
 
 StoreDtype = Literal["float32", "float16"]
 
@@ -141,7 +145,7 @@ def write_shard(
     Parameters
     ----------
     path : DIR/shards/shard-....h5; its folder is made if need be.
-    outputs : (utterance_id, output) in manifest order, all with the same keys; see `container.Arrays` for shapes.
+    outputs : (utterance_id, output) in manifest order, all with the same keys; see `hdf5.Arrays` for shapes.
     failures : the other utterances of this shard, in manifest order.
     replace : put it in place of a shard that is there; by default the first one published stays.
 
@@ -161,16 +165,41 @@ def write_shard(
         hdf5.write_texts(file, "utterance_id", [name for name, _ in outputs])
         hdf5.write_failures(file, failures)
         _write_outputs(file, header, outputs, store_dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        datasets = hdf5.datasets_of(file, (*BULK.values(), "offsets"))
+    facts = _facts(header, [name for name, _ in outputs], failures, datasets)
+    ranges = [hdf5.range_of(datasets[name]) for name in BULK.values() if name in datasets]
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     with image.getbuffer() as content:
-        body = content[USER_BLOCK_BYTES:]
-        block = hdf5.seal("shard", hashlib.sha256(body).hexdigest())
+        block, table = seal.seal_bytes(content, "shard", sorted(item for item in ranges if item[1]), facts)
         with files.publish(path, first_wins=not replace) as stream:
             stream.write(block)
-            stream.write(body)
-        size = len(content)
-        body.release()
-    return size
+            stream.write(content[USER_BLOCK_BYTES:])
+            stream.write(table)
+        return len(content) + len(table)
+
+
+def _facts(header: ShardHeader, ids: Sequence[str], failures: Sequence[Failure], datasets: Datasets) -> dict[str, Any]:
+    """What the seal says of a shard, so that merge need not open it as HDF5."""
+    return {
+        "header": {name: value for name, value in header.attributes().items() if value is not None},
+        "num_rows": len(ids),
+        "ids": ids_digest(pa.array(ids, pa.string())),
+        "failures": [[name, error, hdf5.readable(message)] for name, error, message in failures],
+        "datasets": {name: [list(shape), dtype.str, at] for name, (shape, dtype, at) in datasets.items()},
+    }
+
+
+def ids_digest(ids: pa.Array) -> str:
+    """BLAKE3 (hex) of utterance_ids (N,) in their order: of their lengths in bytes, and of their text."""
+    ids = ids.cast(pa.large_string())
+    if not len(ids):
+        return blake3().hexdigest()
+    _, ends, text = ids.buffers()
+    offsets = np.frombuffer(ends, "<i8", len(ids) + 1, ids.offset * 8)
+    state = blake3(np.diff(offsets).tobytes())
+    state.update(memoryview(text or b"")[offsets[0] : offsets[-1]])
+    return state.hexdigest()
 
 
 def _write_outputs(
@@ -248,8 +277,8 @@ class Shard:
     ids: list[str]
     """Rows, in manifest order."""
     failures: list[Failure]
-    datasets: Mapping[str, tuple[tuple[int, ...], np.dtype[Any], int]]
-    """Name -> shape, dtype and first byte in the file; `offsets` is among them where there are frames."""
+    datasets: Datasets
+    """`offsets` is among them where there are frames."""
 
     def read(self, dataset: str) -> npt.NDArray[Any]:
         """One whole dataset: `embeddings`, `frames`, `codes` or `offsets`."""
@@ -273,8 +302,76 @@ class Shard:
         return result
 
 
+@dataclass(frozen=True)
+class ShardSummary:
+    """What merge needs to know of one shard; nothing per utterance but its failures."""
+
+    path: Path
+    seal: Seal
+    header: ShardHeader
+    num_rows: int
+    ids: str
+    """`ids_digest` of its rows."""
+    failures: Sequence[Failure]
+    datasets: Datasets
+
+    @property
+    def num_frames(self) -> int:
+        return next((self.datasets[name][0][0] for name in PER_FRAME if name in self.datasets), 0)
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(N,) frames or windows of each row, checked against the seal.
+
+        Raises
+        ------
+        CorruptFileError : damaged, or they do not add up to the rows of the arrays.
+        """
+        shape, dtype, at = self.datasets["offsets"]
+        with open(self.path, "rb", buffering=0) as stream:
+            self.seal.check(stream.fileno(), self.seal.blocks_of(at, at + shape[0] * dtype.itemsize))
+            offsets = np.frombuffer(os.pread(stream.fileno(), shape[0] * dtype.itemsize, at), dtype)
+        lengths = np.diff(offsets)
+        if len(lengths) != self.num_rows or offsets[0] != 0 or offsets[-1] != self.num_frames or (lengths < 0).any():
+            raise CorruptFileError(f"{self.path}: /offsets does not start at 0 and rise to the number of frames")
+        return lengths.astype(np.int64)
+
+
+def summarize_shard(path: Path) -> ShardSummary:
+    """Read what the seal says of a shard: user block and table; one of format 1 is opened.
+
+    Raises
+    ------
+    IncompleteError, CorruptFileError, FormatVersionError : see `read_shard`.
+    """
+    try:
+        found = seal.read_seal(path, "shard")
+    except FileNotFoundError as exc:
+        raise _no_such_shard(path) from exc
+    if found.version == 1:
+        shard = read_shard(path)
+        ids = ids_digest(pa.array(shard.ids, pa.string()))
+        return ShardSummary(path, found, shard.header, len(shard.ids), ids, shard.failures, shard.datasets)
+    facts = found.facts
+    try:
+        return ShardSummary(
+            path,
+            found,
+            ShardHeader.of(facts["header"]),
+            int(facts["num_rows"]),
+            str(facts["ids"]),
+            [Failure(*item) for item in facts["failures"]],
+            {name: (tuple(shape), np.dtype(dtype), at) for name, (shape, dtype, at) in facts["datasets"].items()},
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise CorruptFileError(f"{path}: not what the table of a shard holds: {exc!r}") from exc
+
+
+def _no_such_shard(path: Path) -> IncompleteError:
+    return IncompleteError(f"{path}: no such shard; run `voxshard retry {path.parent.parent}`")
+
+
 def read_shard(path: Path) -> Shard:
-    """Open a shard without checking its SHA-256.
+    """Open a shard without checking its seal.
 
     Raises
     ------
@@ -283,23 +380,20 @@ def read_shard(path: Path) -> Shard:
     FormatVersionError : written by a newer voxshard.
     """
     try:
-        hdf5.read_seal(path, "shard")
+        seal.read_digest(path, "shard")
     except FileNotFoundError as exc:
-        raise IncompleteError(f"{path}: no such shard; run `voxshard retry {path.parent.parent}`") from exc
+        raise _no_such_shard(path) from exc
     with hdf5.reading(path) as file:
         version = int(file.attrs["format_version"])
         if version > FORMAT_VERSION:
-            raise hdf5.newer_format(path, version)
+            raise seal.newer_format(path, version)
         try:
             header = ShardHeader.of(dict(file.attrs))
             ids = hdf5.read_texts(file, "utterance_id")
             failures = [Failure(*(text.decode() for text in row)) for row in file["failures"][:]]
         except (TypeError, ValueError) as exc:
             raise CorruptFileError(f"{path}: not what a shard holds: {exc}") from exc
-        names = [*BULK.values(), "offsets"]
-        datasets = {
-            name: (file[name].shape, file[name].dtype, hdf5.place(file[name])) for name in names if name in file
-        }
+        datasets = hdf5.datasets_of(file, (*BULK.values(), "offsets"))
         shard = Shard(path, header, ids, failures, datasets)
         _check_rows(shard, file["offsets"][:] if "offsets" in file else None)
     return shard
@@ -318,18 +412,22 @@ def _check_rows(shard: Shard, offsets: npt.NDArray[np.int64] | None) -> None:
         raise CorruptFileError(f"{shard.path}: /offsets does not start at 0 and rise")
 
 
-def check_shard(path: Path, *, index: int, identity: Identity, plan: Plan) -> Shard:
-    """Open a shard and hold it against identity and plan, all but its SHA-256.
+def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) -> ShardSummary:
+    """Validate what a shard's seal says of it against identity and plan; its bytes are not read.
+
+    Parameters
+    ----------
+    ids : utterances of shard `index` in the plan.
 
     Raises
     ------
-    StaleShardError : of another fingerprint or plan, or it stands under another shard's name.
-    DuplicateIdError : an utterance stands in it twice.
-    IncompleteError : an utterance of the plan is missing, or one too many is there.
+    StaleShardError : of another fingerprint or plan, or it has another shard's name.
+    DuplicateIdError : an utterance appears in it twice.
+    IncompleteError : an utterance of the plan is missing, or one too many is in it.
     CorruptFileError, FormatVersionError : see `read_shard`.
     """
-    shard = read_shard(path)
-    header, run_dir = shard.header, path.parent.parent
+    summary = summarize_shard(path)
+    header, run_dir = summary.header, path.parent.parent
     again = f"move it away and run `voxshard retry {run_dir}`"
     if header.fingerprint != identity.fingerprint:
         raise StaleShardError(
@@ -345,8 +443,27 @@ def check_shard(path: Path, *, index: int, identity: Identity, plan: Plan) -> Sh
             f"{path}: holds shard {header.shard_index} of {header.num_shards}, "
             f"its name says {index} of {identity.num_shards}; {again}"
         )
-    _check_ids(shard, plan.ids(index), again)
-    return shard
+    if ids_digest(ids.filter(ok_rows(ids, summary.failures))) != summary.ids or not _counts_match(summary, len(ids)):
+        _check_ids(read_shard(path), ids.to_pylist(), again)
+        raise CorruptFileError(f"{path}: its table does not describe its utterances; {again}")
+    return summary
+
+
+def ok_rows(ids: pa.Array, failures: Sequence[Failure]) -> pa.Array:
+    """(N,) whether an utterance is not among the failures."""
+    if not failures:
+        return pa.array(np.ones(len(ids), np.bool_))
+    failed = pa.array([failure.utterance_id for failure in failures], ids.type)
+    return pc.invert(pc.is_in(ids, value_set=failed))
+
+
+def _counts_match(summary: ShardSummary, num_utterances: int) -> bool:
+    sizes = {name: shape[0] for name, (shape, _, _) in summary.datasets.items()}
+    frames = {size for name, size in sizes.items() if name in PER_FRAME}
+    rows_match = sizes.get("embeddings", summary.num_rows) == summary.num_rows
+    offsets_match = sizes.get("offsets", summary.num_rows + 1) == summary.num_rows + 1
+    all_there = summary.num_rows + len(summary.failures) == num_utterances
+    return rows_match and offsets_match and all_there and len(frames) < 2
 
 
 def _check_ids(shard: Shard, wanted: list[str], again: str) -> None:
@@ -354,7 +471,7 @@ def _check_ids(shard: Shard, wanted: list[str], again: str) -> None:
     seen: set[str] = set()
     for name in found:
         if name in seen:
-            raise DuplicateIdError(f"{shard.path}: utterance {name!r} stands in it twice; {again}")
+            raise DuplicateIdError(f"{shard.path}: utterance {name!r} appears in it twice; {again}")
         seen.add(name)
     missing = [name for name in wanted if name not in seen]
     if missing:
@@ -369,21 +486,21 @@ def _check_ids(shard: Shard, wanted: list[str], again: str) -> None:
         raise StaleShardError(f"{shard.path}: its utterances are not in the order of the manifest; {again}")
 
 
-def verify_shard(path: Path, *, identity: Identity, plan: Plan) -> Shard:
-    """Check everything about one shard: every byte, where it belongs, and every row exactly once, in order.
+def check_contents(path: Path, *, ids: pa.Array) -> None:
+    """Open a shard and compare what is in it with what its seal says, and with the plan, row by row.
 
     Raises
     ------
-    IncompleteError : it is not there, or an utterance is missing in it.
-    CorruptFileError : truncated, or a byte has changed.
-    StaleShardError, DuplicateIdError, FormatVersionError : see `check_shard`.
+    CorruptFileError : see `read_shard`; or the two differ.
+    DuplicateIdError, IncompleteError, StaleShardError : see `check_shard`.
     """
-    index = index_of(path)
-    try:
-        hdf5.check_seal(path, "shard")
-    except FileNotFoundError as exc:
-        raise IncompleteError(f"{path}: no such shard; run `voxshard retry {path.parent.parent}`") from exc
-    return check_shard(path, index=index, identity=identity, plan=plan)
+    shard = read_shard(path)
+    _check_ids(shard, ids.to_pylist(), f"move it away and run `voxshard retry {path.parent.parent}`")
+    summary = summarize_shard(path)
+    found = _facts(shard.header, shard.ids, shard.failures, shard.datasets)
+    if summary.seal.version > 1 and found != dict(summary.seal.facts):
+        names = [name for name in found if found[name] != summary.seal.facts.get(name)]
+        raise CorruptFileError(f"{path}: its table does not describe its {', '.join(names)}; move it away")
 
 
 def index_of(path: Path) -> int:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, IncompleteError, StaleShardError
 from voxshard.progress import Progress
-from voxshard.store import hdf5, merged
+from voxshard.store import hdf5, merged, seal
 from voxshard.store.features import FeatureSet, is_stale
 from voxshard.store.inventory import ShardInventory
 from voxshard.store.layout import FeatureDir, Identity
-from voxshard.store.shard import check_shard
+from voxshard.store.shard import check_contents, check_shard
+
+_ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,17 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
     IncompleteError : no feature set here.
     IdentityError, CorruptFileError : identity, plan and manifest do not belong together, so nothing can be judged.
     """
-    summary = merged.read_summary(folder)
     problems: list[Problem] = []
+    summary = None
+    with suppress(CorruptFileError):  # named below, among the merged files
+        summary = merged.read_summary(folder)
+    identity = Identity.read(folder.identity)
+    try:
+        identity.check_files(folder)
+    except DataError as exc:
+        problems.append(Problem(folder.manifest, exc, is_bad_file=False))
     num_shards = num_pending = 0
-    if Identity.read(folder.identity).num_shards and not (summary and summary["shards"]["deleted"]):
+    if identity.num_shards and not (summary and summary["shards"]["deleted"]):
         inventory = ShardInventory.scan(folder)
         num_shards, num_pending = len(inventory.present), len(inventory.pending)
         progress.begin("verify shards", items=num_shards)
@@ -73,7 +81,7 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
         for path in map(inventory.path, inventory.missing):
             error = IncompleteError(f"{path}: missing; run `voxshard retry {folder.path}`")
             problems.append(Problem(path, error, is_bad_file=False))
-    if summary or folder.features.exists():
+    if folder.summary.exists() or folder.features.exists():
         progress.begin("verify merged files", items=1)
         problems += _of_merged(folder)
         progress.advance()
@@ -95,8 +103,9 @@ def quarantine(problems: list[Problem]) -> list[Path]:
 def _of_shard(path: Path, index: int, inventory: ShardInventory) -> Iterator[DataError]:
     """A shard with changed bytes is looked into all the same: what else is wrong may say how that came about."""
     is_sealed = True
+    ids = inventory.plan.ids(*inventory.shards.rows(index))
     try:
-        hdf5.check_seal(path, "shard")
+        seal.check_seal(path, "shard")
     except FileNotFoundError:
         yield IncompleteError(f"{path}: gone while it was checked")
         return
@@ -104,7 +113,9 @@ def _of_shard(path: Path, index: int, inventory: ShardInventory) -> Iterator[Dat
         is_sealed = False
         yield exc
     try:
-        check_shard(path, index=index, identity=inventory.identity, plan=inventory.plan)
+        if is_sealed:
+            check_shard(path, index=index, identity=inventory.identity, ids=ids)
+        check_contents(path, ids=ids)
     except DataError as exc:
         if is_sealed or not isinstance(exc, CorruptFileError):
             yield exc
@@ -124,42 +135,51 @@ def _of_merged(folder: FeatureDir) -> Iterator[Problem]:
         yield Problem(path, IncompleteError(f"{path}: missing; {again}"), is_bad_file=False)
     if absent or summary is None:
         return
-    if is_stale(folder.path):
-        error = StaleShardError(f"{folder.path}: shards were added or rewritten after the merge; {again}")
-        yield Problem(folder.path, error, is_bad_file=False)
     try:
-        hdf5.check_seal(folder.features, "features")
+        seal.check_seal(folder.features, "features")
     except DataError as exc:
         yield Problem(folder.features, exc)
         return
-    damaged = [path for path in (folder.utterances, folder.failures) if not _is_as_summarised(path, summary)]
+    if is_stale(folder.path):
+        error = StaleShardError(f"{folder.path}: shards were added or rewritten after the merge; {again}")
+        yield Problem(folder.path, error, is_bad_file=False)
+    damaged = merged.differs_from_summary(folder, summary)
     for path in damaged:
         yield Problem(path, CorruptFileError(f"{path}: does not match its SHA-256 in summary.json; {again}"))
     if not damaged and not summary["stale"]:
         yield from _of_rows(folder)
 
 
-def _is_as_summarised(path: Path, summary: dict[str, Any]) -> bool:
-    return bool(files.sha256_of(path) == summary["files"][path.name]["sha256"])
-
-
 def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
     """The rows of the merged files against each other."""
     try:
         features = FeatureSet(folder.path)
-        table = pq.read_table(folder.utterances, columns=["utterance_id"])
-        with hdf5.reading(folder.features) as file:
-            ids = hdf5.read_texts(file, "utterance_id")
+        with hdf5.reading(folder.features) as file, pq.ParquetFile(folder.utterances) as table:
+            start = 0
+            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["utterance_id"]):
+                stop = start + len(batch)
+                names = [text.decode() for text in file["utterance_id"][start:stop]]
+                yield from _of_row_range(features, folder, start, names)
+                if batch["utterance_id"].to_pylist() != names:
+                    error = CorruptFileError(f"{folder.utterances}: its rows are not those of {folder.features.name}")
+                    yield Problem(folder.utterances, error)
+                    return
+                start = stop
+            if start != len(features) or len(file["utterance_id"]) != start:
+                error = CorruptFileError(f"{folder.utterances}: {start} rows, {folder.features} has {len(features)}")
+                yield Problem(folder.utterances, error)
     except DataError as exc:
         yield Problem(folder.features, exc)
-        return
-    if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        yield Problem(folder.features, DuplicateIdError(f"{folder.features}: utterance {twice!r} stands in it twice"))
-    elif ids != features.ids or not np.array_equal(features.rows(ids), np.arange(len(ids))):
+
+
+def _of_row_range(features: FeatureSet, folder: FeatureDir, start: int, names: list[str]) -> Iterator[Problem]:
+    """Rows from `start` on: the look-up of each name leads to its row, and both lists of names agree."""
+    rows = np.arange(start, start + len(names))
+    found = features.rows(names)
+    wrong = np.flatnonzero(found != rows)
+    if len(wrong) and found[wrong[0]] >= 0:
+        name = names[wrong[0]]
+        yield Problem(folder.features, DuplicateIdError(f"{folder.features}: utterance {name!r} appears in it twice"))
+    elif len(wrong) or features.ids_of(rows[rows < len(features)]) != names:
         error = CorruptFileError(f"{folder.features}: its look-up table does not lead to its rows")
         yield Problem(folder.features, error)
-    if not table["utterance_id"].combine_chunks().equals(pa.array(ids, pa.string())):
-        error = CorruptFileError(f"{folder.utterances}: its rows are not those of {folder.features.name}")
-        yield Problem(folder.utterances, error)

@@ -1,0 +1,295 @@
+"""Seals: every byte of a shard or merged file belongs to a block with a digest, and one digest covers all of these.
+
+Format 2. Behind the HDF5 content follows the table: facts (JSON), then per block its end in the file (int64) and its
+BLAKE3 digest (32 bytes). Blocks of at most 1 MiB start over at the first byte of every large array, so that a merged
+file takes over the blocks of its shards. The user block of 512 bytes names the table and the digest of it:
+
+    voxshard shard 2
+    blake3 <64 hex digits>
+    table <first byte> <bytes of facts> <number of blocks>
+
+Format 1 had one SHA-256 over everything behind the user block. It is read here as a table of a single block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from voxshard.cpus import available_cpus
+from voxshard.errors import CorruptFileError, FormatVersionError
+from voxshard.store.layout import FORMAT_VERSION
+
+USER_BLOCK_BYTES = 512
+BLOCK_BYTES = 1 << 20
+"""A single look-up that is checked reads this much; see docs/decisions/format-2.md."""
+
+Kind = Literal["shard", "features"]
+Range = tuple[int, int]
+"""First byte, and the one after the last."""
+
+_USER_BLOCK = re.compile(
+    rb"voxshard (?P<kind>shard|features) (?P<version>\d+)\n"
+    rb"(?:sha256 (?P<sha256>[0-9a-f]{64})\n"
+    rb"|blake3 (?P<blake3>[0-9a-f]{64})\n(?P<table>table (?P<at>\d+) (?P<facts>\d+) (?P<blocks>\d+)\n))\0*"
+)
+_ENTRY = np.dtype([("stop", "<i8"), ("digest", "V32")])
+_MAX_THREADS = 4
+_local = threading.local()
+
+
+class _Hash(Protocol):
+    def update(self, data: memoryview, /) -> object: ...
+    def digest(self) -> bytes: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Seal:
+    """What a file claims about its bytes."""
+
+    path: Path
+    version: int
+    digest: str
+    """(hex) Stands for the complete content."""
+    stops: npt.NDArray[np.int64]
+    """(M,) the byte after each block; the first block starts behind the user block."""
+    digests: npt.NDArray[np.void]
+    """(M,) 32 bytes each."""
+    facts: Mapping[str, Any]
+    """What the file contains, as its writer described it; empty in format 1."""
+
+    @property
+    def content_stop(self) -> int:
+        """The byte after the HDF5 content."""
+        return int(self.stops[-1]) if len(self.stops) else USER_BLOCK_BYTES
+
+    def block(self, number: int) -> Range:
+        """Bytes of one block."""
+        return int(self.stops[number - 1]) if number else USER_BLOCK_BYTES, int(self.stops[number])
+
+    def blocks_of(self, start: int, stop: int) -> range:
+        """Numbers of the blocks that hold bytes `start` to `stop`."""
+        if stop <= start:
+            return range(0)
+        first, last = np.searchsorted(self.stops, [start, stop - 1], side="right").tolist()
+        return range(first, last + 1)
+
+    def check_block(self, number: int, descriptor: int) -> None:
+        """Read one block and compare it with its digest.
+
+        Raises
+        ------
+        CorruptFileError : a byte has changed, or the file became shorter.
+        """
+        start, stop = self.block(number)
+        if digest_of(descriptor, start, stop, self.version) != self.digests[number].tobytes():
+            raise broken_seal(self.path, f"bytes {start} to {stop}")
+
+    def check(self, descriptor: int, numbers: Iterable[int] | None = None) -> None:
+        """Compare some blocks with their digests (all, if None), in several threads.
+
+        Raises
+        ------
+        CorruptFileError : see `check_block`.
+        """
+        chosen = range(len(self.stops)) if numbers is None else list(numbers)
+        if len(chosen) < 2:
+            for number in chosen:
+                self.check_block(number, descriptor)
+            return
+        with ThreadPoolExecutor(num_threads()) as pool:
+            for _ in pool.map(self.check_block, chosen, [descriptor] * len(chosen)):
+                pass
+
+
+def num_threads() -> int:
+    """Threads that read and hash; more than a few only compete for memory."""
+    return min(_MAX_THREADS, available_cpus())
+
+
+def digest_of(descriptor: int, start: int, stop: int, version: int = FORMAT_VERSION) -> bytes:
+    """Digest of bytes `start` to `stop` of an open file, in the memory of one block per thread."""
+    state: _Hash = hashlib.sha256() if version == 1 else blake3()
+    for view in read_pieces(descriptor, start, stop):
+        state.update(view)
+    return state.digest()
+
+
+def read_pieces(descriptor: int, start: int, stop: int) -> Iterator[memoryview]:
+    """Bytes `start` to `stop` of an open file, in pieces of at most a block, in a buffer that is used again.
+
+    Raises
+    ------
+    CorruptFileError : the file ends before `stop`.
+    """
+    buffer = _buffer()
+    while start < stop:
+        count = os.preadv(descriptor, [buffer[: min(BLOCK_BYTES, stop - start)]], start)
+        if not count:
+            raise CorruptFileError(f"ends at byte {start}, {stop} were expected; truncated")
+        yield buffer[:count]
+        start += count
+
+
+def _buffer() -> memoryview:
+    if not hasattr(_local, "buffer"):
+        _local.buffer = memoryview(bytearray(BLOCK_BYTES))
+    buffer: memoryview = _local.buffer
+    return buffer
+
+
+def block_stops(start: int, stop: int) -> list[int]:
+    """Ends of the blocks of bytes `start` to `stop`."""
+    return [*range(start + BLOCK_BYTES, stop, BLOCK_BYTES), stop] if stop > start else []
+
+
+def blocks_around(ranges: Sequence[Range], stop: int) -> Iterator[list[int]]:
+    """Ends of the blocks of a file's content up to `stop`: before, in, between and behind some ranges, in order."""
+    position = USER_BLOCK_BYTES
+    for first, last in ranges:
+        yield block_stops(position, first)
+        yield block_stops(first, last)
+        position = last
+    yield block_stops(position, stop)
+
+
+def seal_bytes(content: memoryview, kind: Kind, ranges: Sequence[Range], facts: Mapping[str, Any]) -> list[bytes]:
+    """Seal a file that is in memory.
+
+    Parameters
+    ----------
+    content : user block and HDF5 content.
+    ranges : bytes of its large arrays, in order.
+
+    Returns
+    -------
+    The user block to write instead of its first 512 bytes, and the table to append.
+    """
+    stops = [stop for part in blocks_around(ranges, len(content)) for stop in part]
+    starts = [USER_BLOCK_BYTES, *stops[:-1]]
+    digests = [blake3(content[start:stop]).digest() for start, stop in zip(starts, stops, strict=True)]
+    return list(user_block_and_table(kind, len(content), stops, digests, facts))
+
+
+def user_block_and_table(
+    kind: Kind, content_stop: int, stops: Sequence[int], digests: Sequence[bytes], facts: Mapping[str, Any]
+) -> tuple[bytes, bytes]:
+    """The user block and the table of a file whose blocks have these ends and digests."""
+    table = np.zeros(len(stops), _ENTRY)
+    table["stop"] = stops
+    table["digest"] = np.array(digests, "V32")
+    text = json.dumps(facts, separators=(",", ":"), default=lambda number: number.item()).encode()
+    content = text + table.tobytes()
+    line = f"table {content_stop} {len(text)} {len(stops)}\n"
+    digest = blake3(line.encode() + content).hexdigest()
+    block = f"voxshard {kind} {FORMAT_VERSION}\nblake3 {digest}\n{line}".encode()
+    return block.ljust(USER_BLOCK_BYTES, b"\0"), content
+
+
+def read_digest(path: Path, kind: Kind) -> str:
+    """The digest (hex) that a file claims for its complete content; reads 512 bytes.
+
+    Raises
+    ------
+    CorruptFileError : too short, or not a file of this kind.
+    FormatVersionError : written by a newer voxshard.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        match = _parse(path, kind, os.pread(descriptor, USER_BLOCK_BYTES, 0))
+    finally:
+        os.close(descriptor)
+    return (match["sha256"] or match["blake3"]).decode()
+
+
+def read_seal(path: Path, kind: Kind, descriptor: int | None = None) -> Seal:
+    """Read user block and table of a file, and check the table.
+
+    Raises
+    ------
+    CorruptFileError : too short, not a file of this kind, or its table was changed.
+    FormatVersionError : written by a newer voxshard.
+    """
+    if descriptor is None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return read_seal(path, kind, descriptor)
+        finally:
+            os.close(descriptor)
+    match = _parse(path, kind, os.pread(descriptor, USER_BLOCK_BYTES, 0))
+    size = os.fstat(descriptor).st_size
+    if match["sha256"]:
+        digest = match["sha256"].decode()
+        digests = np.array([bytes.fromhex(digest)], "V32")
+        return Seal(path, 1, digest, np.array([size], np.int64), digests, {})
+    at, facts_bytes, count = int(match["at"]), int(match["facts"]), int(match["blocks"])
+    digest = match["blake3"].decode()
+    if at + facts_bytes + count * _ENTRY.itemsize != size:
+        raise broken_seal(path)
+    content = b"".join(bytes(view) for view in read_pieces(descriptor, at, size))
+    if blake3(match["table"] + content).hexdigest() != digest:
+        raise broken_seal(path)
+    table = np.frombuffer(content, _ENTRY, count, facts_bytes)
+    return Seal(path, 2, digest, table["stop"], table["digest"], json.loads(content[:facts_bytes]))
+
+
+def _parse(path: Path, kind: Kind, block: bytes) -> re.Match[bytes]:
+    match = _USER_BLOCK.fullmatch(block)
+    header = re.match(rb"voxshard (shard|features) (\d+)\n", block)
+    if header and header[1].decode() == kind and int(header[2]) > FORMAT_VERSION:
+        raise newer_format(path, int(header[2]))
+    is_known = match and match["kind"].decode() == kind and bool(match["sha256"]) == (match["version"] == b"1")
+    if len(block) < USER_BLOCK_BYTES or not match or not is_known:
+        raise CorruptFileError(
+            f"{path}: does not start with the 512 bytes of a voxshard {kind} file; damaged, or something else"
+        )
+    return match
+
+
+def check_seal(path: Path, kind: Kind) -> Seal:
+    """Read every byte of a file and compare it with its digests.
+
+    Raises
+    ------
+    CorruptFileError : truncated, or a byte has changed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        seal = read_seal(path, kind, descriptor)
+        seal.check(descriptor)
+    finally:
+        os.close(descriptor)
+    return seal
+
+
+def hash_blocks(descriptor: int, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+    """Digests of the blocks of an open file, in several threads."""
+    with ThreadPoolExecutor(num_threads()) as pool:
+        return list(pool.map(partial(digest_of, descriptor), starts, stops))
+
+
+def newer_format(path: Path, version: int) -> FormatVersionError:
+    """The error for a file of a later format than this program knows."""
+    return FormatVersionError(f"{path}: format {version}, this voxshard reads up to {FORMAT_VERSION}; update it")
+
+
+def broken_seal(path: Path, where: str = "") -> CorruptFileError:
+    """The error for a file whose bytes are not those it was sealed with."""
+    at = f" ({where})" if where else ""
+    return CorruptFileError(
+        f"{path}: truncated or changed: its {path.stat().st_size} bytes do not match the digests it was sealed "
+        f"with{at}; run `voxshard verify` on its set"
+    )
