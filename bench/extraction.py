@@ -42,7 +42,7 @@ import soundfile
 
 from voxshard.encoders import registry
 from voxshard.encoders.batching import collate, make_batches
-from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.extraction.encode import default_batch_seconds
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest
@@ -121,7 +121,9 @@ def time_bare(manifest: Path, weights: Path, device: str, batch_seconds: float) 
     corpus = Manifest.read(manifest)
     decoder = Decoder.of(corpus.root, encoder.info, registry.settings_of("hf", settings), encoder.preparer, ())
     features = [
-        decoded.pieces[0] for decoded in map(decoder.decode, corpus.utterances()) if isinstance(decoded, Decoded)
+        decoded.pieces[0]
+        for decoded in map(decoder.decode, corpus.utterances())
+        if isinstance(decoded, PreparedUtterance)
     ]
     lengths = [len(item) for item in features]
     batches = make_batches(lengths, encoder.info.batch_policy, encoder.cost, batch_seconds)

@@ -179,7 +179,7 @@ def memory(device: str, folder: Path) -> Iterator[Row]:
 
     from voxshard.encoders.batching import make_batches
     from voxshard.errors import DeviceMemoryError
-    from voxshard.extraction.decode import Decoded
+    from voxshard.extraction.decode import PreparedUtterance
     from voxshard.extraction.encode import Budget, ShardEncoder
     from voxshard.extraction.telemetry import Timers
 
@@ -208,7 +208,7 @@ def memory(device: str, folder: Path) -> Iterator[Row]:
                 )  # fmt: skip
                 (feature,) = (encoder.prepare(clip) for clip in clips([10.0]))
                 for number in range(count):
-                    shard.add(number, Decoded([feature], 10.0))
+                    shard.add(number, PreparedUtterance([feature], 10.0))
                 yield {"model": name, "recovered_rows": len(shard.finish()), "of": count, "notes": notes}
                 break
             yield row

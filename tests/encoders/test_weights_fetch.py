@@ -18,7 +18,7 @@ import pytest
 from support.hub_server import Hub, serving
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError, TransientFaultError
 from voxshard.weights import archives, fetch
-from voxshard.weights.catalogue import Source, WeightSet, hub_source, weight_set
+from voxshard.weights.catalogue import WeightSet, WeightSource, hub_source, weight_set
 from voxshard.weights.web import download
 
 
@@ -43,7 +43,7 @@ def fetched(wanted: WeightSet, root: Path) -> Path:
 
 
 def from_web(hub: Hub, path: str = "/model", **values: Any) -> WeightSet:
-    return WeightSet("set", "here", "any", "1 MB", (Source("model", f"{hub.address}{path}", **values),))
+    return WeightSet("set", "here", "any", "1 MB", (WeightSource("model", f"{hub.address}{path}", **values),))
 
 
 def test_a_file_arrives_complete_readable_by_the_group_and_nothing_else_stays(hub: Hub, tmp_path: Path) -> None:
@@ -324,7 +324,9 @@ def special(kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def archived(hub: Hub) -> WeightSet:
-    return WeightSet("set", "here", "any", "1 B", (Source("set.tar.gz", f"{hub.address}/archive", is_archive=True),))
+    return WeightSet(
+        "set", "here", "any", "1 B", (WeightSource("set.tar.gz", f"{hub.address}/archive", is_archive=True),)
+    )
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "w"])
@@ -405,7 +407,7 @@ def test_folders_are_open_to_the_group_whatever_the_umask(hub: Hub, tmp_path: Pa
     hub.files["/a/b"] = b"x"
     before = os.umask(0o077)
     try:
-        fetched(WeightSet("hf/org/name", "", "", "", (Source("deep/b", f"{hub.address}/a/b"),)), tmp_path / "new")
+        fetched(WeightSet("hf/org/name", "", "", "", (WeightSource("deep/b", f"{hub.address}/a/b"),)), tmp_path / "new")
     finally:
         os.umask(before)
     for path in (tmp_path / "new").rglob("*"):
@@ -415,7 +417,7 @@ def test_folders_are_open_to_the_group_whatever_the_umask(hub: Hub, tmp_path: Pa
 
 def test_verify_finds_changed_missing_and_unknown_files(hub: Hub, tmp_path: Path) -> None:
     hub.files = {"/a": b"a", "/b": b"b", "/c": b"c"}
-    sources = tuple(Source(name, f"{hub.address}/{name}") for name in "abc")
+    sources = tuple(WeightSource(name, f"{hub.address}/{name}") for name in "abc")
     folder = fetched(WeightSet("vggish", "", "", "", sources), tmp_path)
     (folder / "b").write_bytes(b"B")
     (folder / "c").unlink()

@@ -39,7 +39,7 @@ def test_an_encoder_given_by_its_name_alone_takes_settings_from_the_command_line
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.classifier=knnn", r"train.classifier.0: Input should be 'logistic', .* \(got 'knnn'\)"),
+        ("train.classifier=knnn", r"train\.classifier\.0: no such classifier; .* did you mean knn\? \(got 'knnn'\)"),
         ("extract.mfcc.encoder.n_mfc=3", r"(?s)extract.mfcc: settings of mfcc: .*n_mfc: unknown key"),
         ("train.runs=0", "train.runs: Input should be greater than or equal to 1"),
     ],

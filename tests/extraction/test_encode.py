@@ -8,7 +8,7 @@ import pytest
 from support.toy_encoder import ToyEncoder, ToySettings
 from voxshard.encoders.base import Output
 from voxshard.errors import DeviceMemoryError
-from voxshard.extraction.decode import Decoded
+from voxshard.extraction.decode import PreparedUtterance
 from voxshard.extraction.encode import Budget, ShardEncoder, deviation_rms
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure
@@ -21,7 +21,7 @@ def encode(
     names = [f"u{n}" for n in range(len(waveforms))]
     shard = ShardEncoder(encoder, Budget(budget_s, notes.append), names, store_dtype="float32", timers=Timers())
     for position, waveform in enumerate(waveforms):
-        shard.add(position, Decoded([waveform], len(waveform) / 16000))
+        shard.add(position, PreparedUtterance([waveform], len(waveform) / 16000))
     shard.finish()
     return shard
 
@@ -134,7 +134,7 @@ def test_chunks_of_a_long_clip_come_back_as_one_utterance() -> None:
     encoder = ToyEncoder("toy", ToySettings(granularity="frames"), {})
     (long,) = noise(16000)
     shard = ShardEncoder(encoder, Budget(1.0, print), ["u"], store_dtype="float32", timers=Timers())
-    shard.add(0, Decoded([long[:8000], long[8000:]], 1.0))
+    shard.add(0, PreparedUtterance([long[:8000], long[8000:]], 1.0))
     (result,) = shard.finish()
     assert not isinstance(result, Failure)
     frames = long.reshape(-1, 160)

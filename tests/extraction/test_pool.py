@@ -21,7 +21,7 @@ from voxshard.errors import (
     UnexpectedFaultError,
 )
 from voxshard.extraction import pool as pooling
-from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.extraction.pool import DecodePool
 from voxshard.extraction.wire import Block, DecodedBlock
 from voxshard.manifest import Manifest
@@ -45,7 +45,9 @@ def blocks_of(manifest: Manifest, size: int) -> Iterator[Block]:
 
 
 def kinds(blocks: list[DecodedBlock]) -> list[str]:
-    return ["ok" if isinstance(result, Decoded) else result.error for block in blocks for result in block.results]
+    return [
+        "ok" if isinstance(result, PreparedUtterance) else result.error for block in blocks for result in block.results
+    ]
 
 
 def test_blocks_come_back_in_order_with_the_audio_as_read(make_corpus: MakeCorpus) -> None:
@@ -55,7 +57,7 @@ def test_blocks_come_back_in_order_with_the_audio_as_read(make_corpus: MakeCorpu
     assert [block.number for block in blocks] == list(range(6))
     results = [result for block in blocks for result in block.results]
     for utterance, result in zip(manifest.utterances(), results, strict=True):
-        assert isinstance(result, Decoded)
+        assert isinstance(result, PreparedUtterance)
         expected, _ = soundfile.read(Path(manifest.root, str(utterance.path)), dtype="float32")
         np.testing.assert_array_equal(result.pieces[0], expected)
 

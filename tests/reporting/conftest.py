@@ -15,11 +15,11 @@ from voxshard.reporting.report_data import (
     Confusion,
     EmbeddingMap,
     ErrorCurve,
-    Estimate,
     FailureReason,
-    FeatureSet,
+    FeatureSetReport,
     FewShot,
     Group,
+    MetricEstimate,
     ReportData,
     ScoreHistogram,
     Series,
@@ -31,8 +31,8 @@ from voxshard.reporting.report_data import (
 CODECS = ("NONE", "opus", "mp3", "gsm", "vorbis")
 
 
-def estimate(value: float, width: float = 0.02) -> Estimate:
-    return Estimate(value, max(value - width, 0.0), min(value + width, 1.0))
+def estimate(value: float, width: float = 0.02) -> MetricEstimate:
+    return MetricEstimate(value, max(value - width, 0.0), min(value + width, 1.0))
 
 
 def error_curve(shift: float, count: int = 200) -> ErrorCurve:
@@ -79,7 +79,8 @@ def detector(name: str, eer: float, shift: float, seed: int = 0) -> System:
                 ],
             ),
             Breakdown(
-                column="attack_label", groups=[Group(name="A01", num_utterances=80, metrics={"eer": Estimate(None)})]
+                column="attack_label",
+                groups=[Group(name="A01", num_utterances=80, metrics={"eer": MetricEstimate(None)})],
             ),
         ],
     )
@@ -92,12 +93,12 @@ def detector(name: str, eer: float, shift: float, seed: int = 0) -> System:
     )  # fmt: skip
 
 
-def feature_set(name: str = "mfcc") -> FeatureSet:
+def feature_set(name: str = "mfcc") -> FeatureSetReport:
     generator = np.random.default_rng(3)
     labels = generator.choice(["bonafide", "spoof"], 600)
     points = generator.normal(0, 1, (600, 2)) + (labels == "spoof")[:, None] * [2.0, 0.5]
     time_s = np.arange(60) * 60.0
-    return FeatureSet(
+    return FeatureSetReport(
         name=name,
         encoder=name,
         facts={"fingerprint": "89abcdef" * 8, "dimension": "120", "sample rate": "16,000 Hz"},
@@ -168,11 +169,11 @@ def report_data(**changes: Any) -> ReportData:
         "comparisons": [
             Comparison(
                 split="eval", metric="eer", first="lfcc-logistic-0", second="mfcc-logistic-0",
-                difference=Estimate(-0.0363, -0.061, -0.012), p_value=0.004, num_utterances=400,
+                difference=MetricEstimate(-0.0363, -0.061, -0.012), p_value=0.004, num_utterances=400,
             ),
             Comparison(
                 split="eval", metric="eer", first="lfcc-logistic-0", second="lfcc-svm-0",
-                difference=Estimate(-0.0041, -0.02, 0.013), p_value=0.62, num_utterances=400,
+                difference=MetricEstimate(-0.0041, -0.02, 0.013), p_value=0.62, num_utterances=400,
             ),
         ],
         "feature_sets": [feature_set("mfcc"), feature_set("lfcc")],

@@ -7,7 +7,7 @@ import pytest
 
 from voxshard.errors import ScoreError
 from voxshard.reporting import curves, plots
-from voxshard.reporting.report_data import Confusion, ErrorCurve, Estimate
+from voxshard.reporting.report_data import Confusion, ErrorCurve, MetricEstimate
 
 
 def test_a_thinned_curve_stays_on_the_curve_and_close_to_it_everywhere() -> None:
@@ -66,14 +66,14 @@ def test_a_confusion_keeps_the_order_of_the_classes_and_leaves_out_absent_ones()
 
 def test_the_miss_rates_in_the_table_are_those_of_the_curve() -> None:
     curve = ErrorCurve(false_alarm_rate=np.array([1.0, 0.3, 0.04, 0.0]), miss_rate=np.array([0.0, 0.02, 0.1, 1.0]))
-    plot = plots.det({"a": (curve, Estimate(0.07))}, key="det", where="eval")
+    plot = plots.det({"a": (curve, MetricEstimate(0.07))}, key="det", where="eval")
     shown = [cell.text for cell in plot.table.rows[0]]
     assert shown == ["a", "100.00", "100.00", "100.00", "100.00", "10.00", "10.00", "10.00", "2.00"]
 
 
 def test_perfect_separation_can_be_drawn() -> None:
     curve = ErrorCurve(false_alarm_rate=np.array([1.0, 0.0, 0.0]), miss_rate=np.array([0.0, 0.0, 1.0]))
-    assert "<svg" in plots.det({"a": (curve, Estimate(0.0))}, key="det", where="eval").svg
+    assert "<svg" in plots.det({"a": (curve, MetricEstimate(0.0))}, key="det", where="eval").svg
 
 
 def test_too_many_classes_get_a_table_instead_of_a_matrix() -> None:

@@ -14,7 +14,7 @@ import pytest
 from voxshard.manifest import Manifest
 from voxshard.progress import Silent
 from voxshard.reporting.feature_summaries import load_feature_set
-from voxshard.reporting.report_data import FeatureSet
+from voxshard.reporting.report_data import FeatureSetReport
 from voxshard.reporting.sampling import project
 from voxshard.store.layout import FeatureDir, Identity, Plan
 from voxshard.store.merge import MergeConfig, merge
@@ -70,7 +70,7 @@ def advise(timers: Mapping[str, float], *, num_workers: int, device: str) -> str
     return f"{timers['encode_s']:.0f} s on {device} with {num_workers}"
 
 
-def load(path: Path, labels: tuple[str, ...] = ("digit",)) -> FeatureSet:
+def load(path: Path, labels: tuple[str, ...] = ("digit",)) -> FeatureSetReport:
     return load_feature_set(path, "mfcc", labels=labels, advise=advise)
 
 

@@ -14,7 +14,7 @@ from voxshard.reporting import trial_sections
 from voxshard.reporting.comparability import rank, split_order
 from voxshard.reporting.html import render
 from voxshard.reporting.page import Plots
-from voxshard.reporting.report_data import EmbeddingMap, Estimate, ReportData, SplitResult, System, TrainingCurve
+from voxshard.reporting.report_data import EmbeddingMap, MetricEstimate, ReportData, SplitResult, System, TrainingCurve
 from voxshard.reporting.systems import training_curves
 from voxshard.reporting.vector import short
 
@@ -160,7 +160,7 @@ def test_a_run_without_scores_is_named_and_draws_nothing(make_report: Make) -> N
 
 
 def test_metrics_that_nobody_could_compute_are_dashes(make_report: Make) -> None:
-    split = SplitResult(num_utterances=3, metrics={"eer": Estimate(None), "accuracy": Estimate(1.0)})
+    split = SplitResult(num_utterances=3, metrics={"eer": MetricEstimate(None), "accuracy": MetricEstimate(1.0)})
     system = System(name="a", kind="detection", label="key", features="mfcc", classifier="knn", splits={"eval": split})
     page = render(make_report(systems=[system], comparisons=[], feature_sets=[]))
     assert '<td class="number">–</td><td class="number">100.00</td>' in page
@@ -198,7 +198,7 @@ def test_long_names_keep_their_ends() -> None:
 
 def test_systems_with_the_same_headline_are_ranked_by_the_next_metric() -> None:
     def system(name: str, **metrics: float) -> System:
-        estimates = {key: Estimate(value) for key, value in metrics.items()}
+        estimates = {key: MetricEstimate(value) for key, value in metrics.items()}
         splits = {"eval": SplitResult(metrics=estimates)}
         return System(name=name, kind="detection", label="key", features="mfcc", classifier="knn", splits=splits)
 
@@ -208,7 +208,7 @@ def test_systems_with_the_same_headline_are_ranked_by_the_next_metric() -> None:
 
 
 def test_splits_to_judge_by_come_first_and_training_last() -> None:
-    metrics = {"accuracy": Estimate(0.5)}
+    metrics = {"accuracy": MetricEstimate(0.5)}
     splits = {name: SplitResult(metrics=metrics) for name in ("train", "folds", "dev", "eval")}
     system = System(name="a", kind="classification", label="key", features="mfcc", classifier="knn", splits=splits)
     assert split_order([system]) == ["eval", "dev", "folds", "train"]

@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 from voxshard.errors import ConfigError
 from voxshard.learning._torch.augmentation import Augmenter, play
 from voxshard.learning._torch.data import EVALUATION, Item, Recordings
-from voxshard.learning.network_config import AugmentSettings, ClipPolicy
+from voxshard.learning.network_config import AugmentSettings, TrainingClipSettings
 from voxshard.manifest import Manifest
 from voxshard.networks.inputs import TorchaudioMfcc
 
@@ -209,7 +209,7 @@ def test_a_probability_is_the_share_of_recordings_that_are_changed() -> None:
 
 
 def waveforms(manifest: Manifest, targets: np.ndarray, **changes: Any) -> Recordings:
-    values: dict[str, Any] = {"clip": ClipPolicy(), "seed": 0, **changes}
+    values: dict[str, Any] = {"clip": TrainingClipSettings(), "seed": 0, **changes}
     return Recordings(
         utterances=list(manifest.utterances()), targets_UC=targets, root=manifest.root, sample_rate=8000,
         min_samples=1, preparer=None, **values,
@@ -219,7 +219,7 @@ def waveforms(manifest: Manifest, targets: np.ndarray, **changes: Any) -> Record
 def test_training_crops_change_with_the_epoch_and_evaluation_takes_the_centre(tmp_path: Path) -> None:
     manifest = Manifest.read(tone_corpus(tmp_path, per_class=2, seconds=(1.0,)))
     targets = np.zeros((len(manifest), 3), np.float32)
-    recordings = waveforms(manifest, targets, clip=ClipPolicy(max_seconds=0.2))
+    recordings = waveforms(manifest, targets, clip=TrainingClipSettings(max_seconds=0.2))
     whole = waveforms(manifest, targets)
     first, again, second, centre = (recordings[key].features for key in ((0, 1), (0, 1), (1, 1), (EVALUATION, 1)))
     np.testing.assert_array_equal(first, again)

@@ -16,7 +16,7 @@ ENTRY_POINT_GROUP = "voxshard.corpora"
 
 
 @dataclass(frozen=True)
-class Format:
+class CorpusFormat:
     """A corpus format, as the command line offers it."""
 
     module: str | None
@@ -27,21 +27,23 @@ class Format:
 
 
 FORMATS = {
-    "folder": Format("folder", "every audio file below a folder or URL"),
-    "table": Format("table", "a CSV, TSV or Parquet file with a column of paths"),
-    "asvspoof5": Format("asvspoof5", "ASVspoof 5 Track 1: protocols and flac_T, flac_D, flac_E_eval"),
-    "uid-folders": Format("uid_folders", "<uid>/waveform.<ext> and metadata.json; train.csv, test.csv, val.csv", True),
-    "file-lists": Format("file_lists", "a list of paths per split, labels from folders (GTZAN)", True),
-    "urbansound8k": Format("urbansound8k", "UrbanSound8K: metadata/UrbanSound8K.csv, audio/fold1 to fold10"),
-    "tut-asc": Format("tut_asc", "TUT Acoustic Scenes 2016 or 2017: development and evaluation set"),
-    "esc50": Format("esc50", "ESC-50: meta/esc50.csv, audio/"),
+    "folder": CorpusFormat("folder", "every audio file below a folder or URL"),
+    "table": CorpusFormat("table", "a CSV, TSV or Parquet file with a column of paths"),
+    "asvspoof5": CorpusFormat("asvspoof5", "ASVspoof 5 Track 1: protocols and flac_T, flac_D, flac_E_eval"),
+    "uid-folders": CorpusFormat(
+        "uid_folders", "<uid>/waveform.<ext> and metadata.json; train.csv, test.csv, val.csv", True
+    ),
+    "file-lists": CorpusFormat("file_lists", "a list of paths per split, labels from folders (GTZAN)", True),
+    "urbansound8k": CorpusFormat("urbansound8k", "UrbanSound8K: metadata/UrbanSound8K.csv, audio/fold1 to fold10"),
+    "tut-asc": CorpusFormat("tut_asc", "TUT Acoustic Scenes 2016 or 2017: development and evaluation set"),
+    "esc50": CorpusFormat("esc50", "ESC-50: meta/esc50.csv, audio/"),
 }
 
 
-def available() -> dict[str, Format]:
+def available() -> dict[str, CorpusFormat]:
     """Return every format by name: our own, then those that other packages register."""
     others = registered(ENTRY_POINT_GROUP, FORMATS)
-    return FORMATS | {name: Format(None, f"from {package_of(point)}") for name, point in others.items()}
+    return FORMATS | {name: CorpusFormat(None, f"from {package_of(point)}") for name, point in others.items()}
 
 
 def check_known(name: str) -> None:

@@ -26,7 +26,7 @@ _WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True)
-class Decoded:
+class PreparedUtterance:
     """One utterance ready to be encoded."""
 
     pieces: list[Features]
@@ -103,12 +103,12 @@ class Decoder:
                 f"({frame.filename}, line {frame.lineno}); change the setting or fix the encoder"
             ) from exc
 
-    def decode(self, utterance: Utterance) -> Decoded | Failure:
+    def decode(self, utterance: Utterance) -> PreparedUtterance | Failure:
         """Read and prepare one utterance.
 
         Returns
         -------
-        Decoded, or a Failure where the recording itself is at fault, which an UtteranceError alone states.
+        PreparedUtterance, or a Failure where the recording itself is at fault, which an UtteranceError alone states.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Decoder:
         """
         return self._decoded(utterance.utterance_id, lambda: self._read(utterance))
 
-    def decode_samples(self, samples: Waveform, sample_rate: int, name: str) -> Decoded | Failure:
+    def decode_samples(self, samples: Waveform, sample_rate: int, name: str) -> PreparedUtterance | Failure:
         """Prepare samples (N,) that are in memory already as `decode` prepares those of a recording.
 
         Parameters
@@ -137,7 +137,7 @@ class Decoder:
         waveform = audio.clip_samples(samples, found, sample_rate=wanted, clip=self.clip, utterance_id=name)
         return audio.Clip(waveform, wanted, None)
 
-    def _decoded(self, name: str, read: Callable[[], audio.Clip]) -> Decoded | Failure:
+    def _decoded(self, name: str, read: Callable[[], audio.Clip]) -> PreparedUtterance | Failure:
         try:
             waveform, rate, warning = read()
             min_samples = math.ceil(self.min_samples * rate / self.sample_rate)
@@ -153,7 +153,7 @@ class Decoder:
             raise
         except Exception as exc:
             raise UnexpectedFaultError(f"{self.encoder}, utterance {name!r}: {type(exc).__name__}: {exc}") from exc
-        return Decoded(pieces, len(waveform) / rate, warning)
+        return PreparedUtterance(pieces, len(waveform) / rate, warning)
 
     def _read(self, utterance: Utterance) -> audio.Clip:
         place = audio.resolve(self.root, utterance.path)

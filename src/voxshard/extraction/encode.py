@@ -12,7 +12,7 @@ import numpy as np
 from voxshard.encoders.base import Encoder, Features, Output, Precision
 from voxshard.encoders.batching import collate, make_batches
 from voxshard.errors import DeviceMemoryError, NonFiniteEmbeddingError
-from voxshard.extraction.decode import Decoded
+from voxshard.extraction.decode import PreparedUtterance
 from voxshard.extraction.telemetry import Timers
 from voxshard.store.shard import Failure, StoreDtype, storable
 
@@ -83,7 +83,7 @@ class ShardEncoder:
         self._checks: list[_Check] = []
         self.results: list[Result | None] = [None] * len(utterance_ids)
 
-    def add(self, position: int, decoded: Decoded | Failure) -> None:
+    def add(self, position: int, decoded: PreparedUtterance | Failure) -> None:
         """Hand over one utterance; encodes whenever enough has gathered."""
         if isinstance(decoded, Failure):
             self.results[position] = decoded

@@ -19,7 +19,7 @@ from voxshard.encoders import registry
 from voxshard.encoders.base import EncoderInfo
 from voxshard.encoders.device_request import parse_device
 from voxshard.errors import MissingRecordingError, TransientFaultError, UtteranceError
-from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.extraction.encode import TOLERANCE_RMS, Budget, Result, ShardEncoder, default_batch_seconds
 from voxshard.extraction.telemetry import Timers
 from voxshard.manifest import Utterance
@@ -132,7 +132,7 @@ class LoadedEncoder:
     def _encode_group(self, items: Sequence[str | Array], sample_rate: int) -> list[Array | UtteranceError]:
         names = [item if isinstance(item, str) else f"waveform {number}" for number, item in enumerate(items)]
 
-        def decode(item: str | Array, name: str) -> Decoded | Failure:
+        def decode(item: str | Array, name: str) -> PreparedUtterance | Failure:
             if isinstance(item, str):
                 return self._decode_file(item)
             return self._decoder.decode_samples(item, sample_rate, name)
@@ -146,7 +146,7 @@ class LoadedEncoder:
         self,
         names: Sequence[str],
         items: Sequence[tuple[str | Array, str]],
-        decode: Callable[[str | Array, str], Decoded | Failure],
+        decode: Callable[[str | Array, str], PreparedUtterance | Failure],
         *,
         alone: bool,
     ) -> tuple[list[Result], float | None]:
@@ -160,7 +160,7 @@ class LoadedEncoder:
         results = shard.finish()
         return results, None if alone else shard.check(self._settings.precision)
 
-    def _decode_file(self, path: str) -> Decoded | Failure:
+    def _decode_file(self, path: str) -> PreparedUtterance | Failure:
         try:
             return self._decoder.decode(Utterance(path, path))
         except FileNotFoundError as exc:
@@ -170,15 +170,15 @@ class LoadedEncoder:
 
 
 def _ahead(
-    decode: Callable[[str | Array, str], Decoded | Failure], items: Sequence[tuple[str | Array, str]]
-) -> Iterator[Decoded | Failure]:
+    decode: Callable[[str | Array, str], PreparedUtterance | Failure], items: Sequence[tuple[str | Array, str]]
+) -> Iterator[PreparedUtterance | Failure]:
     """Results of `decode` in order, computed by threads that are a few recordings ahead of the reader."""
     if len(items) == 1:
         yield decode(*items[0])
         return
     num_threads = available_cpus()
     with ThreadPoolExecutor(num_threads) as threads:
-        waiting: deque[Future[Decoded | Failure]] = deque()
+        waiting: deque[Future[PreparedUtterance | Failure]] = deque()
         for item in items:
             waiting.append(threads.submit(decode, *item))
             if len(waiting) > 2 * num_threads:

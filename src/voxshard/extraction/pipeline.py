@@ -87,7 +87,7 @@ class Pipeline:
         self._precision, self._tolerance = precision, TOLERANCE_RMS[precision]
         self._store_dtype, self._timers, self._progress, self._check = store_dtype, timers, progress, check
         self._budget = Budget(batch_seconds, progress.note)
-        self._writer = _Writer(write, timers)
+        self._writer = _ShardWriter(write, timers)
         self._blocks_out: dict[int, tuple[ShardWork, list[int]]] = {}
         """Per block under way: its shard, and the positions in it that it holds."""
         self._num_blocks: dict[int, int] = {}
@@ -233,7 +233,7 @@ def _size(utterance: Utterance) -> float:
     return utterance.duration_s if utterance.duration_s is not None else float(utterance.num_bytes or 0)
 
 
-class _Writer:
+class _ShardWriter:
     """Publishes shards in the background, one at a time; what went wrong there is raised where the next one is put."""
 
     def __init__(self, write: Callable[[ShardResult], None], timers: Timers) -> None:

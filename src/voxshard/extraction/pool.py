@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
 from voxshard.errors import BrokenPluginError, TransientFaultError, WorkerCrashedError
-from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, receive
 from voxshard.extraction.worker import OUT_OF_MEMORY, READY
 from voxshard.manifest import Utterance
@@ -49,7 +49,7 @@ class _Isolated:
     """A block whose worker died: its utterances are decoded again one by one, each alone in a worker."""
 
     block: Block
-    results: dict[int, Decoded | Failure] = field(default_factory=dict)
+    results: dict[int, PreparedUtterance | Failure] = field(default_factory=dict)
     crashes: dict[int, int] = field(default_factory=dict)
     busy_s: float = 0.0
 
@@ -186,7 +186,7 @@ class DecodePool:
         number, position = self._isolated.pop(block.number)
         self._record(number, position, block.results[0], block.busy_s)
 
-    def _record(self, number: int, position: int, result: Decoded | Failure, busy_s: float) -> None:
+    def _record(self, number: int, position: int, result: PreparedUtterance | Failure, busy_s: float) -> None:
         suspects = self._suspects[number]
         suspects.results[position] = result
         suspects.busy_s += busy_s

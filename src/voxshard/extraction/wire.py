@@ -18,7 +18,7 @@ import numpy as np
 
 from voxshard.encoders.base import Features
 from voxshard.errors import EnvironmentProblemError
-from voxshard.extraction.decode import Decoded
+from voxshard.extraction.decode import PreparedUtterance
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
@@ -59,7 +59,7 @@ class DecodedBlock:
     """What came of a block."""
 
     number: int
-    results: Sequence[Decoded | Failure]
+    results: Sequence[PreparedUtterance | Failure]
     """One per utterance, in order."""
     busy_s: float
     """How long the worker was at it."""
@@ -133,13 +133,15 @@ def receive(connection: Connection) -> DecodedBlock | Fault | str:
             memory = mmap.mmap(descriptors[0], message.num_bytes, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptors[0])
-    results: list[Decoded | Failure] = []
+    results: list[PreparedUtterance | Failure] = []
     for item in message.results:
         if isinstance(item, Failure):
             results.append(item)
         else:
             assert memory is not None
-            results.append(Decoded([_view(memory, piece) for piece in item.pieces], item.audio_s, item.warning))
+            results.append(
+                PreparedUtterance([_view(memory, piece) for piece in item.pieces], item.audio_s, item.warning)
+            )
     return DecodedBlock(message.number, results, message.busy_s)
 
 

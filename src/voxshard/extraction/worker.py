@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 from voxshard.errors import BrokenPluginError, EnvironmentProblemError, TransientFaultError, UnexpectedFaultError
-from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, send_block
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
@@ -107,7 +107,9 @@ def _fault(error: Exception, root: str, missing_hint: str) -> EnvironmentProblem
     )
 
 
-def _decode(decoder: Decoder, utterances: Sequence[Utterance], readers: ThreadPoolExecutor) -> list[Decoded | Failure]:
+def _decode(
+    decoder: Decoder, utterances: Sequence[Utterance], readers: ThreadPoolExecutor
+) -> list[PreparedUtterance | Failure]:
     futures = [readers.submit(decoder.decode, utterance) for utterance in utterances]
     try:
         return [future.result() for future in futures]

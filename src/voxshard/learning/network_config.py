@@ -100,7 +100,7 @@ class AugmentSettings(Settings):
         return [name for name in names if getattr(self, name).is_on]
 
 
-class ClipPolicy(Settings):
+class TrainingClipSettings(Settings):
     """How recordings are cut; `crop` is random in training and central in evaluation."""
 
     max_seconds: float | None = Field(None, gt=0)
@@ -205,7 +205,7 @@ class NetworkOptions(Settings):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     workers: int | None = Field(None, ge=0)
     """Processes that read and augment; null: the CPUs there are, but one. 0: none beside the training itself."""
-    clip: ClipPolicy = ClipPolicy.model_validate({})
+    clip: TrainingClipSettings = TrainingClipSettings.model_validate({})
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
     training: OptimizationSettings = OptimizationSettings.model_validate({})
     settings: dict[str, Any] = Field(default_factory=dict)

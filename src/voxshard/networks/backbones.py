@@ -37,7 +37,7 @@ from voxshard.networks.backbone import Backbone, Lengths
 from voxshard.networks.inputs import LogMelPatches, MelPatches, TorchaudioMfcc
 from voxshard.networks.settings import (
     EcapaNetworkSettings,
-    MelSettings,
+    MelNetworkSettings,
     NetworkSettings,
     SpectrogramSettings,
     VggishNetworkSettings,
@@ -50,7 +50,7 @@ from voxshard.networks.speech_backbone import SpeechBackbone
 class Standardize(nn.Module):  # type: ignore[misc]
     """Features shifted and scaled, per band, by what the training recordings had."""
 
-    def __init__(self, size: int, settings: MelSettings) -> None:
+    def __init__(self, size: int, settings: MelNetworkSettings) -> None:
         super().__init__()
         self.register_buffer("mean_M", torch.full((size,), settings.mean or 0.0))
         self.register_buffer("std_M", torch.full((size,), settings.std or 1.0))

@@ -73,7 +73,7 @@ class Heads(nn.Module):  # type: ignore[misc]
         return torch.cat([head(x_RD) for head in self.heads], dim=1)
 
 
-class Prototypes(nn.Module):  # type: ignore[misc]
+class PrototypeHead(nn.Module):  # type: ignore[misc]
     """A point per class; the outputs are negative squared Euclidean distances (Snell et al., arXiv 1703.05175)."""
 
     def __init__(self, dim: int, num_outputs: int) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from voxshard.errors import ConfigError
 from voxshard.networks.backbone import Lengths
 from voxshard.networks.backbones import build_backbone
-from voxshard.networks.heads import Heads, Prototypes
+from voxshard.networks.heads import Heads, PrototypeHead
 from voxshard.networks.settings import NetworkSpec
 
 Embedding: TypeAlias = Literal["pt", "wt", "st", "ft"]
@@ -40,7 +40,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
             dim = settings.shared_dim
         self.heads: nn.Module
         if spec.prototypes:
-            self.heads = Prototypes(dim, spec.num_outputs)
+            self.heads = PrototypeHead(dim, spec.num_outputs)
         else:
             sizes = [len(group.labels) for group in spec.groups]
             self.heads = Heads(dim, sizes, settings.heads, cosine=spec.loss == "aam")

@@ -64,7 +64,7 @@ class Wav2Vec2Settings(NetworkSettings):
     """Over the valid frames."""
 
 
-class MelSettings(NetworkSettings):
+class MelNetworkSettings(NetworkSettings):
     """Networks on a spectrogram."""
 
     normalize: bool = True
@@ -82,7 +82,7 @@ class MelSettings(NetworkSettings):
         return self
 
 
-class EcapaNetworkSettings(MelSettings):
+class EcapaNetworkSettings(MelNetworkSettings):
     """ECAPA-TDNN from scratch (SpeechBrain's class), in front of the heads."""
 
     min_batch: ClassVar[int] = 2
@@ -115,7 +115,7 @@ class EcapaNetworkSettings(MelSettings):
         return self
 
 
-class SpectrogramSettings(MelSettings):
+class SpectrogramSettings(MelNetworkSettings):
     """Convolutional networks for few data, on patches of a log-mel spectrogram."""
 
     features: Literal["mel", "logmel"] = "mel"

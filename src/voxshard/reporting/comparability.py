@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxshard.reporting import measures
-from voxshard.reporting.report_data import Comparison, Estimate, ReportData, System
+from voxshard.reporting.report_data import Comparison, MetricEstimate, ReportData, System
 
 LEVEL = 0.05
 """Two systems are told apart by the paired test below this p-value."""
@@ -26,9 +26,9 @@ class View:
     suffix: str = ""
     """Ends the titles of its sections where there are several views."""
 
-    def estimate(self, system: System) -> Estimate:
+    def estimate(self, system: System) -> MetricEstimate:
         """The headline metric of a system."""
-        return system.splits[self.split].metrics.get(self.headline or "", Estimate(None))
+        return system.splits[self.split].metrics.get(self.headline or "", MetricEstimate(None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def rank(systems: Sequence[System], split: str) -> View:
     there = [name for name in names if any(name in item.splits[split].metrics for item in measured)]
 
     def costs(system: System) -> list[float]:
-        return [_cost(name, system.splits[split].metrics.get(name, Estimate(None)).value) for name in there]
+        return [_cost(name, system.splits[split].metrics.get(name, MetricEstimate(None)).value) for name in there]
 
     headline = there[0] if there else None
     return View(split=split, headline=headline, order=sorted(measured, key=costs))

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from voxshard.progress import Progress
 from voxshard.reporting.comparability import rank
-from voxshard.reporting.report_data import Comparison, Estimate, System
-from voxshard.reporting.systems import Target, texts
+from voxshard.reporting.report_data import Comparison, MetricEstimate, System
+from voxshard.reporting.systems import PredictedTarget, texts
 from voxshard.scoring.classification import ClassificationTrials, MultiLabelTrials
 from voxshard.scoring.detection import DetectionTrials
 from voxshard.scoring.intervals import Trials, paired_bootstrap
@@ -62,12 +62,12 @@ def _compare_two(
     pair = pair.filter(pc.equal(pair["label"], pair[f"label{_OTHER}"]))
     if pair.num_rows < 2 or pc.count_distinct(pair["label"]).as_py() < 2:
         return None
-    trials = (_measurable(pair, end, Target.of(runs[name])) for name, end in ((first, ""), (second, _OTHER)))
+    trials = (_measurable(pair, end, PredictedTarget.of(runs[name])) for name, end in ((first, ""), (second, _OTHER)))
     replicates = min(1000, max(200, _MOST_WORK // pair.num_rows))
     result = paired_bootstrap(*trials, num_replicates=replicates, seed=seed).get(metric)
     if result is None or result.p_value is None:
         return None
-    difference = Estimate(result.interval.value, result.interval.low, result.interval.high)
+    difference = MetricEstimate(result.interval.value, result.interval.low, result.interval.high)
     return Comparison(
         split=split,
         metric=metric,
@@ -87,7 +87,7 @@ def _trials(run: Run, split: str) -> pa.Table:
     return trials.select(["utterance_id", "label", "prediction", *needed])
 
 
-def _measurable(pair: pa.Table, suffix: str, target: Target) -> Trials:
+def _measurable(pair: pa.Table, suffix: str, target: PredictedTarget) -> Trials:
     def column(name: str) -> pa.ChunkedArray:
         """Of this system; a column that only one of the two has keeps its plain name."""
         return pair[f"{name}{suffix}"] if f"{name}{suffix}" in pair.column_names else pair[name]

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxshard.reporting import feature_plots
-from voxshard.reporting.page import Block, Facts, Folded, Heading, Listing, Plots, Section, Text
-from voxshard.reporting.report_data import FeatureSet, ReportData, System
-from voxshard.reporting.result_tables import Cell, table
+from voxshard.reporting.page import Block, Facts, Folded, Heading, Plots, Preformatted, Section, Text
+from voxshard.reporting.report_data import FeatureSetReport, ReportData, System
+from voxshard.reporting.result_tables import TableCell, table
 
 
-def maps(feature_sets: Sequence[FeatureSet]) -> Section | None:
+def maps(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
     """Each set on its first two principal components."""
     blocks: list[Block] = []
     for place, features in enumerate(feature_sets):
@@ -30,11 +30,11 @@ def maps(feature_sets: Sequence[FeatureSet]) -> Section | None:
     return Section("embeddings", "Embeddings", [Text(text), *blocks])
 
 
-def accounting(feature_sets: Sequence[FeatureSet]) -> Section | None:
+def accounting(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
     """Every row of every manifest, and why some failed."""
     if not feature_sets:
         return None
-    rows: list[list[str | Cell]] = []
+    rows: list[list[str | TableCell]] = []
     blocks: list[Block] = []
     for features in feature_sets:
         for account in features.accounts:
@@ -62,7 +62,7 @@ def accounting(feature_sets: Sequence[FeatureSet]) -> Section | None:
     return Section("data", "Data accounting", blocks) if blocks else None
 
 
-def speed(feature_sets: Sequence[FeatureSet]) -> Section | None:
+def speed(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
     """Hours, throughput and device load."""
     blocks: list[Block] = []
     names = list(dict.fromkeys(name for features in feature_sets for name in features.costs))
@@ -90,7 +90,7 @@ def jobs(entries: Sequence[Mapping[str, Any]]) -> Section | None:
     """What each step cost on a cluster, what it asked for and used, and what to ask for next time."""
     if not entries:
         return None
-    rows: list[list[str | Cell]] = [
+    rows: list[list[str | TableCell]] = [
         [
             str(entry["step"]),
             f"{entry['tasks']:,}",
@@ -136,15 +136,15 @@ def provenance(data: ReportData) -> Section:
             versions = [list(item) for item in features.versions.items()]
             blocks.append(Folded("Software versions", table(["package", "version"], versions, text=2)))
         if features.config:
-            blocks.append(Listing("Options of the extraction", features.config))
+            blocks.append(Preformatted("Options of the extraction", features.config))
     if data.systems:
         blocks += [Heading("Runs"), *_runs(data.systems)]
     for system in data.systems:
         blocks += [Text(f"{system.name}: {note}", quiet=True) for note in system.notes]
         if system.config:
-            blocks.append(Listing(f"Config of {system.name}", system.config))
+            blocks.append(Preformatted(f"Config of {system.name}", system.config))
     if data.config:
-        blocks += [Heading("Experiment"), Listing("Config of the experiment", data.config)]
+        blocks += [Heading("Experiment"), Preformatted("Config of the experiment", data.config)]
     blocks += [Text(note, quiet=True) for note in data.notes]
     return Section("provenance", "How it was made", blocks)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from voxshard.errors import CorruptFileError, IncompleteError, StaleShardError
-from voxshard.reporting.report_data import Account, EmbeddingMap, FailureReason, FeatureSet, Series
+from voxshard.reporting.report_data import Account, EmbeddingMap, FailureReason, FeatureSetReport, Series
 from voxshard.reporting.sampling import embedding_map
 from voxshard.reporting.systems import moment
 from voxshard.reporting.throughput import throughput
@@ -31,7 +31,7 @@ class Advise(Protocol):
     def __call__(self, timers: Mapping[str, float], *, num_workers: int, device: str) -> str: ...
 
 
-def load_feature_set(path: Path, name: str, *, labels: Sequence[str], advise: Advise) -> FeatureSet:
+def load_feature_set(path: Path, name: str, *, labels: Sequence[str], advise: Advise) -> FeatureSetReport:
     """Read a feature set, merged or not, extracted or ingested.
 
     Parameters
@@ -47,7 +47,7 @@ def load_feature_set(path: Path, name: str, *, labels: Sequence[str], advise: Ad
     summary = read_summary(folder)
     tasks = _tasks(folder)
     sample = _map(path, labels)
-    return FeatureSet(
+    return FeatureSetReport(
         name=name,
         encoder=str((summary or {}).get("encoder") or (identity.encoder if identity else "unknown")),
         facts=_facts(identity, summary, path),

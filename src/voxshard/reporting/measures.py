@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from voxshard.reporting.report_data import Estimate, Kind
+from voxshard.reporting.report_data import Kind, MetricEstimate
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Measure:
             return "–"
         return f"{value * 100 if self.percent else value:.{self.decimals}f}".replace("-", "−")
 
-    def interval(self, estimate: Estimate) -> str:
+    def interval(self, estimate: MetricEstimate) -> str:
         """`low to high` in the unit of `head`, or nothing."""
         if estimate.low is None or estimate.high is None:
             return ""
         return f"{self.number(estimate.low)} to {self.number(estimate.high)}"
 
-    def range(self, estimate: Estimate) -> str:
+    def range(self, estimate: MetricEstimate) -> str:
         """The interval for a narrow column: `low–high`, unless a minus sign would make that hard to read."""
         interval = self.interval(estimate)
         return interval if "−" in interval else interval.replace(" to ", "–")
 
-    def in_words(self, estimate: Estimate) -> str:
+    def in_words(self, estimate: MetricEstimate) -> str:
         """`4.21 % (95 % interval 3.10 to 5.42 %)`."""
         unit = " %" if self.percent else ""
         interval = self.interval(estimate)

@@ -26,7 +26,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Listing:
+class Preformatted:
     """Preformatted text behind a line to click on."""
 
     title: str
@@ -55,7 +55,7 @@ class Plots:
     plots: Sequence[Plot]
 
 
-Block = Text | Heading | Listing | Facts | Folded | Plots | Table
+Block = Text | Heading | Preformatted | Facts | Folded | Plots | Table
 
 
 @dataclass(frozen=True)

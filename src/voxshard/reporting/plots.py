@@ -17,12 +17,12 @@ from voxshard.reporting.report_data import (
     Breakdown,
     Confusion,
     ErrorCurve,
-    Estimate,
     Group,
+    MetricEstimate,
     ScoreHistogram,
     TrainingCurve,
 )
-from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
+from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
 from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, short, svg_figure, to_svg
 
 _MOST_MARKERS = 40
@@ -77,7 +77,7 @@ def probit(rate: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.array([normal.inv_cdf(float(value)) for value in clipped.ravel()]).reshape(clipped.shape)
 
 
-def det(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: str) -> Plot:
+def det(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, where: str) -> Plot:
     """Miss against false-alarm rate on probit axes; system -> curve and its equal error rate."""
     eers = [estimate.value for _, estimate in curves.values() if estimate.value is not None]
     low, high = _det_range(list(curves.values()), eers)
@@ -108,8 +108,11 @@ def det(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: s
         svg = to_svg(figure, key=key, title=title, description=f"{caption} {_spoken(curves)}")
     rows = [
         [
-            Cell(name),
-            *(Cell(f"{100 * _at(curve.false_alarm_rate, curve.miss_rate, rate):.2f}") for rate in _OPERATING_POINTS),
+            TableCell(name),
+            *(
+                TableCell(f"{100 * _at(curve.false_alarm_rate, curve.miss_rate, rate):.2f}")
+                for rate in _OPERATING_POINTS
+            ),
         ]
         for name, (curve, _) in curves.items()
     ]
@@ -117,7 +120,7 @@ def det(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: s
     return Plot(key=key, title=title, svg=svg, caption=caption, table=table(heads, rows))
 
 
-def _det_range(curves: Sequence[tuple[ErrorCurve, Estimate]], eers: Sequence[float]) -> tuple[float, float]:
+def _det_range(curves: Sequence[tuple[ErrorCurve, MetricEstimate]], eers: Sequence[float]) -> tuple[float, float]:
     rates = np.concatenate([np.concatenate([curve.false_alarm_rate, curve.miss_rate]) for curve, _ in curves])
     smallest = float(rates[rates > 0].min(initial=0.01))
     low = max(tick for tick in (0.0001, 0.001, 0.005, 0.01) if tick <= max(smallest, 0.0001))
@@ -131,7 +134,7 @@ def _at(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], wanted: float) -
     return float(y[x <= wanted].min(initial=1.0))
 
 
-def _spoken(curves: Mapping[str, tuple[ErrorCurve, Estimate]]) -> str:
+def _spoken(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]]) -> str:
     eer = measures.measure("eer")
     parts = [
         f"{name} {eer.number(estimate.value)} %" for name, (_, estimate) in curves.items() if estimate.value is not None
@@ -139,7 +142,7 @@ def _spoken(curves: Mapping[str, tuple[ErrorCurve, Estimate]]) -> str:
     return f"Equal error rates: {', '.join(parts)}." if parts else ""
 
 
-def roc(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: str) -> Plot:
+def roc(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, where: str) -> Plot:
     """True against false positive rate."""
     with svg_figure(4.8, 4.1) as figure:
         axes = figure.add_subplot()
@@ -157,9 +160,9 @@ def roc(curves: Mapping[str, tuple[ErrorCurve, Estimate]], *, key: str, where: s
         svg = to_svg(figure, key=key, title=title, description=f"{caption} {_spoken(curves)}")
     rows = [
         [
-            Cell(name),
+            TableCell(name),
             *(
-                Cell(f"{100 - 100 * _at(curve.false_alarm_rate, curve.miss_rate, rate):.2f}")
+                TableCell(f"{100 - 100 * _at(curve.false_alarm_rate, curve.miss_rate, rate):.2f}")
                 for rate in _OPERATING_POINTS
             ),
         ]
@@ -281,7 +284,7 @@ def _row_shares(matrix: Confusion) -> npt.NDArray[np.float64]:
 
 
 def intervals(
-    estimates: Sequence[tuple[str, Estimate]], *, metric: str, key: str, title: str, caption: str, what: str
+    estimates: Sequence[tuple[str, MetricEstimate]], *, metric: str, key: str, title: str, caption: str, what: str
 ) -> Plot:
     """One row per name: a dot, and a bar for its confidence interval."""
     how = measures.measure(metric)
@@ -316,7 +319,8 @@ def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key:
     names = list(dict.fromkeys(name for _, name in found))
     missing = Group(name="", num_utterances=0, metrics={})
     grid = [
-        [found.get((system, name), missing).metrics.get(metric, Estimate(None)) for system in systems] for name in names
+        [found.get((system, name), missing).metrics.get(metric, MetricEstimate(None)) for system in systems]
+        for name in names
     ]
     shown = grid[:MAX_ROWS]
     values = np.array([[np.nan if cell.value is None else cell.value for cell in row] for row in shown])
@@ -336,7 +340,7 @@ def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key:
     rows = []
     for name, row in zip(names, grid, strict=True):
         count = max(found[system, name].num_utterances for system in systems if (system, name) in found)
-        rows.append([Cell(name), Cell(f"{count:,}"), *(metric_cell(cell, metric) for cell in row)])
+        rows.append([TableCell(name), TableCell(f"{count:,}"), *(metric_cell(cell, metric) for cell in row)])
     heads = [column, "utterances", *(f"{system}: {how.head}" for system in systems)]
     return Plot(key=key, title=title, svg=svg, caption=caption, table=table(heads, rows))
 

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricEstimate:
     """A number with its confidence interval; `low` and `high` are None where none was computed."""
 
     value: float | None
@@ -63,7 +63,7 @@ class Group:
 
     name: str
     num_utterances: int
-    metrics: Mapping[str, Estimate]
+    metrics: Mapping[str, MetricEstimate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,9 @@ class SplitResult:
     """What a system did on one split."""
 
     num_utterances: int | None = None
-    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    metrics: Mapping[str, MetricEstimate] = field(default_factory=dict)
     """Intervals over utterances."""
-    by_speaker: Mapping[str, Estimate] = field(default_factory=dict)
+    by_speaker: Mapping[str, MetricEstimate] = field(default_factory=dict)
     """The same with intervals over speakers, where speakers are known."""
     error_curve: ErrorCurve | None = None
     histogram: ScoreHistogram | None = None
@@ -140,7 +140,7 @@ class Comparison:
     metric: str
     first: str
     second: str
-    difference: Estimate
+    difference: MetricEstimate
     p_value: float
     num_utterances: int
 
@@ -192,7 +192,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureSet:
+class FeatureSetReport:
     """One set of features: how it was made, what it cost, and where every row went."""
 
     name: str
@@ -225,7 +225,7 @@ class ReportData:
     sources: Sequence[str]
     systems: Sequence[System] = ()
     comparisons: Sequence[Comparison] = ()
-    feature_sets: Sequence[FeatureSet] = ()
+    feature_sets: Sequence[FeatureSetReport] = ()
     config: str = ""
     """Resolved config of the experiment, YAML."""
     notes: Sequence[str] = ()

@@ -11,7 +11,7 @@ from voxshard.reporting import measures, plots, result_tables
 from voxshard.reporting.comparability import LEVEL, Topic, View
 from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
 from voxshard.reporting.report_data import Comparison, System
-from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
+from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
 
 
 def results(topic: Topic) -> Section:
@@ -64,7 +64,9 @@ def _across_splits(headline: str, main: View, topic: Topic) -> Table:
         found = [
             system.splits[split].metrics.get(headline) if split in system.splits else None for split in topic.splits
         ]
-        rows.append([Cell(system.name), *(metric_cell(item, headline) if item else Cell("–") for item in found)])
+        rows.append(
+            [TableCell(system.name), *(metric_cell(item, headline) if item else TableCell("–") for item in found)]
+        )
     head = measures.measure(headline).head
     return table(["system", *(f"{head} on {split}" for split in topic.splits)], rows)
 
@@ -117,7 +119,7 @@ def _over_seeds(systems: Sequence[System], split: str) -> Table | None:
 def _comparisons(comparisons: Sequence[Comparison]) -> list[Block]:
     if not comparisons:
         return []
-    rows: list[list[str | Cell]] = []
+    rows: list[list[str | TableCell]] = []
     for item in comparisons:
         how = measures.measure(item.metric)
         number = how.number(item.difference.value)
@@ -125,7 +127,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[Block]:
         p_value = f"{item.p_value:.3f}" if item.p_value >= 0.001 else "< 0.001"
         verdict = "yes" if item.p_value < LEVEL else "no"
         unit = "points" if how.percent else how.symbol
-        difference = Cell(signed, metric_cell(item.difference, item.metric).below)
+        difference = TableCell(signed, metric_cell(item.difference, item.metric).below)
         what = f"{how.symbol}, {unit}" if how.percent else unit
         numbers = (difference, p_value, f"{item.num_utterances:,}")
         rows.append([item.split, item.first, item.second, what, verdict, *numbers])

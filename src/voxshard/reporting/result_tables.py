@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from voxshard.reporting import measures
 from voxshard.reporting.comparability import View
-from voxshard.reporting.report_data import Estimate, System
+from voxshard.reporting.report_data import MetricEstimate, System
 from voxshard.store import delimited
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One entry of a table."""
 
     text: str
@@ -29,22 +29,24 @@ class Table:
     """Rows under column heads; columns in `numeric` are aligned to the right."""
 
     heads: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     numeric: frozenset[int] = frozenset()
     caption: str = ""
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, text: int = 1, caption: str = "") -> Table:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str | TableCell]], *, text: int = 1, caption: str = ""
+) -> Table:
     """A table whose first `text` columns are words and whose others are numbers."""
-    cells = [[item if isinstance(item, Cell) else Cell(item) for item in row] for row in rows]
+    cells = [[item if isinstance(item, TableCell) else TableCell(item) for item in row] for row in rows]
     return Table(heads=heads, rows=cells, numeric=frozenset(range(text, len(heads))), caption=caption)
 
 
-def metric_cell(estimate: Estimate, name: str) -> Cell:
+def metric_cell(estimate: MetricEstimate, name: str) -> TableCell:
     """A metric with its interval below."""
     how = measures.measure(name)
     interval = how.range(estimate)
-    return Cell(how.number(estimate.value), (interval,) if interval else ())
+    return TableCell(how.number(estimate.value), (interval,) if interval else ())
 
 
 def results(view: View, *, speakers: bool = True, tied: Collection[str] = ()) -> Table:
@@ -60,14 +62,14 @@ def results(view: View, *, speakers: bool = True, tied: Collection[str] = ()) ->
     parts = [system.splits[view.split] for system in view.order]
     names = measures.overall({name for part in parts for name in part.metrics})
     names.sort(key=lambda name: name != view.headline)
-    estimates = {name: [part.metrics.get(name, Estimate(None)) for part in parts] for name in names}
+    estimates = {name: [part.metrics.get(name, MetricEstimate(None)) for part in parts] for name in names}
     bests = {name: measures.best(name, [estimate.value for estimate in estimates[name]]) for name in names}
     alike = len({part.num_utterances for part in parts}) == 1
     rows = []
     for row, (system, part) in enumerate(zip(view.order, parts, strict=True)):
-        cells = [Cell(system.name)]
+        cells = [TableCell(system.name)]
         if not alike:
-            cells.append(Cell("–" if part.num_utterances is None else f"{part.num_utterances:,}"))
+            cells.append(TableCell("–" if part.num_utterances is None else f"{part.num_utterances:,}"))
         for name in names:
             estimate = estimates[name][row]
             cell = metric_cell(estimate, name)
@@ -75,7 +77,7 @@ def results(view: View, *, speakers: bool = True, tied: Collection[str] = ()) ->
             if (
                 speakers
                 and is_headline
-                and (over := metric_cell(part.by_speaker.get(name, Estimate(None)), name).below)
+                and (over := metric_cell(part.by_speaker.get(name, MetricEstimate(None)), name).below)
             ):
                 cell = replace(cell, below=(*cell.below, f"speakers {over[0]}"))
             is_best = len(parts) > 1 and estimate.value is not None and estimate.value == bests[name]
@@ -86,7 +88,7 @@ def results(view: View, *, speakers: bool = True, tied: Collection[str] = ()) ->
     return Table(heads=heads, rows=rows, numeric=frozenset(range(1, len(heads))), caption=_legend(rows))
 
 
-def _legend(rows: Sequence[Sequence[Cell]]) -> str:
+def _legend(rows: Sequence[Sequence[TableCell]]) -> str:
     cells = [cell for row in rows for cell in row]
     sentences = []
     if any(cell.tied for cell in cells):
@@ -113,7 +115,7 @@ def results_csv(systems: Sequence[System]) -> str:
             values = [
                 value
                 for name in names
-                for estimate in [part.metrics.get(name, Estimate(None))]
+                for estimate in [part.metrics.get(name, MetricEstimate(None))]
                 for value in (estimate.value, estimate.low, estimate.high)
             ]
             writer.writerow(["" if value is None else value for value in [*about, *values]])
@@ -144,12 +146,12 @@ def results_latex(views: Sequence[tuple[str, View]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_value(cell: Cell) -> str:
+def _latex_value(cell: TableCell) -> str:
     text = _latex(cell.text)
     return rf"\textbf{{{text}}}" if cell.best else text
 
 
-def _latex_interval(cell: Cell) -> str:
+def _latex_interval(cell: TableCell) -> str:
     return rf"{{\scriptsize [{_latex(cell.below[0].replace('–', ', ').replace(' to ', ', '))}]}}" if cell.below else ""
 
 

@@ -16,7 +16,16 @@ import pyarrow.compute as pc
 from voxshard.config import dump_yaml
 from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.reporting import curves
-from voxshard.reporting.report_data import Breakdown, Estimate, FewShot, Group, Kind, SplitResult, System, TrainingCurve
+from voxshard.reporting.report_data import (
+    Breakdown,
+    FewShot,
+    Group,
+    Kind,
+    MetricEstimate,
+    SplitResult,
+    System,
+    TrainingCurve,
+)
 from voxshard.store.runs import Run, file_name
 
 FOLDS = "folds"
@@ -24,7 +33,7 @@ FOLDS = "folds"
 
 
 @dataclass(frozen=True)
-class Target:
+class PredictedTarget:
     """What a run predicts, from its model.json."""
 
     kind: Kind
@@ -34,7 +43,7 @@ class Target:
     software: Mapping[str, str]
 
     @classmethod
-    def of(cls, run: Run) -> Target:
+    def of(cls, run: Run) -> PredictedTarget:
         """Read what `train` wrote beside the model; the model itself is not opened."""
         path = run.model / "model.json"
         try:
@@ -57,7 +66,7 @@ def load_system(run: Run, name: str) -> System:
     ------
     VoxshardError : the run is incomplete or damaged; says which file and what to do.
     """
-    config, target = run.config, Target.of(run)
+    config, target = run.config, PredictedTarget.of(run)
     splits: dict[str, SplitResult] = {}
     found: Mapping[str, pa.Table] = {}
     content: Mapping[str, Any] = {}
@@ -88,7 +97,7 @@ def load_system(run: Run, name: str) -> System:
     )
 
 
-def _facts(config: Mapping[str, Any], content: Mapping[str, Any], target: Target) -> dict[str, str]:
+def _facts(config: Mapping[str, Any], content: Mapping[str, Any], target: PredictedTarget) -> dict[str, str]:
     training = content.get("counts", {}).get("training", {})
     shots = config.get("n_shot")
     facts = {
@@ -128,11 +137,11 @@ def _listed(names: Sequence[str], limit: int = 20) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _estimates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Estimate]:
-    return {name: Estimate(item["value"], item.get("low"), item.get("high")) for name, item in metrics.items()}
+def _estimates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, MetricEstimate]:
+    return {name: MetricEstimate(item["value"], item.get("low"), item.get("high")) for name, item in metrics.items()}
 
 
-def _known(trials: pa.Table, split: str, target: Target) -> pa.Table:
+def _known(trials: pa.Table, split: str, target: PredictedTarget) -> pa.Table:
     """The trials of a split whose label the model has learned: those that metrics are computed from."""
     trials = trials.filter(pc.fill_null(pc.equal(trials["split"], split), False))
     if target.kind == "multilabel":
@@ -160,9 +169,9 @@ def training_curves(*tables: pa.Table | None) -> list[TrainingCurve]:
 
 def _split_result(
     split: str,
-    metrics: dict[str, Estimate],
-    by_speaker: dict[str, Estimate],
-    target: Target,
+    metrics: dict[str, MetricEstimate],
+    by_speaker: dict[str, MetricEstimate],
+    target: PredictedTarget,
     trials: pa.Table | None,
     found: Mapping[str, pa.Table],
 ) -> SplitResult:
@@ -197,7 +206,9 @@ def _breakdown(rows: pa.Table) -> Breakdown | None:
         Group(
             name="(none)" if row[column] in (None, "") else str(row[column]),
             num_utterances=row["count"],
-            metrics={name: Estimate(row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) for name in names},
+            metrics={
+                name: MetricEstimate(row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) for name in names
+            },
         )
         for row in rows.to_pylist()
     ]

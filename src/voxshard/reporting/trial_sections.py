@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from voxshard.reporting import measures, plots
 from voxshard.reporting.comparability import Topic, View
 from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
-from voxshard.reporting.report_data import Breakdown, ErrorCurve, Estimate, System, TrainingCurve
-from voxshard.reporting.result_tables import Cell, Table, metric_cell, table
+from voxshard.reporting.report_data import Breakdown, ErrorCurve, MetricEstimate, System, TrainingCurve
+from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
 
 _MAX_HISTOGRAMS = 4
 _MAX_CONFUSIONS = 2
@@ -28,11 +28,11 @@ def _detection(view: View) -> Section | None:
     if not with_curve:
         return None
     shown = with_curve[: plots.MAX_LINES]
-    curves: dict[str, tuple[ErrorCurve, Estimate]] = {}
+    curves: dict[str, tuple[ErrorCurve, MetricEstimate]] = {}
     for system in shown:
         curve = system.splits[split].error_curve
         assert curve is not None
-        curves[system.name] = (curve, system.splits[split].metrics.get("eer", Estimate(None)))
+        curves[system.name] = (curve, system.splits[split].metrics.get("eer", MetricEstimate(None)))
     blocks: list[Block] = []
     if len(with_curve) > len(shown):
         blocks.append(Text(f"The {len(shown)} best of {len(with_curve)} systems are drawn."))
@@ -81,7 +81,7 @@ def _labels(view: View) -> Section | None:
         drawn = []
         for kind in kinds:
             name = f"{kind}.{{}}"
-            estimates = [(label, metrics.get(name.format(label), Estimate(None))) for label in labels]
+            estimates = [(label, metrics.get(name.format(label), MetricEstimate(None))) for label in labels]
             if all(estimate.value is None for _, estimate in estimates):
                 continue
             how = measures.measure(kind)
@@ -113,7 +113,7 @@ def _breakdowns(view: View) -> Section | None:
             blocks.append(Text(f"No group of {column} has enough utterances of every class for a metric.", quiet=True))
         else:
             estimates = [
-                (f"{group.name} ({group.num_utterances:,})", group.metrics.get(metric, Estimate(None)))
+                (f"{group.name} ({group.num_utterances:,})", group.metrics.get(metric, MetricEstimate(None)))
                 for group in best.groups
             ]
             title = f"{measures.measure(metric).title.capitalize()} of {name} by {column}"
@@ -142,9 +142,9 @@ def _group_table(part: Breakdown) -> Table:
     names = measures.overall({name for group in part.groups for name in group.metrics})
     rows = []
     for group in part.groups:
-        cells = [Cell(group.name), Cell(f"{group.num_utterances:,}")]
+        cells = [TableCell(group.name), TableCell(f"{group.num_utterances:,}")]
         for name in names:
-            cells.append(metric_cell(group.metrics.get(name, Estimate(None)), name))
+            cells.append(metric_cell(group.metrics.get(name, MetricEstimate(None)), name))
         rows.append(cells)
     return table([part.column, "utterances", *(measures.measure(name).head for name in names)], rows)
 

@@ -77,7 +77,7 @@ def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) 
     if config.format != "npy" and isinstance(config.out, Path) and config.out.is_dir():
         raise ConfigError(f"--out {config.out}: is a folder; {config.format} is written as one file, name it")
     rows = _selected(features, config.split)
-    writer = _Writer(features, rows, progress, check)
+    writer = _ExportWriter(features, rows, progress, check)
     progress.begin(f"export {config.format}", items=len(rows))
     with output(config.out) as path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _selected(features: FeatureSet, split: str | None) -> Rows:
     return rows
 
 
-class _Writer:
+class _ExportWriter:
     def __init__(self, features: FeatureSet, rows: Rows, progress: Progress, check: Callable[[], None]) -> None:
         self.features, self.rows, self.progress, self.check = features, rows, progress, check
         self.is_framewise = not features.has("embeddings")

@@ -20,7 +20,7 @@ from voxshard.store import hdf5, lookup, mapped, merged, seal
 from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
 from voxshard.store.inventory import shard_names
 from voxshard.store.layout import FeatureDir, Identity
-from voxshard.store.mapped import MappedFile, PackedRows, Part, Rows, ShardedRows
+from voxshard.store.mapped import MappedFile, PackedRows, Rows, ShardedRows, ShardRange
 
 Check: TypeAlias = Literal["none", "open", "blocks"]
 """What a reader compares with the recorded digests; see `FeatureSet`."""
@@ -126,7 +126,7 @@ class FeatureSet:
             return PackedRows(self._file, at, shape, dtype, checks=checks)
         first, count = ("first_frame", "num_frames") if name in PER_FRAME else ("first_row", "num_rows")
         parts = [
-            Part(self._folder.shards / shard, int(at), int(start), int(start + length))
+            ShardRange(self._folder.shards / shard, int(at), int(start), int(start + length))
             for shard, at, start, length in zip(
                 self._shards["name"], self._shards[f"{name}_at"], self._shards[first], self._shards[count], strict=True
             )

@@ -149,7 +149,7 @@ class PackedRows:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardRange:
     """A shard's share of some rows."""
 
     path: Path
@@ -170,7 +170,7 @@ class ShardedRows:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[ShardRange],
         row_shape: tuple[int, ...],
         dtype: np.dtype[Any],
         open_shard: Callable[[Path], MappedFile],
@@ -224,7 +224,7 @@ class ShardedRows:
             result[low - start : high - start] = file.read(at, (high - low, *self.shape[1:]), self.dtype)
         return result
 
-    def _rows_of(self, part: Part) -> PackedRows:
+    def _rows_of(self, part: ShardRange) -> PackedRows:
         shape = (part.stop - part.start, *self.shape[1:])
         return PackedRows(self._open_shard(part.path), part.at, shape, self.dtype, checks=self._checks)
 

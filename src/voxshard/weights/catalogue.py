@@ -30,7 +30,7 @@ class HubPlace:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """One file to fetch."""
 
     name: str
@@ -54,8 +54,8 @@ class WeightSet:
     licence: str
     size: str
     """About how much is downloaded."""
-    sources: tuple[Source, ...] = ()
-    choices: tuple[Source, ...] = ()
+    sources: tuple[WeightSource, ...] = ()
+    choices: tuple[WeightSource, ...] = ()
     """One file more, in order of preference: the first that the origin has. An index brings the files it names."""
     texts: tuple[tuple[str, str], ...] = ()
     """Names and contents of small files that are written next to what is downloaded."""
@@ -65,11 +65,11 @@ class WeightSet:
 
 def hub_source(
     name: str, repository: str, file: str | None = None, revision: str | None = None, sha256: str | None = None
-) -> Source:
+) -> WeightSource:
     """A file of the hub, or of its mirror; `file` is its name there, where it differs from `name`."""
     place = HubPlace(repository, file or name, revision)
     url = f"{model_hub.endpoint()}/{repository}/resolve/{revision or 'main'}/{place.file}"
-    return Source(name, url, sha256, place=place)
+    return WeightSource(name, url, sha256, place=place)
 
 
 def _metis8d() -> WeightSet:
@@ -88,7 +88,7 @@ def _metis8d() -> WeightSet:
                 "semantic_codec/model.safetensors",
                 sha256="ec947271175d8cad75ec37e83aa487e27c97a0f72a303393772da5ffa84bddf2",
             ),
-            Source(
+            WeightSource(
                 metis.STATISTICS,
                 f"{_AMPHION}/models/tts/maskgct/ckpt/wav2vec2bert_stats.pt",
                 "c9c176c2b8850ab2e3ba828bbfa969deaf4566ce55db5f2687b8430b87526ad2",
@@ -105,7 +105,7 @@ def _ecapa() -> WeightSet:
 
 
 def _trillsson(size: int) -> WeightSet:
-    archive = Source(f"trillsson{size}.tar.gz", f"{_KAGGLE}/{size}/1/download", is_archive=True)
+    archive = WeightSource(f"trillsson{size}.tar.gz", f"{_KAGGLE}/{size}/1/download", is_archive=True)
     sizes = {1: "22 MB", 5: "314 MB"}
     return WeightSet(
         f"trillsson{size}",
@@ -123,7 +123,7 @@ def _vggish() -> WeightSet:
         "tensorflow/models, research/audioset/vggish",
         "Apache-2.0",
         "289 MB",
-        tuple(Source(name, f"{_AUDIOSET}/{name}") for name in names),
+        tuple(WeightSource(name, f"{_AUDIOSET}/{name}") for name in names),
     )
 
 
@@ -167,7 +167,7 @@ def _wespeaker() -> list[WeightSet]:
             "WeSpeaker (wenet-e2e/wespeaker), runtime models",
             licences[model.partition("_")[0]],
             "unknown",
-            (Source(onnx.MODEL, f"{_WESPEAKER}/{model.partition('_')[0]}/{model}.onnx"),),
+            (WeightSource(onnx.MODEL, f"{_WESPEAKER}/{model.partition('_')[0]}/{model}.onnx"),),
             texts=((onnx.DESCRIPTION, json.dumps(description, indent=1) + "\n"),),
         )
         for model in models
@@ -175,7 +175,7 @@ def _wespeaker() -> list[WeightSet]:
 
 
 def _hub_model(repository: str, revision: str | None) -> WeightSet:
-    def source(name: str) -> Source:
+    def source(name: str) -> WeightSource:
         return hub_source(name, repository, revision=revision)
 
     return WeightSet(

@@ -21,7 +21,7 @@ from voxshard.errors import ConfigError, CorruptFileError, TransientFaultError
 from voxshard.progress import Progress, Silent
 from voxshard.weights import model_hub, packages, web
 from voxshard.weights.archives import unpack
-from voxshard.weights.catalogue import HubPlace, Source, WeightSet, known_sets
+from voxshard.weights.catalogue import HubPlace, WeightSet, WeightSource, known_sets
 from voxshard.weights.web import NotThereError
 
 RECORD = "weights.json"
@@ -44,7 +44,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileCheck:
     """What `verify` says of one file."""
 
     path: Path
@@ -129,7 +129,7 @@ def read_record(folder: Path) -> list[Entry]:
     return entries
 
 
-def verify(root: Path, names: list[str]) -> Iterator[Finding]:
+def verify(root: Path, names: list[str]) -> Iterator[FileCheck]:
     """Hash the files of the sets named (of every set under `root` if none is) and compare."""
     for folder in [root / name for name in names] or fetched_folders(root):
         entries = read_record(folder)
@@ -147,22 +147,24 @@ def fetched_folders(root: Path) -> list[Path]:
     return sorted({*recorded, *by_hand})
 
 
-def _verify_unrecorded(folder: Path, root: Path) -> Iterator[Finding]:
+def _verify_unrecorded(folder: Path, root: Path) -> Iterator[FileCheck]:
     known = known_sets().get(folder.relative_to(root).as_posix())
     digests = {source.name: source.sha256 for source in known.sources} if known else {}
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     if not found:
-        yield Finding(folder, "missing", "nothing here; `voxshard weights fetch` brings it")
+        yield FileCheck(folder, "missing", "nothing here; `voxshard weights fetch` brings it")
     for path in found:
         digest = digests.get(path.relative_to(folder).as_posix())
-        yield _compare(path, digest) if digest else Finding(path, "unknown", "no digest to compare with")
+        yield _compare(path, digest) if digest else FileCheck(path, "unknown", "no digest to compare with")
 
 
-def _compare(path: Path, sha256: str) -> Finding:
+def _compare(path: Path, sha256: str) -> FileCheck:
     if not path.exists():
-        return Finding(path, "missing")
+        return FileCheck(path, "missing")
     found = files.sha256_of(path)
-    return Finding(path, "ok") if found == sha256 else Finding(path, "changed", f"SHA-256 {found}, recorded {sha256}")
+    return (
+        FileCheck(path, "ok") if found == sha256 else FileCheck(path, "changed", f"SHA-256 {found}, recorded {sha256}")
+    )
 
 
 class _Fetcher:
@@ -176,7 +178,7 @@ class _Fetcher:
         self.wait_s = wait_s
         self._models: dict[tuple[str, str], model_hub.HubModel] = {}
 
-    def bring(self, source: Source) -> list[Entry]:
+    def bring(self, source: WeightSource) -> list[Entry]:
         if source.is_archive:
             unpacked = [entry for entry in self.earlier.values() if _same_origin(entry, source)]
             if unpacked and all(self._is_here(entry) for entry in unpacked):
@@ -199,7 +201,7 @@ class _Fetcher:
                 for name in self._named_by_index(self.folder / source.name, source.url):
                     place = source.place and replace(source.place, file=name)
                     url = source.url.removesuffix(source.name) + name
-                    entries += self.bring(Source(name, url, place=place))
+                    entries += self.bring(WeightSource(name, url, place=place))
             return entries
         raise AssertionError("a set has choices or none")
 
@@ -227,7 +229,7 @@ class _Fetcher:
             _check_inside(name, url)
         return sorted(set(names.values()))
 
-    def _is_wanted(self, earlier: Entry, source: Source) -> bool:
+    def _is_wanted(self, earlier: Entry, source: WeightSource) -> bool:
         """Whether the file recorded earlier is the one that this source means now."""
         if earlier.sha256 != (source.sha256 or earlier.sha256):
             return False
@@ -247,7 +249,7 @@ class _Fetcher:
             self._models[key] = model_hub.model(*key, wait_s=self.wait_s)
         return self._models[key]
 
-    def _from_hub(self, source: Source, place: HubPlace) -> Entry:
+    def _from_hub(self, source: WeightSource, place: HubPlace) -> Entry:
         model = self._model(place)
         published = model.files.get(place.file)
         megabytes = (published.num_bytes or 0) // 1_000_000 if published else 0
@@ -264,18 +266,18 @@ class _Fetcher:
         )
         return self._keep(self.staging / place.file, source.name, source.url, sha256, checked, model.commit)
 
-    def _from_web(self, source: Source) -> Entry:
+    def _from_web(self, source: WeightSource) -> Entry:
         arrived, sha256 = self._arrived(source)
         return self._keep(arrived, source.name, source.url, sha256, "published" if source.sha256 else "nothing")
 
-    def _arrived(self, source: Source) -> tuple[Path, str]:
+    def _arrived(self, source: WeightSource) -> tuple[Path, str]:
         self.progress.begin(source.name, items=1)
         path = self.staging / PurePosixPath(source.name).name
         sha256 = web.download(source.url, path, sha256=source.sha256, num_bytes=source.num_bytes, wait_s=self.wait_s)
         self.progress.advance()
         return path, sha256
 
-    def _unpack(self, source: Source) -> list[Entry]:
+    def _unpack(self, source: WeightSource) -> list[Entry]:
         archive, _ = self._arrived(source)
         unpacked = files.temp_path_for(archive)
         try:
@@ -303,7 +305,7 @@ class _Fetcher:
         return Entry(name, target.stat().st_size, sha256, url, checked_against, revision)
 
 
-def _same_origin(entry: Entry, source: Source) -> bool:
+def _same_origin(entry: Entry, source: WeightSource) -> bool:
     """Whether a file came from the same address, on whichever mirror."""
     return urlsplit(entry.url).path == urlsplit(source.url).path
 

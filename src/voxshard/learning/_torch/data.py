@@ -24,7 +24,7 @@ from voxshard.encoders.base import BatchPolicy, ClipSettings, Features, Waveform
 from voxshard.encoders.batching import collate, make_batches
 from voxshard.errors import TooShortError, UtteranceError
 from voxshard.learning._torch.augmentation import Augmenter
-from voxshard.learning.network_config import ClipPolicy
+from voxshard.learning.network_config import TrainingClipSettings
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.manifest import Manifest, Utterance
 from voxshard.networks.inputs import into_patches
@@ -57,7 +57,7 @@ class Unusable:
 
 
 @dataclass(frozen=True)
-class Batch:
+class AudioBatch:
     """Several recordings."""
 
     rows: Ints
@@ -67,7 +67,7 @@ class Batch:
     targets_BC: torch.Tensor
     unusable: Sequence[Unusable]
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> AudioBatch:
         """Return the batch in page-locked memory; called by the data loader."""
         return replace(self, features=self.features.pin_memory(), targets_BC=self.targets_BC.pin_memory())
 
@@ -78,7 +78,7 @@ class AudioDataset(ABC):
 
     utterances: Sequence[Utterance]
     targets_UC: Floats
-    clip: ClipPolicy
+    clip: TrainingClipSettings
     seed: int
     augmenter: Augmenter | None = None
     partners: Ints = field(default_factory=lambda: np.empty(0, np.int64))
@@ -203,17 +203,17 @@ def _mix(*numbers: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:6], "big")
 
 
-def collate_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> Batch:
+def collate_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> AudioBatch:
     """Put recordings together, those that cannot be used aside."""
     usable = [item for item in items if isinstance(item, Item)]
     unusable = [item for item in items if isinstance(item, Unusable)]
     if not usable:
         empty = np.empty(0, np.int64)
-        return Batch(empty, torch.empty(0), empty, torch.empty(0), unusable)
+        return AudioBatch(empty, torch.empty(0), empty, torch.empty(0), unusable)
     features, lengths_B = collate([item.features for item in usable], policy)
     rows = np.array([item.row for item in usable], np.int64)
     targets_BC = torch.from_numpy(np.stack([item.target_C for item in usable]))
-    return Batch(rows, torch.from_numpy(features), lengths_B, targets_BC, unusable)
+    return AudioBatch(rows, torch.from_numpy(features), lengths_B, targets_BC, unusable)
 
 
 class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch is Any where it is not installed
@@ -285,7 +285,7 @@ class EpisodeOrder(Sampler[list[Key]]):  # type: ignore[misc]
 class _Collate:
     policy: BatchPolicy
 
-    def __call__(self, items: Sequence[Item | Unusable]) -> Batch:
+    def __call__(self, items: Sequence[Item | Unusable]) -> AudioBatch:
         return collate_batch(items, self.policy)
 
 

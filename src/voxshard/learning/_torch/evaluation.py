@@ -22,7 +22,7 @@ from voxshard.learning.evaluation import Evaluation, record, splits_to_score
 from voxshard.learning.label_groups import float_targets, number_groups
 from voxshard.learning.labels import Labels
 from voxshard.learning.model import Target
-from voxshard.learning.network_config import ClipPolicy
+from voxshard.learning.network_config import TrainingClipSettings
 from voxshard.learning.results import prediction_texts
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.learning.train_config import EvaluateConfig
@@ -114,7 +114,7 @@ class _Scorer:
         manifest = stored.manifest if stored else Manifest.read(path)
         labels = number_groups(manifest.table, Target(**about.target.model_dump()), about.network.groups)
         network = checkpoint.load().to(torch.device(resolve_device("auto")[0]))
-        clip = ClipPolicy(**about.clip)
+        clip = TrainingClipSettings(**about.clip)
         examples = examples_of(manifest, stored, float_targets(labels), network, clip=clip, seed=0)
         predictor = Predictor(examples, run.config["precision"], default_workers(), check)
         return cls(network, manifest, labels, predictor)

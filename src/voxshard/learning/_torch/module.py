@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from voxshard.errors import ConfigError, DataError
-from voxshard.learning._torch.data import Batch
+from voxshard.learning._torch.data import AudioBatch
 from voxshard.learning._torch.losses import NetworkLoss
 from voxshard.learning.network_config import EpisodeSettings, OptimizationSettings
 from voxshard.networks.heads import squared_distances
@@ -57,7 +57,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.unusable: dict[int, tuple[str, str]] = {}
         """Row of a recording that could not be read -> error and message."""
 
-    def training_step(self, batch: Batch, number: int) -> torch.Tensor:
+    def training_step(self, batch: AudioBatch, number: int) -> torch.Tensor:
         """Loss of one batch."""
         for item in batch.unusable:
             self.unusable[item.row] = (item.error, item.message)
@@ -76,7 +76,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
             self.recent_loss = []
         return loss
 
-    def _loss_of(self, batch: Batch) -> torch.Tensor:
+    def _loss_of(self, batch: AudioBatch) -> torch.Tensor:
         if self.episodes is not None:
             return self._episode_loss(batch, self.episodes)
         return self.loss(self.network(batch.features, batch.lengths_B), batch.targets_BC)
@@ -86,7 +86,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         rates = {"learning_rate": heads}
         return {**rates, "backbone_learning_rate": below[0]} if below and self.settings.backbone_lr else rates
 
-    def _episode_loss(self, batch: Batch, episodes: EpisodeSettings) -> torch.Tensor:
+    def _episode_loss(self, batch: AudioBatch, episodes: EpisodeSettings) -> torch.Tensor:
         """Cross-entropy of the query recordings' distances to the means of the support recordings (Snell et al.)."""
         x_BD = self.network.joined_rows(batch.features, batch.lengths_B).float()
         classes_B = batch.targets_BC.argmax(dim=1)
@@ -103,10 +103,10 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         distances = squared_distances(torch.cat(queries), torch.stack(points))
         return nn.functional.cross_entropy(-distances, torch.tensor(answers, device=distances.device))
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _index: int) -> Batch:
+    def transfer_batch_to_device(self, batch: AudioBatch, device: torch.device, _index: int) -> AudioBatch:
         """Features and targets go to the device; lengths stay, they shape the computation."""
         features = batch.features.to(device, non_blocking=True)
-        return Batch(
+        return AudioBatch(
             batch.rows, features, batch.lengths_B, batch.targets_BC.to(device, non_blocking=True), batch.unusable
         )
 
@@ -166,7 +166,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.recent_loss = [torch.tensor(value) for value in state["recent_loss"]]
         self._generator, self._cuda_generator = state["generator"], state.get("cuda_generator")
 
-    def on_train_batch_start(self, _batch: Batch, _number: int) -> None:
+    def on_train_batch_start(self, _batch: AudioBatch, _number: int) -> None:
         """Dropout goes on where it was."""
         if self._generator is not None:
             torch.set_rng_state(self._generator)

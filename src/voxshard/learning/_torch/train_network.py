@@ -19,7 +19,7 @@ from voxshard.errors import ConfigError
 from voxshard.learning import results
 from voxshard.learning._torch.data import Ints
 from voxshard.learning._torch.faults import reading_faults
-from voxshard.learning._torch.trainer import Fitted, NetworkTrainer
+from voxshard.learning._torch.trainer import FittedNetwork, NetworkTrainer
 from voxshard.learning.data import ManifestColumns, source_of
 from voxshard.learning.label_groups import learn_groups, number_groups, read_groups
 from voxshard.learning.network_config import NetworkConfig
@@ -121,7 +121,7 @@ def _prepare(
 
 def _publish(
     trainer: NetworkTrainer,
-    fitted: Fitted,
+    fitted: FittedNetwork,
     trials: pa.Table,
     tables: Mapping[str, pa.Table],
     facts: Mapping[str, Any],

@@ -43,7 +43,7 @@ from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
 from voxshard.locations import as_path, local_copy
 from voxshard.manifest import Manifest
-from voxshard.networks.heads import Prototypes
+from voxshard.networks.heads import PrototypeHead
 from voxshard.networks.network import Network
 from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
 from voxshard.progress import NotesOnly, Progress
@@ -53,7 +53,7 @@ _NOT_IN_IDENTITY = {"out", "wandb", "workers", "device", "devices", "replicates"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedNetwork:
     """A trained network."""
 
     network: Network
@@ -116,7 +116,7 @@ class NetworkTrainer:
         out = as_path(self.config.out)
         return out.with_name(f"{out.name}.training")
 
-    def fit(self, utterances: Ints, seed: int, what: str) -> Fitted:
+    def fit(self, utterances: Ints, seed: int, what: str) -> FittedNetwork:
         """Train a network on some utterances.
 
         Raises
@@ -152,11 +152,11 @@ class NetworkTrainer:
             raise StoppedError(f"stopped by a signal; {folder} has all it takes, run the same command again to go on")
         self._take_note_of(module)
         network.eval()
-        if isinstance(network.heads, Prototypes) and trainer.is_global_zero:
+        if isinstance(network.heads, PrototypeHead) and trainer.is_global_zero:
             self._predictor(examples, self.check).place_prototypes(network, utterances)
-        return Fitted(network, module.history, module.curve, trainer.is_global_zero and not keeper.stopped)
+        return FittedNetwork(network, module.history, module.curve, trainer.is_global_zero and not keeper.stopped)
 
-    def trials(self, fitted: Fitted, utterances: Ints, split: str) -> pa.Table:
+    def trials(self, fitted: FittedNetwork, utterances: Ints, split: str) -> pa.Table:
         """Score utterances: rows for trials.parquet. What cannot be read goes into `failures` instead."""
         self.check()
         examples = self._examples(fitted.network, utterances, self.config.seed)

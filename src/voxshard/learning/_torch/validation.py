@@ -16,7 +16,7 @@ from voxshard.learning._torch.prediction import Outputs, Predictor, trials_of
 from voxshard.learning.labels import Labels
 from voxshard.learning.network_config import EarlyStopping
 from voxshard.manifest import Manifest
-from voxshard.networks.heads import Prototypes
+from voxshard.networks.heads import PrototypeHead
 from voxshard.networks.network import Network
 from voxshard.networks.settings import NetworkSpec
 
@@ -55,7 +55,7 @@ class Validation:
 
     def __call__(self, network: Network) -> dict[str, float]:
         """By name; of what is measured per class or label only what early stopping judges by."""
-        if isinstance(network.heads, Prototypes):
+        if isinstance(network.heads, PrototypeHead):
             self.predictor.place_prototypes(network, self.trained_on)
         found = self.predictor.outputs(network, self.rows)
         targets = torch.from_numpy(self.predictor.examples.targets_UC[found.rows])
