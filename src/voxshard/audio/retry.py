@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxshard.audio.clip import ClipPolicy
+from voxshard.audio.members import file_of
 from voxshard.audio.reading import Clip, read_clip
 from voxshard.audio.sources import AudioPath
 from voxshard.errors import MissingObjectError, MissingRecordingError, UnreadableAudioError
@@ -68,6 +69,6 @@ def read_with_retries(
 def _folder_exists(path: AudioPath) -> bool:
     """Whether a file's real folder exists and holds something: then the storage works and the file alone is missing."""
     try:
-        return any(Path(os.fsdecode(path)).resolve().parent.iterdir())
+        return any(Path(os.fsdecode(file_of(path))).resolve().parent.iterdir())
     except OSError:
         return False

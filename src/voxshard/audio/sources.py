@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
 from voxshard import remote
+from voxshard.audio.members import check_header, member_of
 from voxshard.errors import ChangedObjectError, ChangedRecordingError, EmptyAudioError, UnreadableAudioError
 from voxshard.remote import PinnedUrl, is_url
 
@@ -78,11 +80,14 @@ class FileSource(Source):
         return os.pread(self._descriptor, num_bytes, offset)
 
     def whole(self) -> bytes:
+        return self.between(0, sys.maxsize)
+
+    def between(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end`, or up to the end of the file; a read gives at most 2 GiB at once."""
         blocks = []
-        offset = 0
-        while block := os.pread(self._descriptor, 8 << 20, offset):
+        while block := os.pread(self._descriptor, min(8 << 20, end - start), start):
             blocks.append(block)
-            offset += len(block)
+            start += len(block)
         return b"".join(blocks)
 
     def for_libsndfile(self) -> int | io.RawIOBase | io.BytesIO:
@@ -108,16 +113,21 @@ def opened(path: AudioPath) -> Iterator[Source]:
         _check_not_empty(source)
         yield source
         return
+    member = member_of(path)
     # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path if member is None else member.archive, os.O_RDONLY | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise UnreadableAudioError(f"not a file but {kind}")
-        source = FileSource(descriptor, status.st_size)
-        _check_not_empty(source)
-        yield source
+        file = FileSource(descriptor, status.st_size)
+        found: Source = file
+        if member is not None:
+            check_header(descriptor, member)
+            found = Source(file.between(member.offset, member.offset + member.num_bytes))
+        _check_not_empty(found)
+        yield found
     finally:
         os.close(descriptor)
 

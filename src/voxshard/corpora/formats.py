@@ -28,7 +28,7 @@ class CorpusFormat:
 
 FORMATS = {
     "folder": CorpusFormat("folder", "every audio file below a folder or URL"),
-    "table": CorpusFormat("table", "a CSV, TSV or Parquet file with a column of paths"),
+    "table": CorpusFormat("table", "a CSV, TSV, Parquet or JSON lines file with a column of paths (NeMo)"),
     "asvspoof5": CorpusFormat("asvspoof5", "ASVspoof 5 Track 1: protocols and flac_T, flac_D, flac_E_eval"),
     "uid-folders": CorpusFormat(
         "uid_folders", "<uid>/waveform.<ext> and metadata.json; train.csv, test.csv, val.csv", True
@@ -37,6 +37,9 @@ FORMATS = {
     "urbansound8k": CorpusFormat("urbansound8k", "UrbanSound8K: metadata/UrbanSound8K.csv, audio/fold1 to fold10"),
     "tut-asc": CorpusFormat("tut_asc", "TUT Acoustic Scenes 2016 or 2017: development and evaluation set"),
     "esc50": CorpusFormat("esc50", "ESC-50: meta/esc50.csv, audio/"),
+    "kaldi": CorpusFormat("kaldi", "Kaldi data directories: wav.scp, segments, utt2spk, text"),
+    "lhotse": CorpusFormat("lhotse", "lhotse's manifests of recordings and supervisions (jsonl, jsonl.gz)"),
+    "tar": CorpusFormat("tar", "tar archives (WebDataset), read in place; .json, .cls and .txt become columns"),
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from voxshard import audio
+from voxshard.audio.members import member_of
 from voxshard.errors import MissingRecordingError, TransientFaultError, UnreadableAudioError, UtteranceError
 
 _TRIES_AFTER_S = (0.5, 3.0)  # waits before trying again where the storage failed
@@ -32,7 +33,8 @@ def probe(source: Source, headers: bool) -> Row:
         num_bytes = None
         try:
             if not audio.is_url(source):
-                num_bytes = os.stat(source).st_size  # noqa: PTH116  bytes, or text that is no valid UTF-8
+                member = member_of(source)
+                num_bytes = member.num_bytes if member else os.stat(source).st_size  # noqa: PTH116  bytes, or odd text
             if not headers:
                 return None, None, None, num_bytes, None, None, None
             header = audio.probe(source)

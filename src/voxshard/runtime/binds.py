@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from voxshard.audio import is_url, resolve
+from voxshard.audio.members import file_of
 from voxshard.errors import EnvironmentProblemError
 from voxshard.runtime import image_command
 from voxshard.runtime.image_command import is_bound, names_of
@@ -108,7 +109,7 @@ def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]
     shown = folders([*found, *besides])
     paths = table.read(columns=["path"])["path"]
     for position in range(0, len(paths), max(1, len(paths) // _SAMPLE)):
-        recording = resolve(root, paths[position].as_py())
+        recording = file_of(resolve(root, paths[position].as_py()))
         if is_url(recording):
             continue
         path = Path(os.fsdecode(recording)).absolute()

@@ -37,7 +37,7 @@ class PrepareConfig(Settings):
     """Settings of prepare."""
 
     format: str
-    """Corpus format: folder, table, asvspoof5, uid-folders, file-lists, urbansound8k, tut-asc or esc50."""
+    """Corpus format, such as folder, table, asvspoof5, kaldi, lhotse or tar."""
     root: str
     """Folder, URL, or (table) file."""
     out: Location

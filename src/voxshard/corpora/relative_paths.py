@@ -1,0 +1,38 @@
+"""Where relative paths in the files of other toolkits start: the folder their recipes run in, which no file names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from voxshard.audio import is_url
+
+_LEVELS = 3
+"""Folders above a data directory that are tried: recipes run two levels above data/train."""
+_TRIED = 20
+
+
+def start_of(folder: str, paths: Sequence[str], chosen: str | None) -> tuple[str, list[str]]:
+    """The folder that relative paths start from, and a note that names it.
+
+    Parameters
+    ----------
+    folder : of the file that has the paths.
+    chosen : by the user.
+
+    Returns
+    -------
+    `chosen`, else `folder` or the nearest one above in which most of the first recordings exist.
+    """
+    relative = [path for path in paths if not (is_url(path) or path.startswith("/"))][:_TRIED]
+    if chosen is not None:
+        return (chosen if is_url(chosen) else os.path.abspath(chosen)), []  # noqa: PTH100
+    if not relative or is_url(folder):
+        return folder, []
+    best, most, place = folder, 0, folder
+    for _ in range(_LEVELS + 1):
+        count = sum(os.path.exists(os.path.join(place, path)) for path in relative)  # noqa: PTH110, PTH118
+        if count > most:
+            best, most = place, count
+        place = os.path.dirname(place)  # noqa: PTH120
+    return best, [f"relative paths start from {best}" + ("" if most else "; choose with --set audio_root=FOLDER")]

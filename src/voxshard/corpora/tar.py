@@ -1,0 +1,146 @@
+"""`tar`: shards of WebDataset, and any other tar archives of recordings, read in place.
+
+    ROOT/train-000.tar      utt1.flac  utt1.json  utt1.cls    utt2.flac  utt2.json  utt2.cls
+
+ROOT may also be one archive. Files of one key (the name up to the first dot) belong together, as in
+https://github.com/webdataset/webdataset: the keys of `.json` become columns, `.cls` and `.txt` columns of that name.
+Nothing is unpacked: a manifest's path names the place of the recording in its archive (see voxshard.audio.members).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from voxshard.audio import is_url
+from voxshard.audio.members import Member
+from voxshard.corpora import json_lines
+from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
+from voxshard.corpora.values import cleaned, typed
+from voxshard.corpora.walk import audio_files
+from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError
+
+_TEXTS = ("cls", "txt")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+
+
+def list_corpus(request: Request) -> Listing:
+    """One row per recording of the archives, in their order; the id is `<archive>/<name in it>`.
+
+    Takes no settings of its own.
+
+    Raises
+    ------
+    ConfigError : ROOT is a URL.
+    EmptyCorpusError : no archive, or none with recordings.
+    ManifestError : an archive that is compressed, cut or damaged.
+    """
+    request.allow()
+    if is_url(request.root):
+        raise ConfigError(f"{request.root}: archives are read in place from local folders; copy them to one first")
+    root = Path(request.root)
+    archives = [root.name] if root.is_file() else audio_files(request.root, part=request.part, glob="**/*.tar").paths
+    folder = str(root.parent if root.is_file() else root)
+    rows: list[dict[str, Any]] = []
+    others: Counter[str] = Counter()
+    for archive in archives:
+        rows += _rows(folder, archive, others)
+    if not rows:
+        raise EmptyCorpusError(f"{request.root}: no recordings in {len(archives):,} tar archives")
+    notes = [f"{len(archives):,} archives with {len(rows):,} recordings, read in place"]
+    if others:
+        shown = ", ".join(f"{count:,} .{name}" for name, count in others.most_common(5))
+        notes.append(f"files of other kinds in the archives are left out: {shown}")
+    paths = path_array([row.pop("path") for row in rows])
+    ids = path_text(path_array([row.pop("utterance_id") for row in rows]))
+    columns = {"utterance_id": ids, "path": paths} | _columns(rows, notes)
+    return Listing(pa.table(columns), folder, notes=notes)
+
+
+def _rows(folder: str, archive: str, others: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Recordings of one archive, each with what the files of its key say."""
+    path = os.path.join(folder, archive)  # noqa: PTH118
+    recordings: list[tuple[str, dict[str, Any]]] = []
+    about: dict[str, dict[str, Any]] = {}
+    names: set[str] = set()
+    for member, content in _members(path):
+        stem, kind = os.path.splitext(member.name)  # noqa: PTH122
+        kind = kind[1:].lower()
+        if kind in AUDIO_EXTENSIONS:
+            if member.name in names:
+                raise ManifestError(f"{path}: {member.name} is in it twice; a recording has one place")
+            names.add(member.name)
+            place = Member(archive, member.offset_data, member.size, member.name)
+            recordings.append((stem, {"path": str(place), "utterance_id": f"{archive}/{member.name}"}))
+        elif content is None:
+            others[kind or "no extension"] += 1
+        elif kind == "json":
+            about.setdefault(stem, {}).update(_json(content, f"{path}: {member.name}"))
+        else:
+            about.setdefault(stem, {})[kind] = content.decode(errors="backslashreplace").strip()
+    for stem, row in recordings:
+        found = about.get(_key(stem), {}) | about.get(stem, {})
+        yield {**{name: value for name, value in found.items() if name not in row}, **row}
+
+
+def _members(path: str) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
+    """Regular files of an archive, with the content of those that become columns."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(2)
+            if start in _COMPRESSED:
+                raise ManifestError(
+                    f"{path}: compressed with {_COMPRESSED[start]}: nothing in it can be read in place; decompress it"
+                )
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for member in archive:
+                    if not member.isreg():
+                        continue
+                    if member.offset_data + member.size > size:
+                        raise ManifestError(f"{path}: cut: {member.name} ends beyond the end of the archive")
+                    is_text = extension_of(member.name) in ("json", *_TEXTS)
+                    file = archive.extractfile(member) if is_text else None
+                    yield member, file.read() if file is not None else None
+    except tarfile.TarError as exc:
+        raise ManifestError(f"{path}: no tar archive, or a damaged one: {exc}") from exc
+    except OSError as exc:
+        raise ManifestError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _key(name: str) -> str:
+    """What files of one sample share: WebDataset splits the name at the first dot."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{base.partition('.')[0]}"
+
+
+def _json(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except ValueError as exc:
+        raise ManifestError(f"{where}: no JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise ManifestError(f"{where}: a JSON {type(found).__name__}; expected an object, whose keys become columns")
+    return found
+
+
+def _columns(rows: list[dict[str, Any]], notes: list[str]) -> dict[str, pa.ChunkedArray]:
+    table = json_lines.table_of(rows)
+    columns = {}
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_string(column.type):
+            gaps: list[str] = []
+            column = cleaned(column, f"column {name}", notes, gaps)
+            column = typed(column) if name in _TEXTS else column
+            notes += gaps if pa.types.is_string(column.type) else []
+        columns[name] = column
+    return columns
