@@ -66,11 +66,14 @@ def test_a_missing_module_of_voxshard_itself_is_a_bug(monkeypatch: pytest.Monkey
     assert raising(ModuleNotFoundError("No module named 'voxshard.x'", name="voxshard.x"), monkeypatch) == 1
 
 
-def test_an_argument_with_nul_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("argument", ["a\0b", "a\ud800b"])
+def test_an_argument_that_no_path_can_be_is_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["status", "a\0b"])
+        main(["status", argument])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "voxshard: 'a\\x00b': an argument cannot contain a NUL character\n"
+    assert capsys.readouterr().err.endswith(
+        ": an argument cannot contain a NUL character or half of a surrogate pair\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from support.hub_server import Hub, serving
+from support.archives import archive, special
+from support.hub_server import ODD_HEADERS, Hub, serving
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError, TransientFaultError
 from voxshard.weights import archives, fetch
 from voxshard.weights.catalogue import WeightSet, WeightSource, hub_source, weight_set
@@ -117,18 +117,7 @@ def test_no_network_says_where_to_go(tmp_path: Path) -> None:
         download("http://127.0.0.1:9/model", tmp_path / "model", sha256=None, num_bytes=None, wait_s=0.0)
 
 
-BAD_HEADERS = [
-    {"Content-Length": "-5"},
-    {"Content-Length": "many"},
-    {"Content-Length": "9999999"},
-    {"Content-Encoding": "gzip"},
-    {"Content-Range": "bytes 5-1/2"},
-    {"Transfer-Encoding": "chunked"},
-    {"ETag": "\x00"},
-]
-
-
-@pytest.mark.parametrize("headers", BAD_HEADERS, ids=lambda headers: "".join(headers) + str(list(headers.values())))
+@pytest.mark.parametrize("headers", ODD_HEADERS, ids=lambda headers: "".join(headers) + str(list(headers.values())))
 @pytest.mark.parametrize("origin", ["web", "hub"])
 def test_headers_that_make_no_sense_are_one_line_or_do_no_harm(
     headers: dict[str, str], origin: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -300,27 +289,6 @@ def test_the_same_set_is_fetched_once_at_a_time(hub: Hub, tmp_path: Path) -> Non
         pytest.raises(TransientFaultError, match="another process is fetching these weights; wait for it"),
     ):
         fetched(from_web(hub), tmp_path)
-
-
-def archive(members: dict[str, Any], mode: str = "w:gz") -> bytes:
-    """A tar archive of files by name; a TarInfo in place of content is added as it is."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as tar:  # type: ignore[call-overload]
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                content.name = name
-                tar.addfile(content)
-                continue
-            item = tarfile.TarInfo(name)
-            item.size, item.mode = len(content), 0o600
-            tar.addfile(item, io.BytesIO(content))
-    return stream.getvalue()
-
-
-def special(kind: bytes, target: str = "") -> tarfile.TarInfo:
-    item = tarfile.TarInfo("x")
-    item.type, item.linkname = kind, target
-    return item
 
 
 def archived(hub: Hub) -> WeightSet:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 LARGE = (".safetensors", ".bin")
 """Files that the hub stores by their SHA-256; of others it publishes git's digest."""
+
+
+ODD_HEADERS = [
+    {"Content-Length": "-5"},
+    {"Content-Length": "many"},
+    {"Content-Length": "9999999"},
+    {"Content-Encoding": "gzip"},
+    {"Content-Range": "bytes 5-1/2"},
+    {"Transfer-Encoding": "chunked"},
+    {"ETag": "\x00"},
+]
+"""Headers that contradict the content or themselves."""
 
 
 @dataclass
@@ -142,3 +156,11 @@ def serving(hub: Hub) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def environment(address: str) -> Iterator[None]:
+    """Make a server the hub while the block runs."""
+    with patch.dict(os.environ, {"HF_ENDPOINT": address, "no_proxy": "127.0.0.1"}):
+        os.environ.pop("HF_TOKEN", None)
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -86,9 +87,8 @@ def main(arguments: list[str] | None = None) -> Any:
     """
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        with_nul = next((argument for argument in given if "\0" in argument), None)
-        if with_nul is not None:
-            raise ConfigError(f"{with_nul!r}: an argument cannot contain a NUL character")
+        for argument in given:
+            _check_argument(argument)
         cli.main(given, prog_name="voxshard", standalone_mode=False)
     except VoxshardError as exc:
         _end(str(exc), exc.exit_code)
@@ -104,6 +104,16 @@ def main(arguments: list[str] | None = None) -> Any:
         if message is not None:
             _end(message, EnvironmentProblemError.exit_code)
         _end(bug_report.write(exc, given), VoxshardError.exit_code)
+
+
+def _check_argument(argument: str) -> None:
+    """Refuse what no operating system hands over, and no path can be: NUL, and halves of surrogate pairs."""
+    try:
+        is_text = b"\0" not in os.fsencode(argument)
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text:
+        raise ConfigError(f"{argument!r}: an argument cannot contain a NUL character or half of a surrogate pair")
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -34,7 +34,10 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic be
         self._path = click.Path(exists=exists, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyLocation:
-        location = parse(value)
+        try:
+            location = parse(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
         if isinstance(location, Path):
             return self._path.convert(location, param, ctx)
         if self.local:

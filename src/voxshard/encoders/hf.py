@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -99,6 +99,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def files_of_index(path: Path) -> list[str]:
+    """Names of the files that the index of a model in several files names.
+
+    Raises
+    ------
+    CorruptFileError : not such an index, or a name that leads out of its folder.
+    """
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise CorruptFileError(f"{path}: not the index of a model in several files: no weight_map of names")
+    for name in names.values():
+        inside = PurePosixPath(name)
+        if not name or "\0" in name or inside.is_absolute() or ".." in inside.parts:
+            raise CorruptFileError(f"{path}: names the file {name!r}, which lies outside the model's folder")
+    return sorted(set(names.values()))
+
+
 def model_files(folder: Path) -> list[str]:
     """Names of the files that loading a model from `folder` opens.
 
@@ -113,7 +130,7 @@ def model_files(folder: Path) -> list[str]:
         )
     names = [CONFIG, PREPROCESSOR, found]
     if found.endswith(".index.json"):
-        parts = sorted(set(read_json(folder / found).get("weight_map", {}).values()))
+        parts = files_of_index(folder / found)
         missing = [name for name in parts if not (folder / name).exists()]
         if missing:
             raise MissingWeightsError(f"{folder}: {found} names {', '.join(missing)}, not there; fetch the model again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ _DAMAGE = (
     RuntimeError,
     OverflowError,
     struct.error,
+    tokenize.TokenError,
+    SyntaxError,
 )
 """What the libraries raise, besides OSError without an errno, where bytes are not what a format allows."""
 

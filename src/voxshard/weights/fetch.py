@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from voxshard import files
 from voxshard.encoders import ge2e_weights
-from voxshard.encoders.hf import read_json
+from voxshard.encoders.hf import files_of_index
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import ConfigError, CorruptFileError, TransientFaultError
 from voxshard.progress import Progress, Silent
@@ -198,7 +198,7 @@ class _Fetcher:
                     raise
                 continue
             if source.name.endswith(".index.json"):
-                for name in self._named_by_index(self.folder / source.name, source.url):
+                for name in files_of_index(self.folder / source.name):
                     place = source.place and replace(source.place, file=name)
                     url = source.url.removesuffix(source.name) + name
                     entries += self.bring(WeightSource(name, url, place=place))
@@ -220,14 +220,6 @@ class _Fetcher:
         """A small file that comes with this program."""
         (self.staging / name).write_text(text)
         return self._keep(self.staging / name, name, "voxshard", files.sha256_of(self.staging / name), "published")
-
-    def _named_by_index(self, path: Path, url: str) -> list[str]:
-        names = read_json(path).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise CorruptFileError(f"{url}: not the index of a model in several files: no weight_map of names")
-        for name in names.values():
-            _check_inside(name, url)
-        return sorted(set(names.values()))
 
     def _is_wanted(self, earlier: Entry, source: WeightSource) -> bool:
         """Whether the file recorded earlier is the one that this source means now."""

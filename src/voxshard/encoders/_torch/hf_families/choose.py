@@ -16,7 +16,7 @@ from voxshard.encoders._torch.hf_families.speech import SelfSupervised, Sew
 from voxshard.encoders._torch.hf_families.windowed import Clap, Qwen2Audio, SpectrogramTransformer, Whisper
 from voxshard.encoders._torch.transformers_model import class_of
 from voxshard.encoders.hf import HfSettings
-from voxshard.errors import ConfigError
+from voxshard.errors import ConfigError, VoxshardError
 
 FAMILIES: dict[str, type[Family]] = {
     **dict.fromkeys(hf.MASKED_TYPES, SelfSupervised),
@@ -46,11 +46,16 @@ def choose_family(folder: Path, settings: HfSettings, *, wanted_by: str) -> Fami
     path = folder / hf.CONFIG
     model_type = hf.read_json(path).get("model_type")
     config = _config(path, model_type)
-    if model_type not in FAMILIES:
+    if str(model_type) not in FAMILIES:
         _check_takes_audio(path, model_type, config)
     hf.folder_of(str(folder), wanted_by=wanted_by)  # the extractor's file is needed from here on
     preprocessor = hf.read_json(folder / hf.PREPROCESSOR)
-    return FAMILIES.get(str(model_type), OtherModel)(folder, config, preprocessor, settings)
+    try:
+        return FAMILIES.get(str(model_type), OtherModel)(folder, config, preprocessor, settings)
+    except VoxshardError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as exc:
+        raise _no_model(folder, f"{hf.CONFIG} and {hf.PREPROCESSOR} describe", exc) from exc
 
 
 def _config(path: Path, model_type: Any) -> Any:
@@ -64,6 +69,15 @@ def _config(path: Path, model_type: Any) -> Any:
             f"{path}: transformers {transformers.__version__} does not know model_type {model_type!r}; a newer"
             " transformers may, or write an encoder for it (docs/third-party-encoders.md)"
         ) from exc
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as exc:  # transformers has errors of its own for values of the wrong kind
+        raise _no_model(path.parent, f"{hf.CONFIG} describes", exc) from exc
+
+
+def _no_model(folder: Path, what: str, error: Exception) -> ConfigError:
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return ConfigError(f"{folder}: {what} no model that can be built: {text}; fetch the files again")
 
 
 def _check_takes_audio(path: Path, model_type: Any, config: Any) -> None:
