@@ -31,7 +31,7 @@ run_extract() {
 }
 
 run_voxshard() {
-  local python=("$venv/bin/python") code=0 id
+  local python=("$venv/bin/python" -P) code=0 id name
   [ -z "${IMAGE:-}" ] || [ -e "$IMAGE" ] || fail "no image $IMAGE on $(hostname)"
   if [ -z "${VENV:-}" ] && [ -e "$image" ]; then
     use_image
@@ -42,8 +42,14 @@ run_voxshard() {
   [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
   # SLURM signals the step (--signal before the time limit, TERM at preemption); it keeps finished work and exits with 75.
   trap '' TERM USR1 USR2
-  # One task, whatever SLURM makes of two threads per core or --exclusive.
-  srun --unbuffered --ntasks=1 "${python[@]}" -m voxshard "$@" || code=$?
+  # srun takes options from variables, those of an earlier job or of a login script, too; it needs the job's id alone.
+  for name in ${!SLURM_*}; do
+    case $name in SLURM_JOB_* | SLURM_JOBID | SLURM_ARRAY_* | SLURM_RESTART_COUNT | SLURM_SUBMIT_* | SLURM_CLUSTER*) ;;
+    SLURM_CONF* | SLURM_JWT | SLURM_TMPDIR | SLURM_CPUS_PER_TASK) ;;
+    *) unset "$name" ;; esac
+  done
+  # One task, whatever SLURM makes of two threads per core or --exclusive. -P: nothing is imported from this folder.
+  srun --unbuffered --ntasks=1 --export=ALL "${python[@]}" -m voxshard "$@" || code=$?
   # Back into the queue, unless the job was cancelled: then SLURM no longer calls it running.
   id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   id=${id:-${SLURM_JOB_ID:-}}

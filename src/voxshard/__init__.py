@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from voxshard.safe_path import leave_out_working_folder
+
+leave_out_working_folder()
+
+from typing import TYPE_CHECKING, Any  # noqa: E402 (a file of the working folder could be imported instead)
 
 if TYPE_CHECKING:
     from voxshard.api import (

@@ -112,9 +112,9 @@ def test_an_array_element_is_a_task_of_as_many_as_there_are_elements(job: Job) -
     element = {"JOB_ID": "16", "TASK_ID": "5", "TASK_MIN": "2", "TASK_COUNT": "8"}
     element = {f"SLURM_ARRAY_{name}": value for name, value in element.items()}
     job.run(SCRIPTS / "metis_array.sh", SPLIT="dev", SLURM_CPUS_PER_TASK="4", **element)
-    assert job.step["environment"]["SRUN_OPTIONS"].split() == ["--unbuffered", "--ntasks=1"]
+    assert job.step["environment"]["SRUN_OPTIONS"].split() == ["--unbuffered", "--ntasks=1", "--export=ALL"]
     assert job.step["words"] == [
-        f"{job.folder}/.venv-torch/bin/python", "-m", "voxshard", "extract", "manifest.parquet", "--encoder",
+        f"{job.folder}/.venv-torch/bin/python", "-P", "-m", "voxshard", "extract", "manifest.parquet", "--encoder",
         "metis8d", "--out", "features", "--device", "cuda", "--split", "dev", "--task", "3", "--tasks", "8",
     ]  # fmt: skip
     assert job.step["environment"]["SRUN_CPUS_PER_TASK"] == "4"
@@ -176,7 +176,7 @@ def test_a_job_goes_back_into_the_queue_if_it_was_told_to_stop(
 
 
 PASSED = (
-    "SLURM_PROCID", "VOXSHARD_X", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TORCH_HOME", "PYTORCH_CUDA_ALLOC_CONF",
+    "SLURM_JOB_USER", "VOXSHARD_X", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TORCH_HOME", "PYTORCH_CUDA_ALLOC_CONF",
     "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS", "NCCL_DEBUG", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "MIOPEN_DB_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS", "WANDB_MODE", "AWS_PROFILE", "FSSPEC_S3", "GOOGLE_APPLICATION_CREDENTIALS",

@@ -273,7 +273,7 @@ class DecodePool:
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "voxshard.extraction.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "voxshard.extraction.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -48,15 +48,19 @@ def wandb_module() -> ModuleType:
     ------
     BackendUnavailableError : it is not installed.
     """
+    absent = BackendUnavailableError(
+        "--wandb needs the package wandb, which is not installed here; pip install 'voxshard[tracking]', or leave "
+        "--wandb out: runs.csv has the results anyway"
+    )
     try:
-        return importlib.import_module("wandb")
+        found = importlib.import_module("wandb")
     except ModuleNotFoundError as exc:
         if exc.name != "wandb":
             raise
-        raise BackendUnavailableError(
-            "--wandb needs the package wandb, which is not installed here; pip install 'voxshard[tracking]', or leave "
-            "--wandb out: runs.csv has the results anyway"
-        ) from exc
+        raise absent from exc
+    if found.__file__ is None:  # a folder wandb/ of earlier runs
+        raise absent
+    return found
 
 
 def log_to_wandb(wandb: ModuleType, run: Run, progress: Progress) -> None:

@@ -57,7 +57,7 @@ def command(
     """
     image = image_of(runtime)
     if image is None:
-        return Invocation([_interpreter(runtime), *program, *arguments], dict(environment or {}))
+        return Invocation([_interpreter(runtime), "-P", *program, *arguments], dict(environment or {}))
     images.check(image)
     digest = images.digest(image, kept)
     cache = None if kept is None else Path(os.path.abspath(kept), "cache", digest.partition(":")[2][:12])  # noqa: PTH100
