@@ -12,12 +12,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from voxshard.config import Settings, as_list, check_one_line, expanded, load_yaml, merged, validated
 from voxshard.encoders import registry
 from voxshard.learning.network_config import NetworkConfig, NetworkGrid
-from voxshard.learning.train_config import Name as ClassifierName
-from voxshard.learning.train_config import TrainConfig
+from voxshard.learning.train_config import GridOptions, TrainConfig
 from voxshard.locations import AnyLocation, LocalPath, Location, local_copy
 from voxshard.runtime import runtime
-from voxshard.stages.extract import ExtractConfig
-from voxshard.stages.prepare import PrepareConfig
+from voxshard.stages.extract import ExtractOptions
+from voxshard.stages.prepare import PrepareOptions
 
 Training: TypeAlias = TrainConfig | NetworkConfig
 PRETRAINED = {"wav2vec2": "hf", "vggish": "vggish"}
@@ -39,31 +38,7 @@ def _checked_runtime(value: str) -> str:
 Runtime = Annotated[str, AfterValidator(_checked_runtime)]
 
 
-class PrepareSection(Settings):
-    """The options of `voxshard prepare`."""
-
-    format: str
-    """Corpus format."""
-    root: str
-    """Folder, URL, or (table) file."""
-    glob: str | None = None
-    part: str | None = None
-    split: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    split_from: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    labels: str | None = None
-    label_from: str | None = None
-    study: str | None = None
-    limit: int | None = None
-    probe: bool = True
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        PrepareConfig(**self.model_dump(), out=Path("manifest.parquet"))
-        return self
-
-
-class ExtractSection(Settings):
+class ExtractSection(ExtractOptions):
     """One feature set of the experiment."""
 
     encoder: Annotated[dict[str, Any], BeforeValidator(_as_encoder)]
@@ -72,11 +47,6 @@ class ExtractSection(Settings):
     """Where its framework lives: here, venv:PATH or image:PATH; null: where the other stages run."""
     splits: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Only these splits; none given: all."""
-    shards: int | None = None
-    device: str = "auto"
-    batch_seconds: float | None = None
-    workers: int | None = None
-    max_failure_fraction: float = 0.05
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -85,31 +55,20 @@ class ExtractSection(Settings):
         options = self.options()
         if registry.spec_of(options["encoder"]).settings is not None:  # a third party's are asked for where it runs
             registry.settings_of(options["encoder"], options["settings"])
-        ExtractConfig(manifest=Path("m"), out=Path("o"), **options)
         return self
 
     def options(self) -> dict[str, Any]:
         """As fields of ExtractConfig, without paths and split."""
         settings = {key: value for key, value in self.encoder.items() if key != "name"}
-        common = self.model_dump(include={"shards", "device", "batch_seconds", "workers", "max_failure_fraction"})
+        common = self.model_dump(include=set(ExtractOptions.model_fields))
         return {"encoder": self.encoder["name"], "settings": settings, **common}
 
 
-class TrainSection(Settings):
+class TrainSection(GridOptions):
     """A grid of classifiers; see `voxshard train`."""
 
-    label: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(min_length=1)
-    classifier: Annotated[tuple[ClassifierName, ...], BeforeValidator(as_list)] = ("logistic",)
     features: list[Annotated[tuple[str, ...], BeforeValidator(as_list)]] = Field(default_factory=list)
     """Names of feature sets; a list among them is joined into one. None given: each alone."""
-    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
-    split: str | None = None
-    folds: str | None = None
-    n_shot: Annotated[tuple[int, ...], BeforeValidator(as_list)] = ()
-    runs: int = Field(5, ge=1)
-    replicates: int = Field(1000, ge=0)
-    wandb: bool = False
-    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class NetworkSection(NetworkGrid):
@@ -157,7 +116,7 @@ class ExperimentConfig(Settings):
     """Folder of the experiment (EXP)."""
     runtime: Runtime = "here"
     """Where stages run that name no runtime of their own: here, venv:PATH or image:PATH."""
-    prepare: PrepareSection
+    prepare: PrepareOptions
     extract: dict[str, ExtractSection] = Field(default_factory=dict)
     """Name -> feature set, in EXP/features/<name>."""
     train: TrainSection | None = None

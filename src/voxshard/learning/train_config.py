@@ -243,16 +243,11 @@ def _as_groups(value: Any) -> Any:
     return [as_names(item) for item in as_list(value)]
 
 
-class TrainConfig(Settings):
-    """One training."""
+class TrainOptions(Settings):
+    """What a training and a grid of them have in common."""
 
-    features: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = Field(min_length=1)
-    """Merged feature sets; several are joined by utterance_id, their vectors put one behind the other."""
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
     """Column of the manifest to predict; several yes-or-no columns are learned one against the rest."""
-    classifier: Name
-    out: Location
-    """Run directory to write."""
     split: str | None = None
     """Split to train on. Null: `train`; with `folds` every labelled utterance."""
     folds: str | None = None
@@ -261,14 +256,10 @@ class TrainConfig(Settings):
     """Examples per class to train on; several give a curve. The model of the most examples, first run, is kept."""
     runs: int = Field(5, ge=1)
     """Draws of examples for each number in `n_shot`."""
-    seed: int = Field(0, ge=0)
-    """Seed of the classifier, of drawn examples and of bootstrap intervals."""
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""
     wandb: bool = False
     """Log to Weights & Biases too, offline where it cannot be reached."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Of preprocessing and classifier."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -277,6 +268,20 @@ class TrainConfig(Settings):
         if len(self.label) > 1 and self.n_shot:
             raise ValueError("n_shot draws examples per class, so it takes one label")
         return self
+
+
+class TrainConfig(TrainOptions):
+    """One training."""
+
+    features: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = Field(min_length=1)
+    """Merged feature sets; several are joined by utterance_id, their vectors put one behind the other."""
+    classifier: Name
+    out: Location
+    """Run directory to write."""
+    seed: int = Field(0, ge=0)
+    """Seed of the classifier, of drawn examples and of bootstrap intervals."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Of preprocessing and classifier."""
 
     def classifier_settings(self) -> TrainingSettings:
         """`settings`, validated for the classifier.
@@ -311,24 +316,22 @@ class EvaluateConfig(Settings):
         return self
 
 
-class GridConfig(Settings):
+class GridOptions(TrainOptions):
+    """What a grid tries; also in the section `train` of an experiment's config."""
+
+    classifier: Annotated[tuple[Name, ...], BeforeValidator(as_list)] = Field(("logistic",), min_length=1)
+    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """For every classifier: of preprocessing; a key that is a classifier's name holds settings for it alone."""
+
+
+class GridConfig(GridOptions):
     """Every combination of features, classifier and seed, as trainings of their own."""
 
     features: list[Annotated[tuple[LocalPath, ...], BeforeValidator(as_list)]] = Field(min_length=1)
     """Feature sets; an item that is a list is joined into one."""
-    label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
-    classifier: Annotated[tuple[Name, ...], BeforeValidator(as_list)] = Field(min_length=1)
-    seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
     out: LocalPath
     """Folder of the runs: EXP/runs."""
-    split: str | None = None
-    folds: str | None = None
-    n_shot: Annotated[tuple[int, ...], BeforeValidator(as_list)] = ()
-    runs: int = Field(5, ge=1)
-    replicates: int = Field(1000, ge=0)
-    wandb: bool = False
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """For every classifier: of preprocessing; a key that is a classifier's name holds settings for it alone."""
 
     def expand(self) -> list[TrainConfig]:
         """The trainings, in a fixed order, each with `out` EXP/runs/<features>-<classifier>-<seed>.
@@ -343,7 +346,7 @@ class GridConfig(Settings):
             validated(
                 TrainConfig,
                 {
-                    **self.model_dump(include={"label", "split", "folds", "n_shot", "runs", "replicates", "wandb"}),
+                    **self.model_dump(include=set(TrainOptions.model_fields)),
                     "features": features,
                     "classifier": classifier,
                     "seed": seed,

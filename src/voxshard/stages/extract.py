@@ -48,7 +48,22 @@ _IMAGE_LABELS = Path("/.singularity.d/labels.json")
 _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torch", "transformers", "tensorflow")
 
 
-class ExtractConfig(Settings):
+class ExtractOptions(Settings):
+    """How an extraction runs; also in the sections `extract.NAME` of an experiment's config."""
+
+    shards: int | None = Field(None, ge=1)
+    """About how many shards to cut the manifest into; null: by the amount of audio."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where the model runs: auto, cpu, cuda or cuda:1."""
+    batch_seconds: float | None = Field(None, gt=0)
+    """Padded seconds of audio per batch; null: 8 on a CPU, 320 on a GPU."""
+    workers: int | None = Field(None, ge=1)
+    """Decode workers; null: as many as CPUs (less two beside a model, at least one)."""
+    max_failure_fraction: float = Field(0.05, ge=0, le=1)
+    """Share of failed utterances from which on the run is considered broken; judged from 20 failures on."""
+
+
+class ExtractConfig(ExtractOptions):
     """Settings of one extraction."""
 
     manifest: Location
@@ -61,18 +76,8 @@ class ExtractConfig(Settings):
     """Folder of the feature set (DIR)."""
     split: str | None = None
     """Only the shards of this split."""
-    shards: int | None = Field(None, ge=1)
-    """About how many shards to cut the manifest into; null: by the amount of audio."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """Where the model runs: auto, cpu, cuda or cuda:1."""
-    batch_seconds: float | None = Field(None, gt=0)
-    """Padded seconds of audio per batch; null: 8 on a CPU, 320 on a GPU."""
-    workers: int | None = Field(None, ge=1)
-    """Decode workers; null: as many as CPUs (less two beside a model, at least one)."""
     limit: int | None = Field(None, ge=1)
     """Only the first utterances of the manifest."""
-    max_failure_fraction: float = Field(0.05, ge=0, le=1)
-    """Share of failed utterances from which on the run is considered broken; judged from 20 failures on."""
     io_retry_delays_s: tuple[float, ...] = audio.RETRY_DELAYS_S
     """Waits between attempts to read a recording whose storage fails."""
 

@@ -33,15 +33,13 @@ _PARQUET = b"PAR1"
 """How such a file begins."""
 
 
-class PrepareConfig(Settings):
-    """Settings of prepare."""
+class PrepareOptions(Settings):
+    """What is prepared and how; also the section `prepare` of an experiment's config."""
 
     format: str
     """Corpus format, such as folder, table, asvspoof5, kaldi, lhotse or tar."""
     root: str
     """Folder, URL, or (table) file."""
-    out: Location
-    """The manifest to write."""
     glob: str | None = None
     """Only paths that match; `*` stays in one folder, `**` is any number of them."""
     part: str | None = None
@@ -77,6 +75,13 @@ class PrepareConfig(Settings):
             if not (left and equals and right):
                 raise ValueError(f"expected two sides joined by `=`, got {value!r}")
         return values
+
+
+class PrepareConfig(PrepareOptions):
+    """Settings of prepare."""
+
+    out: Location
+    """The manifest to write."""
 
 
 def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
