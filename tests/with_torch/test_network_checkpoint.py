@@ -23,9 +23,10 @@ from voxshard.encoders._torch.vggish import build_network  # noqa: E402
 from voxshard.encoders.base import Encoder  # noqa: E402
 from voxshard.encoders.vggish_weights import read_safetensors  # noqa: E402
 from voxshard.errors import ConfigError  # noqa: E402
+from voxshard.networks.backbones import build_backbone  # noqa: E402
 from voxshard.networks.network import Network  # noqa: E402
 from voxshard.networks.network_files import Checkpoint, write_checkpoint  # noqa: E402
-from voxshard.networks.settings import LabelGroup, NetworkSpec  # noqa: E402
+from voxshard.networks.settings import LabelGroup, NetworkSpec, settings_of  # noqa: E402
 from voxshard.stages import extract, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
 from voxshard.stages.extract import ExtractConfig  # noqa: E402
@@ -151,26 +152,27 @@ def test_a_frozen_model_is_compared_by_prototypes_only_over_a_layer_that_learns(
     assert Checkpoint.read(run.path).about.network.prototypes
 
 
-@pytest.mark.parametrize("heads", ["mean", "sum"])
+@pytest.mark.parametrize(("heads", "st", "weighting"), [("mean", "relu", "softmax"), ("sum", "linear", "raw")])
 def test_embeddings_are_those_of_a_forward_by_hand(
-    make_model: MakeModel, tmp_path: Path, clips: list[np.ndarray], embedding: str, heads: str
+    make_model: MakeModel, tmp_path: Path, clips: list[np.ndarray], embedding: str, heads: str, st: str, weighting: str
 ) -> None:
-    folder = saved(tmp_path, "wav2vec2", speech(make_model))
+    folder = saved(tmp_path, "wav2vec2", speech(make_model, layer_weighting=weighting))
     network = Checkpoint.read(folder).load()
     model = network.backbone.model
-    found = encode_together(encoder_of(folder, embedding=embedding, heads=heads), clips)
+    found = encode_together(encoder_of(folder, embedding=embedding, heads=heads, st=st), clips)
     for clip, output in zip(clips, found, strict=True):
         normalized = torch.from_numpy((clip - clip.mean()) / np.sqrt(clip.var() + 1e-7))[None]
         with torch.no_grad():
             hidden = model(normalized, output_hidden_states=True).hidden_states
-            shares = torch.softmax(network.backbone.layer_weights, 0)
+            shares = network.backbone.layer_weights
+            shares = torch.softmax(shares, 0) if weighting == "softmax" else shares
             weighted = torch.stack([share * layer for share, layer in zip(shares, hidden, strict=True)]).sum(0).mean(1)
             shared = network.shared(weighted)
             dense = torch.stack([head.dense(torch.relu(shared)) for head in network.heads.heads])
             expected = {
                 "pt": hidden[-1].mean(1),
                 "wt": weighted,
-                "st": shared,
+                "st": torch.relu(shared) if st == "relu" else shared,
                 "ft": dense.mean(0) if heads == "mean" else dense.sum(0),
             }[embedding]
         np.testing.assert_allclose(output["embedding"], expected[0].numpy(), atol=2e-5)
@@ -241,3 +243,38 @@ def test_only_what_is_fine_tuned_changes(
         assert not any(name.startswith("feature_extractor.") for name in below)
     else:
         assert any(name.startswith("feature_extractor.") for name in below)
+
+
+def test_what_an_embedding_of_the_shared_layer_is_decides_its_fingerprint(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path, "wav2vec2", speech(make_model))
+    prints = {encoder_of(folder, embedding="st", st=st).info.fingerprint for st in ("relu", "linear")}
+    assert len(prints) == 2
+    assert len({encoder_of(folder, embedding="pt", st=st).info.provenance["encoder"] for st in ("relu", "linear")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"features": "fbank", "n_fft": 512}, "n_fft: no effect with features=fbank"),
+        ({"features": "kaldi_fbank", "hop_length": 160}, "hop_length: no effect with features=kaldi_fbank"),
+    ],
+)
+def test_a_key_that_has_no_effect_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_of("ecapa", settings)
+
+
+def test_the_kaldi_filter_bank_of_ecapa_is_torchaudios(clips: list[np.ndarray]) -> None:
+    import torchaudio
+
+    backbone = build_backbone("ecapa", settings_of("ecapa", {"features": "kaldi_fbank", "width": 16}), None)
+    waveform = clips[-1] + np.float32(0.05)
+    expected = torchaudio.compliance.kaldi.fbank(
+        torch.from_numpy(waveform - waveform.mean())[None], htk_compat=True, sample_frequency=16000, use_energy=False,
+        window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10,
+    ).numpy()  # fmt: skip
+    found = backbone.preparer(waveform)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=2e-3)

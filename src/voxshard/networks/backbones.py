@@ -19,7 +19,7 @@ from voxshard.encoders._torch.ecapa import ReflectAtEnd
 from voxshard.encoders._torch.vggish import build_network
 from voxshard.encoders.acoustic.logmel import LogMelSettings
 from voxshard.encoders.base import BatchPolicy
-from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
+from voxshard.encoders.filterbanks import HOP_SAMPLES, KaldiFbank, SpeechBrainFbank
 from voxshard.encoders.vggish_frontend import PATCH_SAMPLES, SAMPLE_RATE, log_mel_patches
 from voxshard.encoders.vggish_weights import (
     CONVERTED,
@@ -34,7 +34,7 @@ from voxshard.encoders.vggish_weights import (
 from voxshard.encoders.weight_files import locate
 from voxshard.errors import ConfigError
 from voxshard.networks.backbone import Backbone, Lengths
-from voxshard.networks.inputs import LogMelPatches, MelPatches, TorchaudioMfcc
+from voxshard.networks.inputs import CentredKaldiFbank, LogMelPatches, MelPatches, TorchaudioMfcc
 from voxshard.networks.settings import (
     EcapaNetworkSettings,
     MelNetworkSettings,
@@ -69,6 +69,10 @@ class EcapaBackbone(Backbone):
         if settings.features == "fbank":
             self.preparer = SpeechBrainFbank(num_mels=settings.mel_bands)
             size, self.hop = settings.mel_bands, HOP_SAMPLES
+        elif settings.features == "kaldi_fbank":
+            fbank = KaldiFbank(settings.mel_bands, settings.sample_rate, "hanning")
+            self.preparer = CentredKaldiFbank(fbank)
+            size, self.hop = settings.mel_bands, fbank.hop_samples
         else:
             self.preparer = TorchaudioMfcc(
                 settings.sample_rate, settings.num_mfcc, settings.mel_bands, settings.n_fft, settings.hop_length

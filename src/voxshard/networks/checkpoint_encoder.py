@@ -37,6 +37,8 @@ class CheckpointEncoder(TorchEncoder):
             settings=settings,
             code_version=_CODE_VERSION,
             libraries=("torch", "transformers", "speechbrain"),
+            # Sets of `st` from before there was a choice are of the linear output.
+            derived={"st": settings.st} if settings.embedding == "st" else None,
             weight_files=hash_files(self.checkpoint.folder, self.checkpoint.file_names, known_hashes),
             weights_folder=self.checkpoint.folder,
             requires=("torch",),
@@ -55,7 +57,8 @@ class CheckpointEncoder(TorchEncoder):
 
     def forward(self, features: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """ "embedding" (B, D)."""
-        return {"embedding": self.model.embed(features, lengths_B, self.settings.embedding, self.settings.heads)}
+        settings = self.settings
+        return {"embedding": self.model.embed(features, lengths_B, settings.embedding, settings.heads, settings.st)}
 
     def cost(self, length: int) -> float:
         """Seconds of audio."""

@@ -14,6 +14,7 @@ import scipy.fft
 
 from voxshard.encoders.acoustic.logmel import LogMelSettings, log_mel
 from voxshard.encoders.base import Waveform
+from voxshard.encoders.filterbanks import KaldiFbank
 
 Array = npt.NDArray[np.float32]
 
@@ -46,6 +47,17 @@ class TorchaudioMfcc:
         decibel_FM = 10 * np.log10(np.maximum(mel_FM, 1e-10))
         decibel_FM = np.maximum(decibel_FM, decibel_FM.max() - 80.0)
         return np.asarray(scipy.fft.dct(decibel_FM, type=2, norm="ortho", axis=1)[:, : self.num_mfcc], np.float32)
+
+
+@dataclass(frozen=True)
+class CentredKaldiFbank:
+    """Kaldi's filter bank of a waveform without its mean, the input of audio spectrogram transformers."""
+
+    fbank: KaldiFbank
+
+    def __call__(self, waveform: Waveform) -> Array:
+        """float32 (S,) to float32 (F, M)."""
+        return self.fbank(waveform - waveform.mean())
 
 
 @dataclass(frozen=True)

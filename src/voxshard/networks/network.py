@@ -62,7 +62,12 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         return self.joined(self.heads(self.rows(features, lengths_B)), lengths_B)
 
     def embed(
-        self, features: torch.Tensor, lengths_B: Lengths, kind: Embedding, heads: Literal["mean", "sum"]
+        self,
+        features: torch.Tensor,
+        lengths_B: Lengths,
+        kind: Embedding,
+        heads: Literal["mean", "sum"],
+        shared: Literal["relu", "linear"],
     ) -> torch.Tensor:
         """(B, size of the embedding): see `embedding_size`; those of a recording's patches are averaged."""
         if kind == "pt":
@@ -72,6 +77,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         elif kind == "st":
             assert self.shared is not None
             x_RD = self.shared(self.backbone(features, lengths_B))
+            x_RD = torch.relu(x_RD) if shared == "relu" else x_RD
         else:
             hidden_RNH = self.heads.hidden(self.rows(features, lengths_B))
             x_RD = hidden_RNH.mean(dim=1) if heads == "mean" else hidden_RNH.sum(dim=1)
@@ -80,8 +86,8 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
     def embedding_size(self, kind: Embedding) -> int:
         """Numbers in an embedding.
 
-        `pt`: the backbone's own; `wt`: its learned weighting of layers; `st`: the shared dense layer, before its
-        activation; `ft`: the first dense layer of the heads, before norm and activation.
+        `pt`: the backbone's own; `wt`: its learned weighting of layers; `st`: the shared dense layer, after its
+        activation or before it; `ft`: the first dense layer of the heads, before norm and activation.
 
         Raises
         ------

@@ -59,9 +59,18 @@ class Wav2Vec2Settings(NetworkSettings):
     layer: Annotated[int | str, BeforeValidator(_one_layer)] = "last"
     """Hidden layer whose frames are pooled, numbered as in the encoder `hf`."""
     weighted: bool = False
-    """Pool a learned weighting (a softmax over 0 ... n) of all layers instead."""
+    """Pool a learned weighting of all layers 0 ... n instead."""
+    layer_weighting: Literal["softmax", "raw"] = "softmax"
+    """Of `weighted`: weights that are positive and add up to 1, or weights as they are learned, which begin at
+    1 / (n + 1) each."""
     pooling: Literal["mean", "sum", "max"] = "mean"
     """Over the valid frames."""
+
+    @model_validator(mode="after")
+    def _check_weighting(self) -> Self:
+        if self.layer_weighting == "raw" and not self.weighted:
+            raise ValueError("layer_weighting: no effect without weighted=true")
+        return self
 
 
 class MelNetworkSettings(NetworkSettings):
@@ -87,14 +96,17 @@ class EcapaNetworkSettings(MelNetworkSettings):
 
     min_batch: ClassVar[int] = 2
     """Its pooled vectors are normalised over the batch."""
-    features: Literal["mfcc", "fbank"] = "mfcc"
-    """`mfcc`: torchaudio's MFCC; `fbank`: SpeechBrain's filter bank, mean taken off per recording."""
+    features: Literal["mfcc", "fbank", "kaldi_fbank"] = "mfcc"
+    """`mfcc`: torchaudio's MFCC; `fbank`: SpeechBrain's filter bank, minus its mean over each recording; `kaldi_fbank`:
+    Kaldi's filter bank (Hann window, no dither, HTK order) of the waveform minus its mean. A front end that divides by
+    twice the standard deviation, as the audio spectrogram transformer's does, is `mean=M std=2S`."""
     num_mfcc: int = Field(80, ge=1)
     num_mels: int | None = Field(None, ge=1)
-    """Mel bands; null: 128 below the cepstrum, 80 of `fbank`."""
+    """Mel bands; null: 128 below the cepstrum and of `kaldi_fbank`, 80 of `fbank`."""
     n_fft: int = Field(400, ge=16)
+    """Samples of a window, of `mfcc`; the filter banks have windows of 25 ms."""
     hop_length: int = Field(200, ge=1)
-    """Samples; torchaudio's default is half a window. `fbank` has 10 ms, whatever is set here."""
+    """Samples, of `mfcc`; torchaudio's default is half a window. The filter banks have 10 ms."""
     width: int = Field(512, ge=8)
     """Channels of the blocks; three times as many go into pooling. A multiple of 8."""
     embedding_size: int = Field(192, ge=1)
@@ -102,7 +114,7 @@ class EcapaNetworkSettings(MelNetworkSettings):
 
     @property
     def mel_bands(self) -> int:
-        return self.num_mels or (128 if self.features == "mfcc" else 80)
+        return self.num_mels or (80 if self.features == "fbank" else 128)
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
@@ -110,6 +122,11 @@ class EcapaNetworkSettings(MelNetworkSettings):
             raise ValueError("width is a multiple of 8: a Res2Net block cuts its channels into 8 parts")
         if self.features == "mfcc" and self.num_mfcc > self.mel_bands:
             raise ValueError("num_mfcc is at most num_mels")
+        if self.features != "mfcc":
+            defaults = type(self).model_fields
+            idle = [n for n in ("num_mfcc", "n_fft", "hop_length") if getattr(self, n) != defaults[n].default]
+            if idle:
+                raise ValueError(f"{', '.join(idle)}: no effect with features={self.features}; omit it, or use mfcc")
         if self.features == "fbank" and self.sample_rate != 16000:
             raise ValueError("fbank is defined at 16000 Hz; use mfcc at other rates")
         return self

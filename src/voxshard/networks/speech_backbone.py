@@ -70,7 +70,8 @@ class SpeechBackbone(Backbone):
         self.min_samples = self.frames.min_samples
         self.dim = int(config.hidden_size)
         if settings.weighted:
-            self.layer_weights = nn.Parameter(torch.zeros(depth + 1))
+            start = 0.0 if settings.layer_weighting == "softmax" else 1 / (depth + 1)
+            self.layer_weights = nn.Parameter(torch.full((depth + 1,), start))
         self._frozen = settings.fine_tune == "none"
         self._untrained = self._choose_untrained(depth)
 
@@ -90,7 +91,8 @@ class SpeechBackbone(Backbone):
         plain_BD = pool(layers[-1], valid_BT, self.settings.pooling)
         if not self.has_layer_weights:
             return plain_BD, None
-        shares_N = torch.softmax(self.layer_weights, dim=0)
+        is_raw = self.settings.layer_weighting == "raw"
+        shares_N = self.layer_weights if is_raw else torch.softmax(self.layer_weights, dim=0)
         mixed_BTD = sum(share * layer_BTD for share, layer_BTD in zip(shares_N, layers[:-1], strict=True))
         return plain_BD, pool(mixed_BTD, valid_BT, self.settings.pooling)
 
