@@ -124,8 +124,8 @@ def test_json_has_the_shortest_digits_of_a_float32(make_set: Any, tmp_path: Path
     made.write()
     made.merge()
     write(made.path, "json", tmp_path / "x.json")
-    row = "[[0.1, 0.33333334, 1e-7, -2.5, 16777216]]"
-    assert (tmp_path / "x.json").read_text() == f'{{\n"a": {row},\n"b": {row}\n}}\n'
+    row = "[[0.1,0.33333334,1e-7,-2.5,16777216.0]]"
+    assert (tmp_path / "x.json").read_text() == f'{{\n"a":{row},\n"b":{row}\n}}\n'
     np.testing.assert_array_equal(np.array(json.loads((tmp_path / "x.json").read_text())["a"], np.float32)[0], values)
 
 

@@ -6,7 +6,6 @@ Embeddings pass through in pieces, so that memory does not grow with them.
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,7 +26,6 @@ from voxshard.locations import AnyLocation, Location, check_output, local_copy
 from voxshard.progress import Progress
 from voxshard.store import delimited, hdf5
 from voxshard.store.features import Batch, FeatureSet
-from voxshard.store.nested_json import to_json
 from voxshard.uploads import output
 
 Rows = npt.NDArray[np.int64]
@@ -34,6 +33,8 @@ Format = Literal["npy", "json", "npz", "parquet", "tsv"]
 
 ALL = "all"
 """Name of the npy file with the rows that belong to no split."""
+
+_NO_BRACKETS = str.maketrans("", "", "[]")
 
 _VALUES_AT_ONCE = 1 << 20
 """Numbers in memory at a time, unless a single utterance has more."""
@@ -141,11 +142,16 @@ class _ExportWriter:
         """{"<utterance_id>": [...], ...}: one line per utterance."""
         before = b"{\n"
         for batch in self._batches():
-            values, lengths = self._values(batch)
-            for name, text in zip(batch.ids, to_json(values, lengths), strict=True):
-                stream.write(before + json.dumps(name, ensure_ascii=False).encode() + b": " + text.encode())
-                before = b",\n"
+            lines = (orjson.dumps(name) + b":" + text for name, text in zip(batch.ids, self._json(batch), strict=True))
+            stream.write(before + b",\n".join(lines))
+            before = b",\n"
         stream.write(b"\n}\n")
+
+    def _json(self, batch: Batch) -> Iterator[bytes]:
+        """Each utterance's numbers as nested lists, in the shortest decimals that read back as the same float32."""
+        values, lengths = self._values(batch)
+        items = values if lengths is None else np.split(values, np.cumsum(lengths[:-1]))
+        return (orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY) for item in items)
 
     def npz(self, stream: IO[bytes], label: str | None) -> None:
         """ids, X, and where there are frames or windows offsets; codes and Y where there are."""
@@ -194,15 +200,13 @@ class _ExportWriter:
                 ]
             )
         for batch in self._batches():
-            values, lengths = self._values(batch)
             about = _cells(table.take(pa.array(batch.rows)))
+            texts = (text.decode() for text in self._json(batch))
             if self.is_framewise:
-                writer.writerows([*row, frames] for row, frames in zip(about, to_json(values, lengths), strict=True))
+                writer.writerows([*row, frames] for row, frames in zip(about, texts, strict=True))
             else:
-                numbers = to_json(values.reshape(len(values), -1))
-                writer.writerows(
-                    [*row, *numbers_of[1:-1].split(", ")] for row, numbers_of in zip(about, numbers, strict=True)
-                )
+                numbers = (text.translate(_NO_BRACKETS).split(",") for text in texts)
+                writer.writerows([*row, *cells] for row, cells in zip(about, numbers, strict=True))
         text.detach()
 
     def _pieces(self, rows: Rows) -> Iterator[Rows]:
