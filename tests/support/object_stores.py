@@ -68,7 +68,8 @@ def s3_store() -> Iterator[ObjectStore]:
         endpoint = f"http://127.0.0.1:{port}"
         environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1", **SECRETS}
         with variables(environment):
-            fsspec.filesystem("s3").mkdir("voices")
+            request = urllib.request.Request(f"{endpoint}/voices", method="PUT")
+            urllib.request.urlopen(request, timeout=30).close()
             yield ObjectStore("s3", endpoint, "voices", environment)
 
 

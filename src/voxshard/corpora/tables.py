@@ -17,7 +17,7 @@ from voxshard.audio import is_url
 from voxshard.corpora import json_lines
 from voxshard.corpora.remote_folder import CorpusPath
 from voxshard.corpora.values import cleaned, typed
-from voxshard.errors import ManifestError
+from voxshard.errors import EnvironmentProblemError, ManifestError
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", *json_lines.EXTENSIONS)
 
@@ -95,6 +95,8 @@ def _raw(where: str, notes: list[str]) -> pa.Table:
             table = json_lines.read(content, where)
         else:
             table = _read_delimited(_as_utf8(content, where), where)
+    except EnvironmentProblemError:
+        raise
     except FileNotFoundError as exc:
         raise ManifestError(f"{where}: no such file") from exc
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as exc:
@@ -155,6 +157,8 @@ def read_lines(path: str | CorpusPath) -> list[str]:
     """The names in a list file, one per line; empty lines and lines that begin with `#` are left out."""
     try:
         content = _as_utf8(_content(str(path)), str(path))
+    except EnvironmentProblemError:
+        raise
     except FileNotFoundError as exc:
         raise ManifestError(f"{path}: no such file") from exc
     except OSError as exc:
