@@ -13,19 +13,26 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from voxshard.errors import ReadOnlyError, StorageFullError
+from voxshard.errors import EnvironmentProblemError, ReadOnlyError, StorageFullError, VoxshardError
+
+T = TypeVar("T")
 
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{12}\.tmp$")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES)
+_NO_FAULTS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)
+RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0)
+"""Waits between attempts to read a file of ours whose storage fails."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
 
@@ -134,6 +141,11 @@ def link(temporary: Path, target: Path) -> bool:
     return True
 
 
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as a shell takes it, for command lines that are printed to be copied."""
+    return shlex.quote(os.fspath(path))
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -156,6 +168,32 @@ def publish_json(target: Path, content: Any, *, first_wins: bool = False) -> Non
     """Publish `content` as indented JSON."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     publish_bytes(target, text.encode(), first_wins=first_wins)
+
+
+def with_retries(path: Path, read: Callable[[], T]) -> T:
+    """Read one of our own files from storage that may fail for a moment.
+
+    A stale handle after an NFS server failed over (ESTALE), an I/O error or a time-out say nothing about the content
+    of a file: it is read again, for seven seconds.
+
+    Raises
+    ------
+    EnvironmentProblemError : the storage still fails.
+    OSError : what is no fault of the storage: no such file, or (without an errno) what a library finds in it.
+    """
+    for delay_s in (*RETRY_DELAYS_S, None):
+        try:
+            return read()
+        except OSError as exc:
+            if exc.errno is None or exc.errno in _NO_FAULTS or isinstance(exc, VoxshardError):
+                raise
+            if delay_s is None or exc.errno in (errno.EACCES, errno.EPERM):
+                raise EnvironmentProblemError(
+                    f"{path}: cannot be read on {os.uname().nodename}: {os.strerror(exc.errno)}; its content is not in "
+                    "question. Check the storage and the permissions, then run the same command again"
+                ) from exc
+            time.sleep(delay_s)
+    raise AssertionError("unreachable")
 
 
 def sweep_temporaries(folder: Path, *, everything: bool = False) -> list[Path]:

@@ -169,8 +169,7 @@ class Manifest:
         FormatVersionError : written by a newer voxshard.
         """
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read(use_threads=False)  # threads keep the memory they read with
+            table = files.with_retries(path, lambda: _read_table(path))
         except FileNotFoundError as exc:
             raise ManifestError(
                 f"{path}: no such manifest; make it with `voxshard prepare FORMAT ROOT --out {path}`"
@@ -254,6 +253,11 @@ class ManifestFile:
 def no_such_split(split: str, available: Sequence[str]) -> ManifestError:
     """The error for a split that no utterance has."""
     return ManifestError(f"no utterance has split {split!r}; splits here: {', '.join(available) or 'none'}")
+
+
+def _read_table(path: Path) -> pa.Table:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(use_threads=False)  # threads keep the memory they read with
 
 
 def _about(path: Path, schema: pa.Schema) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def test_the_driver_lists_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 0\necho 1\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert usable_gpus() == ["0", "1"]
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho No devices were found\n")
+    assert usable_gpus() == []
 
 
 def test_an_experiment_extracts_with_one_task_per_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from voxshard.cli.options import EXISTING, echo_info
+from voxshard.files import quoted
 from voxshard.slurm import submit
 
 
@@ -24,4 +25,4 @@ def command(path: Path) -> None:
         return
     running = sum(item.state == "RUNNING" for item in live)
     echo_info(f"{path}: {running} running and {len(live) - running} queued tasks are cancelled; "
-        f"to continue: voxshard retry {path}")  # fmt: skip
+        f"to continue: voxshard retry {quoted(path)}")  # fmt: skip

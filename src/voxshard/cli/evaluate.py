@@ -9,6 +9,7 @@ import click
 
 from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, stage_task
 from voxshard.config import validated
+from voxshard.files import quoted
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.locations import AnyLocation
 from voxshard.stages.evaluate import run
@@ -48,7 +49,9 @@ def command(
             for line in _breakdown(table):
                 echo(line)
     written = out or trained
-    echo_info(f"{written}: scores and metrics are up to date; next: voxshard report {written} --out report.html")
+    echo_info(
+        f"{written}: scores and metrics are up to date; next: voxshard report {quoted(written)} --out report.html"
+    )
 
 
 def results_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

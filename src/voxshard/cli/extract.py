@@ -9,6 +9,7 @@ import click
 from voxshard.cli.options import INPUT, PATH, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
 from voxshard.errors import ConfigError
+from voxshard.files import quoted
 from voxshard.locations import AnyLocation
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
 from voxshard.store.features import is_stale
@@ -83,4 +84,4 @@ def print_summary(result: ExtractResult, *, plan_only: bool = False) -> None:
     elif result.folder.features.exists() and result.folder.summary.exists() and not is_stale(folder):
         echo_info(f"all {result.num_selected:,} shards are done, and merged")
     else:
-        echo_info(f"all {result.num_selected:,} shards are done; next: voxshard merge {folder}")
+        echo_info(f"all {result.num_selected:,} shards are done; next: voxshard merge {quoted(folder)}")

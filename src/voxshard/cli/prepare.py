@@ -9,6 +9,7 @@ import click
 from voxshard.cli.options import OUTPUT, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments, validated
 from voxshard.corpora.formats import available
+from voxshard.files import quoted
 from voxshard.locations import AnyLocation
 from voxshard.stages.prepare import PrepareConfig, run, summary
 
@@ -53,4 +54,4 @@ def command(assignments: tuple[str, ...], no_probe: bool, out: AnyLocation, **op
         manifest = run(config, task)
     for line in summary(manifest):
         echo_info(line)
-    echo_info(f"{out}: written; next: voxshard extract {out} --encoder NAME --out DIR")
+    echo_info(f"{out}: written; next: voxshard extract {quoted(out)} --encoder NAME --out DIR")

@@ -11,6 +11,7 @@ from voxshard.cli.extract import print_summary
 from voxshard.cli.options import EXISTING, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics.status import feature_dirs
+from voxshard.files import quoted
 from voxshard.progress_display import progress_display
 from voxshard.slurm import submit
 from voxshard.slurm.record import Record
@@ -45,7 +46,7 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
                     f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now"
                 )
                 if repaired.num_ok:
-                    echo_info(f"the merged set is stale; next: voxshard merge {folder.path}")
+                    echo_info(f"the merged set is stale; next: voxshard merge {quoted(folder.path)}")
 
 
 def _submit(path: Path, overrides: dict[str, Any], *, failed: bool) -> None:
@@ -53,4 +54,4 @@ def _submit(path: Path, overrides: dict[str, Any], *, failed: bool) -> None:
     with progress_display() as progress:
         jobs = submit.resubmit(path, overrides, site, progress, why="voxshard retry", failed=failed)
     nothing = f"{path}: nothing is missing{', nothing has failed' if failed else ''}"
-    echo_info(f"submitted; next: voxshard status {path}" if jobs else nothing)
+    echo_info(f"submitted; next: voxshard status {quoted(path)}" if jobs else nothing)

@@ -10,6 +10,7 @@ from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
+from voxshard.files import quoted
 from voxshard.locations import AnyLocation
 from voxshard.progress_display import progress_display
 from voxshard.slurm import environment, submit, task_count
@@ -59,7 +60,7 @@ def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[st
         return
     with progress_display() as progress:
         cluster.submit(drafts, "voxshard submit", progress)
-    echo_info(f"submitted; next: voxshard status {experiment.path}")
+    echo_info(f"submitted; next: voxshard status {quoted(experiment.path)}")
 
 
 def _show(cluster: submit.Cluster) -> None:

@@ -10,6 +10,7 @@ from voxshard.cli.evaluate import results_table
 from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
+from voxshard.files import quoted
 from voxshard.learning.network_config import SET_KEYS, NetworkConfig
 from voxshard.learning.train_config import NAMES, TrainConfig
 from voxshard.locations import AnyLocation, local_copy
@@ -103,4 +104,6 @@ def print_summary(trained: Run) -> None:
         if row["metric"] in ("accuracy", "eer") and row["mean"] is not None:
             spread = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
             echo(f"{row['split']}, {row['shots']} per class: {row['metric']} {row['mean']:.4f}{spread}")
-    echo_info(f"{trained.path}: model, scores and metrics; next: voxshard report {trained.path} --out report.html")
+    echo_info(
+        f"{trained.path}: model, scores and metrics; next: voxshard report {quoted(trained.path)} --out report.html"
+    )

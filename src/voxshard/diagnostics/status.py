@@ -15,6 +15,7 @@ from voxshard import files
 from voxshard.errors import IncompleteError
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.extraction.telemetry import advice, summed
+from voxshard.files import quoted
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
 from voxshard.store.layout import FeatureDir, Identity
@@ -100,7 +101,7 @@ def _run_status(path: Path) -> RunStatus:
         shown = [(name, found["value"]) for name, found in metrics.items() if "." not in name]
         results[split] = dict(shown[:_METRICS_SHOWN])
     what = f"{config['classifier']} of {', '.join(config['label'])}, on {features}"
-    return RunStatus(os.fspath(path), what, results, f"voxshard report {path} --out report.html")
+    return RunStatus(os.fspath(path), what, results, f"voxshard report {quoted(path)} --out report.html")
 
 
 def status(path: Path) -> list[FeatureStatus]:
@@ -180,12 +181,12 @@ def _advice(states: Sequence[TaskState]) -> str | None:
 
 def _next_step(folder: FeatureDir, done: int, count: int, running: bool, is_merged: bool) -> str:
     if running:
-        return f"wait, or voxshard status {folder.path} --watch"
+        return f"wait, or voxshard status {quoted(folder.path)} --watch"
     if done < count:
-        return f"voxshard retry {folder.path}"
+        return f"voxshard retry {quoted(folder.path)}"
     if not is_merged:
-        return f"voxshard merge {folder.path}"
-    return f"voxshard train {folder.path} --label COLUMN --classifier logistic --out RUN"
+        return f"voxshard merge {quoted(folder.path)}"
+    return f"voxshard train {quoted(folder.path)} --label COLUMN --classifier logistic --out RUN"
 
 
 def as_json(statuses: Sequence[FeatureStatus | RunStatus]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from voxshard.errors import SchedulerError
 from voxshard.experiment.steps import Step
+from voxshard.files import quoted
 from voxshard.slurm import queue
 from voxshard.slurm.early_failures import early_failures
 from voxshard.slurm.record import Record, TaskRecord
@@ -124,7 +125,8 @@ def _next_step(
     cluster: Cluster, missing: set[int], stuck: Sequence[str], own: Sequence[queue.QueuedTask], queue_is_known: bool
 ) -> str | None:
     if stuck:
-        return f"stuck in the queue: scontrol release {' '.join(stuck)}, or voxshard cancel {cluster.experiment.path}"
+        path = quoted(cluster.experiment.path)
+        return f"stuck in the queue: scontrol release {' '.join(stuck)}, or voxshard cancel {path}"
     if missing and not own and queue_is_known:
-        return f"voxshard retry {cluster.experiment.path}  (tasks {queue.spans(sorted(missing))})"
+        return f"voxshard retry {quoted(cluster.experiment.path)}  (tasks {queue.spans(sorted(missing))})"
     return None

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from voxshard.errors import CorruptFileError, IncompleteError, StaleShardError
+from voxshard.files import quoted
 from voxshard.reporting.report_data import Account, EmbeddingMap, FailureReason, FeatureSetReport, Series
 from voxshard.reporting.sampling import embedding_map
 from voxshard.reporting.systems import moment
@@ -83,7 +84,7 @@ def _facts(identity: Identity | None, summary: Mapping[str, Any] | None, path: P
             "weights": ", ".join(f"{item['name']} (SHA-256 {item['sha256'][:12]}…)" for item in identity.weight_files),
         }
     if summary is None:
-        facts["merged"] = f"not yet; run `voxshard merge {path}`"
+        facts["merged"] = f"not yet; run `voxshard merge {quoted(path)}`"
         return facts
     self_check = summary.get("self_check")
     facts |= {
@@ -132,7 +133,7 @@ def _costs(tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _unmerged(folder: FeatureDir, identity: Identity | None) -> str:
     published = len(list(folder.shards.glob("shard-*.h5")))
     total = f" of {identity.num_shards:,}" if identity else ""
-    return f"{published:,}{total} shards are done, nothing is merged yet: run `voxshard merge {folder.path}`."
+    return f"{published:,}{total} shards are done, nothing is merged yet: run `voxshard merge {quoted(folder.path)}`."
 
 
 def _accounts(summary: Mapping[str, Any] | None) -> list[Account]:
@@ -159,7 +160,7 @@ def _read_failures(folder: FeatureDir) -> pa.Table:
         )
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as exc:
         raise CorruptFileError(
-            f"{folder.failures}: cannot be read: {exc}; run `voxshard merge {folder.path}` again"
+            f"{folder.failures}: cannot be read: {exc}; run `voxshard merge {quoted(folder.path)}` again"
         ) from exc
 
 

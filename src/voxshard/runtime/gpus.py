@@ -21,7 +21,8 @@ def usable_gpus() -> list[str]:
         done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=30, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):
         return []
-    return done.stdout.split()
+    # "No devices were found" comes with exit code 0.
+    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()]
 
 
 MIN_DRIVERS = {"PyTorch": 580, "TensorFlow": 525}

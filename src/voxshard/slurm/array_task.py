@@ -24,6 +24,7 @@ from typing import Any
 from voxshard import files
 from voxshard.errors import IncompleteError, SchedulerError, StoppedError, VoxshardError
 from voxshard.experiment.steps import Step, extract_kind
+from voxshard.files import quoted
 from voxshard.signals import stop_on_signals
 from voxshard.slurm import accounting, queue
 from voxshard.slurm.record import TaskRecord
@@ -217,7 +218,7 @@ class ArrayTask:
                 log = self.cluster.record.logs(before.name) / f"{record.job}.out"
                 raise IncompleteError(
                     f"{before.name}: task {record.task} failed ({record.message}; {log}); mend it, then "
-                    f"voxshard retry {self.cluster.experiment.path}"
+                    f"voxshard retry {quoted(self.cluster.experiment.path)}"
                 )
 
     def _make_again(self, before: Step, missing: Sequence[int]) -> list[int]:
@@ -228,9 +229,10 @@ class ArrayTask:
         counts = not self._only_stopped(before, missing)
         what = f"{len(missing)} of {before.num_tasks} tasks missing"
         if (counts and tried >= cluster.site.max_attempts) or cluster.record.cancelled.exists():
+            path = quoted(cluster.experiment.path)
             raise IncompleteError(
-                f"{before.name}: {what} after {tried} attempts; see "
-                f"`voxshard logs {cluster.experiment.path} --failed`, then voxshard retry {cluster.experiment.path}"
+                f"{before.name}: {what} after {tried} attempts; see `voxshard logs {path} --failed`, "
+                f"then voxshard retry {path}"
             )
         jobs = cluster.resubmit_from_job(
             before, missing, self._live_inputs(before), attempt=number, why=f"{self.step.name}: {what}", counts=counts
@@ -245,7 +247,7 @@ class ArrayTask:
                 return [int(job["job"]) for job in attempts[-1].jobs]
             time.sleep(1)
         raise IncompleteError(
-            f"{before.name}: {what}, and nobody submitted them; voxshard retry {cluster.experiment.path}"
+            f"{before.name}: {what}, and nobody submitted them; voxshard retry {quoted(cluster.experiment.path)}"
         )
 
     def _only_stopped(self, before: Step, missing: Sequence[int]) -> bool:

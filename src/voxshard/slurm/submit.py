@@ -22,6 +22,7 @@ from voxshard.errors import ConfigError, SchedulerError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import JobOptions
 from voxshard.experiment.steps import Step, extract_kind, network_kind, repair_request, steps_of
+from voxshard.files import quoted
 from voxshard.progress import Progress
 from voxshard.runtime import runtime
 from voxshard.slurm import environment, queue, sbatch
@@ -413,8 +414,8 @@ def write_submission(cluster: Cluster) -> None:
     if live:
         path = cluster.experiment.path
         raise SchedulerError(
-            f"{path}: {len(live)} tasks of it are in the queue already; see `voxshard status {path}`, "
-            f"or end them with `voxshard cancel {path}`"
+            f"{path}: {len(live)} tasks of it are in the queue already; see `voxshard status {quoted(path)}`, "
+            f"or end them with `voxshard cancel {quoted(path)}`"
         )
     cluster.experiment.freeze()
     for training, _ in cluster.experiment.trainings():

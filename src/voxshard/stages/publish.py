@@ -12,6 +12,7 @@ from pydantic import field_validator
 from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import IncompleteError
+from voxshard.files import quoted
 from voxshard.locations import AnyLocation, LocalPath, Location, Url
 from voxshard.stages.base import Task
 from voxshard.store.layout import FeatureDir
@@ -85,4 +86,6 @@ def _check_is_merged(path: Path) -> None:
     if folder.identity.exists():
         summary = read_summary(folder)
         if summary is None or summary["stale"] or not folder.features.exists():
-            raise IncompleteError(f"{path}: not merged, so it is not complete; run `voxshard merge {path}` first")
+            raise IncompleteError(
+                f"{path}: not merged, so it is not complete; run `voxshard merge {quoted(path)}` first"
+            )

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxshard.errors import BackendUnavailableError, CorruptFileError, DataError, IncompleteError, StaleShardError
+from voxshard.files import quoted
 from voxshard.store import hdf5, lookup, mapped, merged, seal
 from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
 from voxshard.store.inventory import shard_names
@@ -73,16 +74,16 @@ class FeatureSet:
             raise IncompleteError(f"{path}: a file; a feature set is a folder, made with `voxshard extract`")
         summary = merged.read_summary(folder)
         if summary is None or not folder.features.exists():
-            raise IncompleteError(f"{path}: no merged feature set here; run `voxshard merge {path}`")
+            raise IncompleteError(f"{path}: no merged feature set here; run `voxshard merge {quoted(path)}`")
         if summary["stale"]:
-            raise StaleShardError(f"{path}: shards were rewritten after the merge; run `voxshard merge {path}`")
+            raise StaleShardError(f"{path}: shards were rewritten after the merge; run `voxshard merge {quoted(path)}`")
         self.summary: Mapping[str, Any] = summary
         """Content of summary.json."""
         self._file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
         self._attributes, self._layout = _structure(self._file)
         ids = {merged.merge_id_of_table(folder.utterances), summary["merge_id"], self._attributes["merge_id"]}
         if len(ids) > 1:
-            raise IncompleteError(f"{path}: its files come from different merges; run `voxshard merge {path}`")
+            raise IncompleteError(f"{path}: its files come from different merges; run `voxshard merge {quoted(path)}`")
         if check != "none":
             self._check_small_files()
         self._intact: set[str] = set()
@@ -99,7 +100,7 @@ class FeatureSet:
 
     def _check_small_files(self) -> None:
         folder, summary = self._folder, self.summary
-        again = f"run `voxshard verify {self.path}`, then `voxshard merge {self.path}`"
+        again = f"run `voxshard verify {quoted(self.path)}`, then `voxshard merge {quoted(self.path)}`"
         about = summary["files"][folder.features.name]
         if "digest" in about and about["digest"] != self._file.seal.digest:
             raise IncompleteError(f"{self.path}: {folder.features.name} is not the one of its summary; {again}")
@@ -139,7 +140,7 @@ class FeatureSet:
         return ShardedRows(parts, row_shape, dtype, self._open_shard, checks=checks)
 
     def _checked_shard(self, path: Path) -> MappedFile:
-        merge_again = f"run `voxshard verify {self.path}`, then `voxshard merge {self.path}`"
+        merge_again = f"run `voxshard verify {quoted(self.path)}`, then `voxshard merge {quoted(self.path)}`"
         try:
             found = seal.read_seal(path, "shard")
         except FileNotFoundError as exc:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from voxshard.errors import IdentityError, IncompleteError, StaleShardError
+from voxshard.files import quoted
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.shard_table import PlanFile, ShardTable
 
@@ -86,13 +87,15 @@ class ShardInventory:
     def check_complete(self) -> None:
         """Raise IncompleteError, with the command that finishes it, unless every split that was begun is complete."""
         if not self.present:
-            raise IncompleteError(f"{self.folder.path}: no shard is done yet; run `voxshard retry {self.folder.path}`")
+            raise IncompleteError(
+                f"{self.folder.path}: no shard is done yet; run `voxshard retry {quoted(self.folder.path)}`"
+            )
         if self.missing:
             names = [self.path(index).name for index in self.missing]
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise IncompleteError(
                 f"{self.folder.path}: {len(names)} of {len(self.shards)} shards are missing: {shown}; "
-                f"run `voxshard retry {self.folder.path}`, or merge what is there with --allow-missing"
+                f"run `voxshard retry {quoted(self.folder.path)}`, or merge what is there with --allow-missing"
             )
 
 

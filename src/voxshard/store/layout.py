@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
+from voxshard.files import quoted
 from voxshard.manifest import ROW_GROUP
 
 _AT_ONCE = 1 << 16
@@ -334,13 +335,17 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Plan:
         """Read `DIR/plan.parquet`."""
-        try:
+
+        def read() -> pa.Table:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 # Threads keep the memory they read with.
-                table = file.read(["utterance_id", "shard"], use_threads=False).replace_schema_metadata(None)
+                return file.read(["utterance_id", "shard"], use_threads=False).replace_schema_metadata(None)
+
+        try:
+            table = files.with_retries(path, read)
         except FileNotFoundError as exc:
             raise IncompleteError(
-                f"{path}: no plan; run `voxshard extract MANIFEST --out {path.parent} --plan-only`"
+                f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
             ) from exc
         except (OSError, pa.ArrowInvalid) as exc:
             raise CorruptFileError(f"{path}: not a plan: {exc}") from exc

@@ -25,6 +25,7 @@ from voxshard.errors import (
     StaleShardError,
     TooManyFailuresError,
 )
+from voxshard.files import quoted
 from voxshard.locations import LocalPath, Location, local_copy
 from voxshard.manifest import Manifest, ManifestFile
 from voxshard.progress import Progress
@@ -357,6 +358,6 @@ def _judge(folder: FeatureDir, summary: Mapping[str, Any], allowed: float) -> No
     raise TooManyFailuresError(
         f"{folder.path}: {failed} of {total} utterances failed ({failed / total:.1%}, allowed are {allowed:.1%}): "
         f"{reasons}; see {folder.failures}. What is good was merged. "
-        f"Mend the recordings and run `voxshard retry {folder.path} --failed`, "
-        f"or accept it with `voxshard merge {folder.path} --max-failure-fraction {enough:g}`"
+        f"Mend the recordings and run `voxshard retry {quoted(folder.path)} --failed`, "
+        f"or accept it with `voxshard merge {quoted(folder.path)} --max-failure-fraction {enough:g}`"
     )

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files, leases
 from voxshard.errors import CorruptFileError, IncompleteError
+from voxshard.files import quoted
 from voxshard.manifest import ROW_GROUP
 from voxshard.store import delimited, hdf5, lookup, seal
 from voxshard.store.hdf5 import BULK, Datasets
@@ -305,11 +306,11 @@ def differs_from_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> list
 def merge_id_of_table(path: Path) -> str:
     """merge_id that stands in utterances.parquet; reads its footer only."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = files.with_retries(path, lambda: pq.read_schema(path)).metadata or {}
         return str(json.loads(metadata[b"voxshard"])["merge_id"])
     except FileNotFoundError as exc:
-        raise IncompleteError(f"{path}: not there; run `voxshard merge {path.parent}`") from exc
+        raise IncompleteError(f"{path}: not there; run `voxshard merge {quoted(path.parent)}`") from exc
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as exc:
         raise CorruptFileError(
-            f"{path}: not the table of a merged set: {exc}; run `voxshard merge {path.parent}`"
+            f"{path}: not the table of a merged set: {exc}; run `voxshard merge {quoted(path.parent)}`"
         ) from exc

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from voxshard import files
 from voxshard.config import dump_yaml, parse_yaml
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError, ScoreError
+from voxshard.files import quoted
 from voxshard.locations import AnyLocation, Url, local_copy
 from voxshard.store import delimited
 
@@ -132,11 +133,13 @@ class Run:
     def trials(self) -> pa.Table:
         """One row per scored utterance: utterance_id, split, label, prediction, scores, columns to group by."""
         try:
-            return pq.read_table(self.trials_file)
+            return files.with_retries(self.trials_file, lambda: pq.read_table(self.trials_file))
         except FileNotFoundError as exc:
             raise _no_run(self.trials_file, self.path) from exc
         except (OSError, pa.ArrowInvalid) as exc:
-            raise CorruptFileError(f"{self.trials_file}: {exc}; run `voxshard evaluate {self.path}` again") from exc
+            raise CorruptFileError(
+                f"{self.trials_file}: {exc}; run `voxshard evaluate {quoted(self.path)}` again"
+            ) from exc
 
     def scores(self) -> pa.Table:
         """scores.tsv: utterance_id, one float64 column per score, prediction."""
@@ -330,7 +333,7 @@ def _read_text(path: Path, delimiter: str, types: Mapping[str, pa.DataType]) -> 
 
 def _text(path: Path, run: Path) -> str:
     try:
-        return path.read_text()
+        return files.with_retries(path, path.read_text)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise _no_run(path, run) from exc
     except (OSError, UnicodeDecodeError) as exc:
@@ -338,4 +341,6 @@ def _text(path: Path, run: Path) -> str:
 
 
 def _no_run(path: Path, run: Path) -> IncompleteError:
-    return IncompleteError(f"{run}: no run here (no {path.name}); make one with `voxshard train ... --out {run}`")
+    return IncompleteError(
+        f"{run}: no run here (no {path.name}); make one with `voxshard train ... --out {quoted(run)}`"
+    )

@@ -26,6 +26,7 @@ from voxshard.errors import (
     NonFiniteEmbeddingError,
     StaleShardError,
 )
+from voxshard.files import quoted
 from voxshard.store import hdf5, seal
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays, Datasets
 from voxshard.store.layout import FORMAT_VERSION, Identity
@@ -367,7 +368,7 @@ def summarize_shard(path: Path) -> ShardSummary:
 
 
 def _no_such_shard(path: Path) -> IncompleteError:
-    return IncompleteError(f"{path}: no such shard; run `voxshard retry {path.parent.parent}`")
+    return IncompleteError(f"{path}: no such shard; run `voxshard retry {quoted(path.parent.parent)}`")
 
 
 def read_shard(path: Path) -> Shard:
@@ -428,7 +429,7 @@ def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) ->
     """
     summary = summarize_shard(path)
     header, run_dir = summary.header, path.parent.parent
-    again = f"move it away and run `voxshard retry {run_dir}`"
+    again = f"move it away and run `voxshard retry {quoted(run_dir)}`"
     if header.fingerprint != identity.fingerprint:
         raise StaleShardError(
             f"{path}: made with fingerprint {header.fingerprint[:12]} ({header.encoder}), "
@@ -495,7 +496,7 @@ def check_contents(path: Path, *, ids: pa.Array) -> None:
     DuplicateIdError, IncompleteError, StaleShardError : see `check_shard`.
     """
     shard = read_shard(path)
-    _check_ids(shard, ids.to_pylist(), f"move it away and run `voxshard retry {path.parent.parent}`")
+    _check_ids(shard, ids.to_pylist(), f"move it away and run `voxshard retry {quoted(path.parent.parent)}`")
     summary = summarize_shard(path)
     found = _facts(shard.header, shard.ids, shard.failures, shard.datasets)
     if summary.seal.version > 1 and found != dict(summary.seal.facts):

@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from voxshard import files
 from voxshard.errors import CorruptFileError, IdentityError, IncompleteError
+from voxshard.files import quoted
 from voxshard.manifest import Manifest
 from voxshard.store.layout import PLAN_FOOTER, FeatureDir, Identity, Plan
 
@@ -138,7 +140,9 @@ class PlanFile:
     def _group(self, group: int) -> pa.Array:
         if self._kept[0] != group:
             try:
-                table = self._file.read_row_group(group, ["utterance_id"], use_threads=False)
+                table = files.with_retries(
+                    self._path, lambda: self._file.read_row_group(group, ["utterance_id"], use_threads=False)
+                )
             except (OSError, pa.ArrowInvalid) as exc:
                 raise CorruptFileError(f"{self._path}: damaged: {exc}") from exc
             self._kept = (group, table["utterance_id"].combine_chunks())
@@ -147,10 +151,10 @@ class PlanFile:
 
 def _open_plan(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return files.with_retries(path, lambda: pq.ParquetFile(path, page_checksum_verification=True))
     except FileNotFoundError as exc:
         raise IncompleteError(
-            f"{path}: no plan; run `voxshard extract MANIFEST --out {path.parent} --plan-only`"
+            f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
         ) from exc
     except (OSError, pa.ArrowInvalid) as exc:
         raise CorruptFileError(f"{path}: not a plan: {exc}") from exc

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, IncompleteError, StaleShardError
+from voxshard.files import quoted
 from voxshard.progress import Progress
 from voxshard.store import hdf5, merged, seal
 from voxshard.store.features import FeatureSet, is_stale
@@ -79,7 +80,7 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
             progress.advance()
         problems += [Problem(path, inventory.not_in_plan(path)) for path in inventory.foreign]
         for path in map(inventory.path, inventory.missing):
-            error = IncompleteError(f"{path}: missing; run `voxshard retry {folder.path}`")
+            error = IncompleteError(f"{path}: missing; run `voxshard retry {quoted(folder.path)}`")
             problems.append(Problem(path, error, is_bad_file=False))
     if folder.summary.exists() or folder.features.exists():
         progress.begin("verify merged files", items=1)
@@ -122,7 +123,7 @@ def _of_shard(path: Path, index: int, inventory: ShardInventory) -> Iterator[Dat
 
 
 def _of_merged(folder: FeatureDir) -> Iterator[Problem]:
-    again = f"run `voxshard merge {folder.path}`"
+    again = f"run `voxshard merge {quoted(folder.path)}`"
     try:
         summary = merged.read_summary(folder)
     except DataError as exc:
