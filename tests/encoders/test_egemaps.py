@@ -14,7 +14,7 @@ import soundfile
 from voxshard import audio
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
-from voxshard.extraction.decode import Decoded, Decoder
+from voxshard.extraction.decode import PreparedUtterance, Decoder
 from voxshard.manifest import Utterance
 from voxshard.testing import EncoderConformance
 
@@ -68,7 +68,7 @@ def test_recordings_are_described_at_their_own_rate_as_opensmile_does(tmp_path: 
     encoder = registry.create("egemaps", {})
     decoder = Decoder.of(str(tmp_path), encoder.info, registry.settings_of("egemaps", {}), encoder.preparer, ())
     found = decoder.decode(Utterance("u", name))
-    assert isinstance(found, Decoded)
+    assert isinstance(found, PreparedUtterance)
     np.testing.assert_array_equal(found.pieces[0], expected)
     assert found.audio_s == 2.0
 
@@ -78,7 +78,7 @@ def test_at_a_rate_of_its_own_a_clip_shorter_than_the_pitchs_frame_is_too_short(
     decoder = Decoder.of(str(tmp_path), encoder.info, registry.settings_of("egemaps", {}), encoder.preparer, ())
     for num_samples, is_long_enough in ((479, False), (480, True)):
         soundfile.write(tmp_path / "x.wav", clip(num_samples), 8000)
-        assert isinstance(decoder.decode(Utterance("u", "x.wav")), Decoded) is is_long_enough
+        assert isinstance(decoder.decode(Utterance("u", "x.wav")), PreparedUtterance) is is_long_enough
 
 
 def test_one_rate_for_all_recordings_is_another_feature_set() -> None:

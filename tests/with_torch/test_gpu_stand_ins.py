@@ -23,7 +23,7 @@ from voxshard.encoders.base import EncoderInfo, EncoderSettings
 from voxshard.encoders.batching import collate
 from voxshard.encoders.registry import create
 from voxshard.errors import DeviceFaultError, DeviceMemoryError
-from voxshard.extraction.decode import Decoded
+from voxshard.extraction.decode import PreparedUtterance
 from voxshard.extraction.encode import Budget, ShardEncoder
 from voxshard.extraction.telemetry import Timers
 from voxshard.learning._torch.module import TrainedNetwork
@@ -157,7 +157,7 @@ def test_nothing_of_a_batch_that_did_not_fit_is_held_while_smaller_ones_are_trie
         encoder, Budget(64.0, print), [str(n) for n in range(64)], store_dtype="float32", timers=Timers()
     )
     for position in range(64):
-        shard.add(position, Decoded([np.ones(16000, np.float32)], 1.0))
+        shard.add(position, PreparedUtterance([np.ones(16000, np.float32)], 1.0))
     assert len(shard.finish()) == 64
     assert len(encoder.held) > 8
     assert max(encoder.held) <= 1, "one that is in flight next to it"

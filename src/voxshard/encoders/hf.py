@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from voxshard.encoders.base import EncoderSettings, Features, Waveform
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures
 from voxshard.encoders.pooling import Pooling
-from voxshard.encoders.weight_files import locate
+from voxshard.encoders.weight_files import check_no_pointer, locate
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
 
 MASKED_TYPES = (
@@ -32,8 +32,13 @@ MASKED_TYPES = (
 """The `model_type` values of config.json whose padding is masked; networks can be trained on top of these."""
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+"""Where transformers 5 puts the same settings, under `feature_extractor`, if a processor is saved."""
 CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers looks for them; an index names the files of a model saved in several."""
+
+
+_EXTRACTOR = "feature_extractor"
 
 
 def _checked_layer(value: Any) -> Any:
@@ -54,8 +59,8 @@ class HfSettings(EncoderSettings):
     """Settings of `hf`."""
 
     weights: str | None = None
-    """Folder with config.json, preprocessor_config.json and the model; or `org/name`, looked up as
-    $VOXSHARD_WEIGHTS/hf/org/name."""
+    """Folder with config.json, preprocessor_config.json (or processor_config.json) and the model; or `org/name`, looked
+    up as $VOXSHARD_WEIGHTS/hf/org/name, then in the hub's cache ($HF_HUB_CACHE, $HF_HOME/hub)."""
     layer: LayerChoice = "last"
     """0 is the input of the first layer, n the output of the n-th; `last` is last_hidden_state. A list of L gives
     (L, D) per utterance. Layers above the highest one asked for are not computed. Codecs and models of fixed windows
@@ -88,8 +93,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    CorruptFileError : it does not.
+    MissingWeightsError : it is a pointer of Git LFS.
+    CorruptFileError : it does not hold an object.
     """
+    check_no_pointer(path)
     try:
         content = json.loads(path.read_text())
     except (ValueError, RecursionError) as exc:
@@ -116,6 +123,40 @@ def files_of_index(path: Path) -> list[str]:
     return sorted(set(names.values()))
 
 
+def preprocessor_file(folder: Path) -> str:
+    """The name of the file with the settings of a model's feature extractor.
+
+    Raises
+    ------
+    MissingWeightsError : there is none, as in the checkpoints of a Trainer; names the file and where to copy it from.
+    """
+    if (folder / PREPROCESSOR).exists():
+        return PREPROCESSOR
+    if (folder / PROCESSOR).exists() and isinstance(read_json(folder / PROCESSOR).get(_EXTRACTOR), dict):
+        return PROCESSOR
+    parent = read_json(folder / CONFIG).get("_name_or_path") if (folder / CONFIG).exists() else None
+    source = f"{parent!r}, which it was trained from" if parent else "the model that it was trained from"
+    raise MissingWeightsError(
+        f"{folder}: no {PREPROCESSOR}, nor a {PROCESSOR} with a {_EXTRACTOR}; a Trainer's checkpoint has none unless "
+        f"the processor is saved with it: copy {PREPROCESSOR} from the folder of {source} into this one"
+    )
+
+
+def read_preprocessor(folder: Path) -> dict[str, Any]:
+    """The settings of a model's feature extractor.
+
+    Raises
+    ------
+    MissingWeightsError, CorruptFileError : see `preprocessor_file` and `read_json`.
+    """
+    name = preprocessor_file(folder)
+    content = read_json(folder / name)
+    if name == PREPROCESSOR:
+        return content
+    settings: dict[str, Any] = content[_EXTRACTOR]
+    return settings
+
+
 def model_files(folder: Path) -> list[str]:
     """Names of the files that loading a model from `folder` opens.
 
@@ -125,16 +166,18 @@ def model_files(folder: Path) -> list[str]:
     """
     found = next((name for name in CHECKPOINTS if (folder / name).exists()), None)
     if found is None:
-        raise MissingWeightsError(
-            f"{folder}: no model in this folder; looked for {', '.join(CHECKPOINTS)}; fetch it again"
-        )
-    names = [CONFIG, PREPROCESSOR, found]
+        inside = sorted(path.name for path in folder.glob("checkpoint-*"))
+        hint = f"it has {', '.join(inside)}: give one of these folders" if inside else "fetch it again"
+        raise MissingWeightsError(f"{folder}: no model in this folder; looked for {', '.join(CHECKPOINTS)}; {hint}")
+    names = [CONFIG, preprocessor_file(folder), found]
     if found.endswith(".index.json"):
         parts = files_of_index(folder / found)
         missing = [name for name in parts if not (folder / name).exists()]
         if missing:
             raise MissingWeightsError(f"{folder}: {found} names {', '.join(missing)}, not there; fetch the model again")
         names += parts
+    for name in names:
+        check_no_pointer(folder / name)
     return names
 
 
@@ -233,7 +276,7 @@ def chunk_samples(frames: Frames, seconds: float, sample_rate: int) -> int:
     return (num_frames - 1) * frames.hop_samples + frames.min_samples
 
 
-def folder_of(weights: str | None, *, wanted_by: str, required: Sequence[str] = (CONFIG, PREPROCESSOR)) -> Path:
+def folder_of(weights: str | None, *, wanted_by: str, required: Sequence[str] = (CONFIG,)) -> Path:
     """The folder of a model.
 
     Parameters

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from voxshard import files
 from voxshard.encoders.base import KnownHashes, WeightFile
-from voxshard.errors import MissingObjectError, MissingWeightsError
+from voxshard.errors import CorruptFileError, MissingObjectError, MissingWeightsError
 from voxshard.locations import Url, local_copy, parse
 
 WEIGHTS_VARIABLE = "VOXSHARD_WEIGHTS"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_LFS = b"version https://git-lfs"
 
 
 def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> Path:
@@ -32,6 +35,8 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
         candidates.append(Path(given).expanduser())
     if store:
         candidates.append(Path(store, encoder, given) if given else Path(store, encoder))
+    if given and _HUB_NAME.fullmatch(given):
+        candidates.append(hub_cache() / f"models--{given.replace('/', '--')}")
     found = next((path for path in candidates if _exists(path, encoder)), None)
     if found is None:
         looked = ", ".join(map(_with_target, candidates)) or f"nowhere: ${WEIGHTS_VARIABLE} is not set"
@@ -39,7 +44,59 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
             f"weights of {encoder} not found (looked in {looked}); on a machine with internet run "
             f"`voxshard weights fetch {fetch_name or encoder}`, or give the folder with `--set weights=FOLDER`"
         )
-    return found
+    return snapshot_of(found)
+
+
+def hub_cache() -> Path:
+    """The cache of huggingface_hub on this machine, where its variables put it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+
+
+def snapshot_of(folder: Path) -> Path:
+    """The model in a folder of the hub's cache (`models--org--name`); any other folder is returned as it is.
+
+    Raises
+    ------
+    MissingWeightsError : no snapshot, or several of which none is that of `main`.
+    """
+    if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
+        return folder
+    main = folder / "refs" / "main"
+    chosen = folder / "snapshots" / main.read_text().strip() if main.is_file() else None
+    if chosen is not None and chosen.is_dir():
+        return chosen
+    found = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(path.name for path in found) or "none"
+    raise MissingWeightsError(
+        f"{folder}: a folder of the hub's cache without a snapshot of main; snapshots: {shown}; give one of these "
+        "folders with `--set weights=FOLDER`, or fetch the model again"
+    )
+
+
+def check_no_pointer(path: Path) -> None:
+    """Make sure that a file is no pointer of Git LFS, as a clone without LFS leaves it.
+
+    Raises
+    ------
+    MissingWeightsError : it is one.
+    """
+    with open(path, "rb") as stream:
+        is_pointer = stream.read(len(_LFS)) == _LFS
+    if is_pointer:
+        raise MissingWeightsError(
+            f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}, or fetch the model"
+        )
+
+
+def refused_pickle(path: Path) -> CorruptFileError:
+    """The error for a checkpoint that holds more than tensors: unpickling it could run any program."""
+    return CorruptFileError(
+        f"{path}: refused: its checkpoint is a pickle that holds other objects than tensors, which is never unpickled; "
+        "use a model.safetensors of the model, or convert it: https://huggingface.co/docs/safetensors/convert-weights"
+    )
 
 
 def _exists(path: Path, encoder: str) -> bool:

@@ -5,6 +5,7 @@ Suffixes: B utterances, L padded feature length, T frames, N layers, D size of a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,11 +36,11 @@ class SpeechBackbone(Backbone):
         super().__init__()
         self.settings = settings
         folder = assets or hf.folder_of(settings.weights, wanted_by="network wav2vec2")
-        self.texts = {name: (folder / name).read_text() for name in (hf.CONFIG, hf.PREPROCESSOR)}
+        preprocessor = hf.read_preprocessor(folder)
+        self.texts = {hf.CONFIG: (folder / hf.CONFIG).read_text(), hf.PREPROCESSOR: json.dumps(preprocessor)}
         config = read_config(folder)
         # Layers dropped at random would leave gaps in the weighting; masks longer than a short clip are an error.
         config.layerdrop, config.apply_spec_augment = 0.0, False
-        preprocessor = hf.read_json(folder / hf.PREPROCESSOR)
         self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
         if settings.sample_rate != self.sample_rate:
             raise ConfigError(f"sample_rate={settings.sample_rate}: {folder} takes {self.sample_rate} Hz")

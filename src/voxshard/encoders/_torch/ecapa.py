@@ -5,6 +5,7 @@ Suffixes: B utterances, C channels, F frames, T frames of the padded batch, M me
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from voxshard.encoders._torch.masking import ValidFrames
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.ecapa import CHECKPOINT, EcapaSettings
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
-from voxshard.encoders.weight_files import hash_files, locate
+from voxshard.encoders.weight_files import hash_files, locate, refused_pickle
 from voxshard.errors import CorruptFileError
 
 _CODE_VERSION = 1
@@ -163,6 +164,8 @@ def sizes_of(state: dict[str, torch.Tensor], *, where: Path) -> dict[str, Any]:
 def _read_checkpoint(path: Path, device: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise refused_pickle(path) from exc
     except Exception as exc:  # torch.load raises whatever its unpickler meets
         raise CorruptFileError(
             f"{path}: not a readable checkpoint: {str(exc).splitlines()[0]}; fetch it again"

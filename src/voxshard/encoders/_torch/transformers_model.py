@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from voxshard.encoders import hf
 from voxshard.encoders._torch.attention import LEAN_TYPES, make_attention_lean
+from voxshard.encoders.weight_files import refused_pickle
 from voxshard.errors import ConfigError, CorruptFileError
 
 
@@ -109,6 +111,8 @@ def load_model(
             output_loading_info=True,
             **options,
         )
+    except pickle.UnpicklingError as exc:
+        raise refused_pickle(folder) from exc
     except (OSError, RuntimeError, ValueError, SafetensorError) as exc:
         if isinstance(exc, torch.OutOfMemoryError):
             raise

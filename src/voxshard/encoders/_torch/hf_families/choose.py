@@ -48,8 +48,7 @@ def choose_family(folder: Path, settings: HfSettings, *, wanted_by: str) -> Fami
     config = _config(path, model_type)
     if str(model_type) not in FAMILIES:
         _check_takes_audio(path, model_type, config)
-    hf.folder_of(str(folder), wanted_by=wanted_by)  # the extractor's file is needed from here on
-    preprocessor = hf.read_json(folder / hf.PREPROCESSOR)
+    preprocessor = hf.read_preprocessor(folder)
     try:
         return FAMILIES.get(str(model_type), OtherModel)(folder, config, preprocessor, settings)
     except VoxshardError:
