@@ -14,7 +14,7 @@ import soundfile
 from voxshard import audio
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
-from voxshard.extraction.decode import PreparedUtterance, Decoder
+from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.manifest import Utterance
 from voxshard.testing import EncoderConformance
 

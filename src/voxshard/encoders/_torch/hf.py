@@ -34,7 +34,7 @@ class HfEncoder(TorchEncoder):
     def __init__(self, name: str, settings: HfSettings, known_hashes: KnownHashes) -> None:
         self.settings = settings
         folder = hf.folder_of(settings.weights, wanted_by=name, required=(hf.CONFIG,))
-        self.family = family = choose_family(folder, settings, wanted_by=name)
+        self.family = family = choose_family(folder, settings)
         self.pooling: Pooling = settings.pooling or family.default_pooling
         self.pooled = self.pooling != "none"
         self.stacked = isinstance(settings.layer, tuple)

@@ -35,7 +35,7 @@ FAMILIES: dict[str, type[Family]] = {
 _AUDIO_INPUTS = ("input_values", "input_features", "audio_values", "audio")
 
 
-def choose_family(folder: Path, settings: HfSettings, *, wanted_by: str) -> Family:
+def choose_family(folder: Path, settings: HfSettings) -> Family:
     """The adapter for the model in a folder.
 
     Raises
