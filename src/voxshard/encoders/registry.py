@@ -99,6 +99,12 @@ _SPECS = [
         "transformers",
     ),
     _torch(
+        "hear",
+        "voxshard.encoders._torch.hear:HearEncoder",
+        "voxshard.encoders.hear:HearSettings",
+        "a PyTorch module of the HEAR API, by its name: scene or timestamp embeddings",
+    ),
+    _torch(
         "metis8d",
         "voxshard.encoders._torch.metis:Metis8dEncoder",
         "voxshard.encoders.metis:Metis8dSettings",
