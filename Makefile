@@ -16,7 +16,11 @@ help: ## Show this help
 .PHONY: demo
 demo: $(BASE) ## A corpus, features, classifiers and a report in a few minutes; no framework, no network beyond pip
 	.venv/bin/python examples/demo_corpus.py demo/corpus
-	.venv/bin/voxshard run configs/demo.yaml
+	@if .venv/bin/voxshard weights fetch ge2e --root demo/weights; then \
+	  .venv/bin/voxshard run configs/demo.yaml --set 'extract.ge2e.encoder={name: ge2e, weights: demo/weights/ge2e}' \
+	    --set 'train.features=[mfcc, lfcc, ge2e]'; \
+	else echo "The package index is not reachable, so the demo continues without the pretrained encoder ge2e."; \
+	  .venv/bin/voxshard run configs/demo.yaml; fi
 
 .PHONY: setup setup-torch setup-tf
 setup: $(BASE) ## The base environment, .venv: encoders without a framework, classifiers, reports

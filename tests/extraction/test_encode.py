@@ -40,6 +40,14 @@ def test_every_batch_policy_gives_each_utterance_its_own_numbers(policy: str) ->
         np.testing.assert_allclose(result["embedding"], [waveform.mean(), np.square(waveform).mean()], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("policy", "sizes"), [("equal_length", [3, 4, 3]), ("windows", [10])])
+def test_short_clips_share_batches_across_a_shard(policy: str, sizes: list[int]) -> None:
+    """Longest first, as a shard's recordings arrive: a batch for each length, or one for all windows."""
+    encoder = ToyEncoder("toy", ToySettings(policy=policy), {})
+    encode(encoder, noise(*[3200] * 3, *[1600] * 4, *[800] * 3), 2.0)
+    assert encoder.batch_sizes == sizes
+
+
 def test_like_lengths_share_batches_within_the_budget() -> None:
     encoder = ToyEncoder("toy", ToySettings(), {})
     encode(encoder, noise(*[1600] * 40), 1.0)  # ten tenths of a second fit in one second
