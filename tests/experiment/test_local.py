@@ -100,14 +100,14 @@ def test_an_experiment_extracts_with_one_task_per_gpu(tmp_path: Path, monkeypatc
     }
     run.run_experiment(Experiment(ExperimentConfig.model_validate(content)), threading.Event(), Silent())
     lines = [path.read_text() for path in log.iterdir()]
-    big = sorted(line for line in lines if "extract" in line and "metis8d" in line)
+    big = sorted(line for line in lines if "extract --config" in line and "extract-big.yaml" in line)
     assert [line.split()[0] for line in big] == ["gpu=4", "gpu=4,6", "gpu=6"]
     assert big[1].rstrip().endswith("--plan-only")
     assert {line.partition("--workers ")[2].rstrip() for line in (big[0], big[2])} <= {
         "6 --task 0 --tasks 2", "6 --task 1 --tasks 2"
     }  # fmt: skip
     assert len({line.partition("--task ")[2] for line in (big[0], big[2])}) == 2
-    (small,) = [line for line in lines if "--encoder mfcc" in line]
+    (small,) = [line for line in lines if "extract --config" in line and "extract-small.yaml" in line]
     assert small.startswith("gpu=4,6"), "an encoder without a framework needs no GPU"
     logs = sorted(path.name for path in (tmp_path / "exp" / "jobs").glob("*.log"))
     assert logs == ["extract-big-0.log", "extract-big-1.log"]

@@ -13,7 +13,7 @@ from support import scheduler_stand_in
 from support.earlier_runs import cluster, prepared
 from voxshard import files
 from voxshard.errors import IncompleteError
-from voxshard.extraction.claims import STALE_AFTER_S
+from voxshard.leases import STALE_AFTER_S
 from voxshard.slurm.array_task import ArrayTask
 from voxshard.slurm.record import Record, TaskRecord
 from voxshard.stages import extract

@@ -7,10 +7,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.earlier_runs import START_S, cluster, prepared, ran
+from voxshard.config import parse_yaml
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job
 from voxshard.progress import Silent
@@ -101,7 +103,7 @@ def test_only_the_audio_of_the_splits_that_are_asked_for_counts_and_of_shards_th
 SLOW = """
 import json, signal, sys, time
 from pathlib import Path
-folder = Path(sys.argv[sys.argv.index("--out") + 1]) / "progress"
+folder = Path(sys.argv[-1]).parent / "probe" / "progress"
 folder.mkdir(parents=True)
 def stop(*_):
     state = {"task": 0, "num_tasks": 1, "split": None, "device": "cpu", "num_workers": 1, "audio_s": 60.0,
@@ -128,11 +130,17 @@ def test_an_encoder_that_never_ran_is_tried_for_a_while_and_what_it_did_by_then_
     wait_for = subprocess.Popen.wait
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    words = [sys.executable, "-c", SLOW, "extract", "--out", "nowhere", "--split", "dev"]
-    monkeypatch.setattr(Experiment, "extract_jobs", lambda self, name: [Job("one", words)] * 2)
+
+    def job(self: Experiment, name: str, title: str, config_file: Path) -> Job:
+        configs.append(parse_yaml(config_file.read_text(), where="probe"))
+        return Job(title, [sys.executable, "-c", SLOW, str(config_file)])
+
+    configs: list[dict[str, Any]] = []
+    monkeypatch.setattr(Experiment, "extract_job", job)
     own = cluster(tmp_path, "now", "mfcc", 1, workers=4, splits=["dev", "eval"])
     prepared(own.experiment, [1000.0], ["dev"])
     rate = work_left(own, own.steps["extract-one"], Silent()).rate
     assert rate is not None
     assert (rate.value, rate.source) == (12.0, "20.0 s of work, tried here")
+    assert (configs[0]["split"], configs[0]["workers"], configs[0]["encoder"]) == (None, 1, "mfcc")
     assert work_left(own, own.steps["extract-one"]).rate is None

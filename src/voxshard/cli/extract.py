@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import INPUT, PATH, echo_info, set_option, stage_task
-from voxshard.config import parse_assignments, validated
+from voxshard.cli.options import INPUT, PATH, config_of, config_option, echo_info, set_option, stage_task
+from voxshard.config import parse_assignments
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation
@@ -16,11 +16,12 @@ from voxshard.store.features import is_stale
 
 
 @click.command()
-@click.argument("manifest", type=INPUT)
-@click.option("--encoder", required=True, help="Name of the encoder; `voxshard encoders` lists them.")
-@click.option("--out", type=PATH, required=True, help="Folder of the feature set; run again to continue.")
+@click.argument("manifest", type=INPUT, required=False)
+@click.option("--encoder", help="Name of the encoder; `voxshard encoders` lists them.")
+@click.option("--out", type=PATH, help="Folder of the feature set; run again to continue.")
 @click.option("--split", help="Only this split; the others can follow later, into the same folder.")
 @set_option
+@config_option
 @click.option(
     "--shards",
     type=click.IntRange(1),
@@ -29,7 +30,7 @@ from voxshard.store.features import is_stale
 @click.option("--task", "index", type=click.IntRange(0), default=0, help="This is task I of N, counted from 0.")
 @click.option("--tasks", "count", type=click.IntRange(1), default=1, help="Number of tasks that share the work.")
 @click.option("--plan-only", is_flag=True, help="Hash weights, and freeze identity and plan; encode nothing.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.", show_default=True)
+@click.option("--device", help="auto, cpu, cuda or cuda:1.  [default: auto]")
 @click.option("--precision", help="float32, tf32, bf16 or fp16; part of the fingerprint.")
 @click.option("--batch-seconds", type=float, help="Padded seconds of audio per batch.")
 @click.option(
@@ -40,13 +41,12 @@ from voxshard.store.features import is_stale
     "--max-failure-fraction", type=click.FloatRange(0, 1), help="Stop if more than this share of the utterances fails."
 )
 def command(
-    manifest: AnyLocation,
-    encoder: str,
     assignments: tuple[str, ...],
     index: int,
     count: int,
     plan_only: bool,
     precision: str | None,
+    config_file: AnyLocation | None,
     **options: Any,
 ) -> None:
     """Embed every utterance of MANIFEST, shard by shard.
@@ -59,9 +59,7 @@ def command(
     settings = parse_assignments(assignments)
     if precision is not None:
         settings["precision"] = precision
-    given = {key: value for key, value in options.items() if value is not None}
-    values = {"manifest": manifest, "encoder": encoder, "settings": settings, **given}
-    config = validated(ExtractConfig, values, where="extract")
+    config = config_of(ExtractConfig, {**options, "settings": settings}, config_file, where="extract")
     with stage_task(index, count) as task:
         result = run(config, task, plan_only=plan_only)
     print_summary(result, plan_only=plan_only)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from voxshard.locations import AnyLocation, parse
+from voxshard.config import SettingsT, load_yaml, merged, validated
+from voxshard.locations import AnyLocation, local_copy, parse
 from voxshard.progress import printable
 from voxshard.progress_display import progress_display
 from voxshard.signals import stop_on_signals
@@ -62,6 +63,32 @@ def set_option(command: Command) -> Command:
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting, YAML value; once per key."
     )
     return option(command)
+
+
+def config_option(command: Command) -> Command:
+    """Add `--config FILE`, handed over as `config_file`; see `config_of`."""
+    option = click.option(
+        "--config",
+        "config_file",
+        type=INPUT,
+        help="Read all options from a YAML file; options of the command line win.",
+    )
+    return option(command)
+
+
+def config_of(
+    model: type[SettingsT], values: Mapping[str, Any], config_file: AnyLocation | None, *, where: str
+) -> SettingsT:
+    """Validate the options of a command line, put over those of its `--config FILE` if there is one.
+
+    Parameters
+    ----------
+    values : the options that were given; those that are None or empty were not.
+    where : name of the command, for errors where no file is read.
+    """
+    content = load_yaml(local_copy(config_file), where=str(config_file)) if config_file else {}
+    given = {key: value for key, value in values.items() if value is not None and value not in ((), {})}
+    return validated(model, merged(content, given), where=str(config_file) if config_file else where)
 
 
 def echo(message: object = "") -> None:

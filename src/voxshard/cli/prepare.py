@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import OUTPUT, echo_info, set_option, stage_task
-from voxshard.config import parse_assignments, validated
+from voxshard.cli.options import OUTPUT, config_of, config_option, echo_info, set_option, stage_task
+from voxshard.config import parse_assignments
 from voxshard.corpora.formats import available
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation
@@ -24,9 +24,9 @@ _HELP = "\n\n".join(
 
 
 @click.command(help=_HELP)
-@click.argument("format", metavar="FORMAT")
-@click.argument("root")
-@click.option("--out", type=OUTPUT, required=True, help="The manifest to write, manifest.parquet.")
+@click.argument("format", metavar="FORMAT", required=False)
+@click.argument("root", required=False)
+@click.option("--out", type=OUTPUT, help="The manifest to write, manifest.parquet.")
 @click.option("--glob", help="Only paths that match, such as '**/*.wav'; * stays in one folder.")
 @click.option("--part", help="Only what is below this folder of ROOT, such as part_003; ids stay relative to ROOT.")
 @click.option(
@@ -46,12 +46,12 @@ _HELP = "\n\n".join(
     "--no-probe", is_flag=True, help="Do not open the files: durations stay unknown, and shards are cut by size."
 )
 @set_option
-def command(assignments: tuple[str, ...], no_probe: bool, out: AnyLocation, **options: Any) -> None:
-    given = {key: value for key, value in options.items() if value is not None}
-    values = {**given, "out": out, "probe": not no_probe, "settings": parse_assignments(assignments)}
-    config = validated(PrepareConfig, values, where="prepare")
+@config_option
+def command(assignments: tuple[str, ...], no_probe: bool, config_file: AnyLocation | None, **options: Any) -> None:
+    values = {**options, "probe": False if no_probe else None, "settings": parse_assignments(assignments)}
+    config = config_of(PrepareConfig, values, config_file, where="prepare")
     with stage_task() as task:
         manifest = run(config, task)
     for line in summary(manifest):
         echo_info(line)
-    echo_info(f"{out}: written; next: voxshard extract {quoted(out)} --encoder NAME --out DIR")
+    echo_info(f"{config.out}: written; next: voxshard extract {quoted(config.out)} --encoder NAME --out DIR")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, set_option, stage_task
+from voxshard.cli.options import INPUT, OUTPUT, config_option, echo, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
@@ -34,9 +34,7 @@ from voxshard.store.runs import Run
     "--wandb", is_flag=True, default=None, help="Log to Weights & Biases too; offline if it cannot be reached."
 )
 @set_option
-@click.option(
-    "--config", "config_file", type=INPUT, help="Read all options from a YAML file; options of the command line win."
-)
+@config_option
 def command(
     features: tuple[AnyLocation, ...],
     label: tuple[str, ...],

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from voxshard import files
-from voxshard.config import dump_yaml, parse_yaml, validated
+from voxshard.config import Settings, dump_yaml, parse_yaml, validated
 from voxshard.encoders import registry
 from voxshard.encoders.weight_files import find
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
@@ -23,6 +21,8 @@ from voxshard.locations import as_path
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
+from voxshard.stages.extract import ExtractConfig
+from voxshard.stages.prepare import PrepareConfig
 from voxshard.stages.publish import published_record
 from voxshard.store.runs import Run
 
@@ -171,14 +171,17 @@ class Experiment:
         return Job(name, found.words, found.environment, is_in_image)
 
     def prepare_job(self) -> Job:
-        prepare = self.config.prepare
-        options = prepare.model_dump(include={"glob", "part", "labels", "label_from", "study", "limit"})
-        arguments = ["prepare", prepare.format, prepare.root, "--out", str(self.manifest), *_options(options)]
-        for name in ("split", "split_from"):
-            for value in getattr(prepare, name):
-                arguments += [_flag(name), value]
-        arguments += [] if prepare.probe else ["--no-probe"]
-        return self._job("prepare", [*arguments, *_sets(prepare.settings)], needs=self.audio)
+        values = {**self.config.prepare.model_dump(), "out": self.manifest}
+        file = self._frozen("prepare", validated(PrepareConfig, values, where="prepare"))
+        return self._job("prepare", ["prepare", "--config", str(file)], needs=self.audio)
+
+    def _frozen(self, name: str, config: Settings) -> Path:
+        """Write the config of a stage into EXP/jobs, unless its file has that content already."""
+        path, text = self.jobs / f"{name}.yaml", dump_yaml(config.model_dump(mode="json"))
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            files.publish_bytes(path, text.encode())
+        return path
 
     def freeze(self) -> None:
         """Write the resolved config into the experiment's folder.
@@ -199,19 +202,25 @@ class Experiment:
         self.path.mkdir(parents=True, exist_ok=True)
         files.publish_bytes(self.resolved, self.resolved_text().encode())
 
-    def extract_jobs(self, name: str) -> list[Job]:
-        """One per split, to be run one after the other."""
+    def extractions(self, name: str) -> list[ExtractConfig]:
+        """The extractions of one feature set, one per split, to be run one after the other."""
         section = self.config.extract[name]
-        options = section.options()
-        encoder, settings = options.pop("encoder"), options.pop("settings")
-        arguments = ["extract", str(self.manifest), "--encoder", encoder, "--out", str(self.features(name))]
-        arguments += [*_options(options), *_sets(settings)]
-        return [
-            self._job(f"extract-{name}" + (f"-{split}" if split else ""),
-                      [*arguments, *(["--split", split] if split else [])],
-                      where=section.runtime, needs=lambda: [*self.audio(), *self.weights(name)])
-            for split in section.splits or (None,)
-        ]  # fmt: skip
+        values = {**section.options(), "manifest": self.manifest, "out": self.features(name)}
+        splits = section.splits or (None,)
+        return [validated(ExtractConfig, {**values, "split": split}, where=f"extract.{name}") for split in splits]
+
+    def extract_jobs(self, name: str) -> list[Job]:
+        """The jobs of `extractions`; their configs are written into EXP/jobs."""
+        jobs = []
+        for config in self.extractions(name):
+            title = f"extract-{name}" + (f"-{config.split}" if config.split else "")
+            jobs.append(self.extract_job(name, title, self._frozen(title, config)))
+        return jobs
+
+    def extract_job(self, name: str, title: str, config_file: Path) -> Job:
+        """One extraction of a feature set, with the config in a file."""
+        return self._job(title, ["extract", "--config", str(config_file)], where=self.config.extract[name].runtime,
+                         needs=lambda: [*self.audio(), *self.weights(name)])  # fmt: skip
 
     def merge_job(self, name: str) -> Job:
         return self._job(f"merge-{name}", ["merge", str(self.features(name))])
@@ -227,10 +236,7 @@ class Experiment:
 
     def freeze_training(self, training: Training) -> None:
         """Write the config of one training, unless its file has that content already."""
-        path, text = self.training_file(training), dump_yaml(training.model_dump(mode="json"))
-        self.jobs.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
-            files.publish_bytes(path, text.encode())
+        self._frozen(self.training_file(training).stem, training)
 
     def is_trained(self, training: Training) -> bool:
         """Whether a run was trained with this config from what its inputs are now, by their content."""
@@ -264,8 +270,9 @@ class Experiment:
         return self._job(f"evaluate-{run.name}", arguments, where=where, needs=needs)
 
     def report_job(self) -> Job:
-        title = _options(self.config.report.model_dump())
-        return self._job("report", ["report", str(self.path), "--out", str(self.report), *title])
+        title = self.config.report.title
+        arguments = ["report", str(self.path), "--out", str(self.report), *(["--title", title] if title else [])]
+        return self._job("report", arguments)
 
     def publish_job(self) -> Job:
         """Upload what is missing; what this experiment has published before may be replaced."""
@@ -279,27 +286,3 @@ class Experiment:
         if record is None or not self.report.exists():
             return False
         return record == {"url": str(self.config.publish), "report": files.sha256_of(self.report)}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _options(values: Mapping[str, Any]) -> list[str]:
-    return [word for name, value in values.items() if value is not None for word in (_flag(name), str(value))]
-
-
-def _sets(values: Mapping[str, Any]) -> Sequence[str]:
-    return [word for name, value in values.items() for word in ("--set", f"{name}={_yaml(value)}")]
-
-
-def _yaml(value: Any) -> str:
-    """A value as YAML on one line (JSON is YAML)."""
-    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value)
-
-
-def _is_plain(text: str) -> bool:
-    try:
-        return bool(text) and parse_yaml(text, where="value") == text
-    except ConfigError:
-        return False

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from voxshard.config import parse_yaml
+from voxshard.config import dump_yaml, parse_yaml
 from voxshard.encoders import registry
 from voxshard.errors import ConfigError, VoxshardError
 from voxshard.experiment.steps import Step, extract_kind, missing_shards, shards_by_split
@@ -234,8 +234,12 @@ def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | 
         out = Path(folder) / "probe"
         since = time.monotonic()
         try:
-            jobs = cluster.experiment.extract_jobs(name)
-            _run_for_a_while(_probe_words(jobs[0].command, out), {**os.environ, **(jobs[0].environment or {})})
+            extractions = cluster.experiment.extractions(name)
+            few = {"limit": PROBE_UTTERANCES, "shards": PROBE_SHARDS, "workers": 1, "out": out, "split": None}
+            file = Path(folder) / "probe.yaml"
+            file.write_text(dump_yaml(extractions[0].model_copy(update=few).model_dump(mode="json")))
+            job = cluster.experiment.extract_job(name, "probe", file)
+            _run_for_a_while(job.command, {**os.environ, **(job.environment or {})})
         except (VoxshardError, OSError):
             return None
         took_s = time.monotonic() - since
@@ -245,17 +249,8 @@ def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | 
     if not (audio_s and work_s):
         return None
     rate = audio_s / work_s * (cluster.experiment.config.extract[name].workers or min(share.cpus for share in shares))
-    start_s = max(0.0, took_s - work_s) * len(jobs)  # a task starts once for every split
+    start_s = max(0.0, took_s - work_s) * len(extractions)  # a task starts once for every split
     return Rate(rate, start_s, f"{work_s:.1f} s of work, tried here", is_probe=True)
-
-
-def _probe_words(command: Sequence[str], out: Path) -> list[str]:
-    """An extraction's command line for its first recordings, of whatever split."""
-    words = [*command, "--limit", str(PROBE_UTTERANCES), "--shards", str(PROBE_SHARDS), "--workers", "1"]
-    words[words.index("--out") + 1] = str(out)
-    if "--split" in words:
-        del words[words.index("--split") : words.index("--split") + 2]
-    return words
 
 
 def _run_for_a_while(words: Sequence[str], environment: Mapping[str, str]) -> None:
