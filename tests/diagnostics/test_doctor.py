@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 from voxshard.diagnostics import doctor
 from voxshard.diagnostics.doctor import Finding
 from voxshard.encoders import metis
-from voxshard.errors import SchedulerError
+from voxshard.errors import EnvironmentProblemError, SchedulerError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
+from voxshard.runtime import apptainer
 from voxshard.slurm import queue, site
 from voxshard.slurm.record import Submission
 from voxshard.slurm.site import Site
@@ -264,3 +266,50 @@ def test_without_a_driver_nothing_is_reported_about_one(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(queue, "is_available", lambda: False)
     assert not [item for item in doctor.check_site(facts()) if item.name.startswith("driver")]
+
+
+def test_packages_that_a_stage_needs_are_missed_before_it_runs(tmp_path: Path) -> None:
+    """Weights & Biases is asked for; it is not installed in the environment of the tests."""
+    content = cluster(tmp_path).experiment.config.model_dump() | {"train": {"label": "x", "wandb": True}}
+    experiment = Experiment(ExperimentConfig.model_validate(content))
+    found = list(doctor.check_runtimes(experiment))
+    if found[0].verdict == "PASS":
+        pytest.skip("wandb is installed here")
+    assert found == [
+        Finding("runtime here", "FAIL", "lacks wandb (train.wandb)", "install it there, or leave out what needs it")
+    ]
+
+
+def test_packages_that_pythonpath_hides_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = cluster(tmp_path).experiment.config.model_dump() | {"train": {"label": "x"}}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "skops.py").touch()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(mine), os.environ.get("PYTHONPATH")])))
+    found = list(doctor.check_runtimes(Experiment(ExperimentConfig.model_validate(content))))
+    assert [item.verdict for item in found] == ["PASS", "WARN"]
+    assert found[1].name == "runtime here: PYTHONPATH"
+    assert found[1].what == f"skops is imported from {mine / 'skops.py'}, not from the runtime"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "path"),
+    [
+        ("APPTAINER_TMPDIR", "/gone/tmp", "/gone/tmp"),
+        ("APPTAINER_BIND", "/,/gone/data:/data:ro", "/gone/data"),
+        ("SINGULARITY_CACHEDIR", "/gone/cache", "/gone/cache"),
+        ("HF_HOME", "/gone/hub", "/gone/hub"),
+    ],
+)
+def test_a_folder_that_a_variable_names_and_that_does_not_exist_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, path: str
+) -> None:
+    assert variable not in {item.name.removeprefix("$") for item in doctor.check_folders()}
+    monkeypatch.setenv(variable, value)
+    (item,) = (item for item in doctor.check_folders() if item.name == f"${variable}")
+    assert item.verdict == "WARN"
+    assert item.what.startswith(f"{path} does not exist on ")
+    assert f"mkdir -p {path}" in item.mend
+    if variable != "HF_HOME":
+        with pytest.raises(EnvironmentProblemError, match=re.escape(f"{path} (${variable}): does not exist on")):
+            apptainer.check_temporary_folders()

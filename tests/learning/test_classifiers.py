@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -24,7 +25,14 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from voxshard.config import parse_yaml
-from voxshard.errors import ConfigError, CorruptFileError, DataError, FormatVersionError, IncompleteError
+from voxshard.errors import (
+    BackendUnavailableError,
+    ConfigError,
+    CorruptFileError,
+    DataError,
+    FormatVersionError,
+    IncompleteError,
+)
 from voxshard.learning.classifiers import CLASSIFIERS, build
 from voxshard.learning.estimators import ClassMixtures, Prototypes
 from voxshard.learning.model import FeatureSource, Model, Target
@@ -203,3 +211,22 @@ def test_every_classifier_and_setting_stands_in_the_documentation() -> None:
             if own and plain:
                 shown = re.findall(rf"`{setting}=([^`]+)`", row)[-1]
                 assert parse_yaml(shown, where=name) == field.default, f"{name}: {setting}={shown}"
+
+
+def test_a_model_of_another_scikit_learn_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    rows, numbers = _blobs(2)
+    target = Target(kind="detection", labels=["label"], classes=["bonafide", "spoof"], positive=0)
+    pipelines = [_fitted("prototypes", rows, numbers)]
+    Model(classifier="prototypes", target=target, features=[], layer=None, join="mean", pipelines=pipelines).write(
+        tmp_path
+    )
+    path = tmp_path / "model.json"
+    about = json.loads(path.read_text())
+    here = about["software"]["scikit-learn"]
+    (tmp_path / "model.skops").write_bytes(b"what another version wrote")
+    path.write_text(json.dumps({**about, "software": {"scikit-learn": "0.24.2"}}))
+    message = f"{tmp_path}: fitted with scikit-learn 0.24.2, installed here is {here}; install that version"
+    with pytest.raises(BackendUnavailableError, match=re.escape(message)) as caught:
+        Model.read(tmp_path)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)

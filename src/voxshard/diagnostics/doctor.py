@@ -17,6 +17,7 @@ from voxshard.encoders import registry
 from voxshard.errors import VoxshardError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import PRETRAINED
+from voxshard.files import quoted
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.runtime import apptainer, gpus, runtime
 from voxshard.runtime.binds import RequiredPath
@@ -31,10 +32,21 @@ MIN_FREE_FILES = 10_000
 Verdict = Literal["PASS", "WARN", "FAIL"]
 _IMAGES = "see docs/images.md"
 _PROBE = """\
-import os, sys, voxshard
+import importlib.util, os, sys, voxshard
+end = sys.argv.index("--")
 print(voxshard.__version__)
-print(*[path for path in sys.argv[1:] if not os.access(path, os.R_OK)], sep="\\n", end="")
+for path in sys.argv[1:end]:
+    if not os.access(path, os.R_OK):
+        print("unreadable", path)
+given = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+for name in sys.argv[end + 1:]:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        print("missing", name)
+    elif any(os.path.abspath(spec.origin).startswith(entry + os.sep) for entry in given):
+        print("shadowed", name, spec.origin)
 """
+"""Arguments: paths that are read, `--`, packages that are imported."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +80,23 @@ def check_experiment(cluster: Cluster) -> Iterator[Finding]:
     """An experiment on a site: would SLURM take its jobs, is everything there that they need."""
     yield from check_runtimes(cluster.experiment)
     yield from check_weights(cluster.experiment)
+    yield from check_folders()
     yield from _storage(cluster.experiment.path, cluster.site)
     if cluster.site.scheduler == "slurm" and queue.is_available() and find_spec("submitit"):
         yield from _jobs(cluster)
 
 
 def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
-    """Whether each runtime starts and holds this version."""
+    """Whether each runtime starts, has this version, and the packages of the stages that run in it."""
     for name in experiment.runtimes():
         if runtime.image_of(name) is None:
             mend = "make it, or name another under runtime"
-            yield _checked(experiment, name, [], mend, "install the same version in both")
+            yield from _checked(experiment, name, [], mend, "install the same version in both")
     yield from check_images(experiment)
 
 
 def check_images(experiment: Experiment) -> Iterator[Finding]:
-    """Whether each image starts, holds this version, and is shown what its stages read."""
+    """Whether each image starts, has this version and these packages, and is shown what its stages read."""
     for name in experiment.runtimes():
         if runtime.image_of(name) is not None:
             try:
@@ -91,30 +104,70 @@ def check_images(experiment: Experiment) -> Iterator[Finding]:
             except VoxshardError as exc:
                 yield Finding(f"runtime {name}", "FAIL", str(exc), _IMAGES)
                 continue
-            yield _checked(experiment, name, needs, _IMAGES, "build the image again, see docs/images.md")
+            yield from _checked(experiment, name, needs, _IMAGES, "build the image again, see docs/images.md")
 
 
-def _checked(experiment: Experiment, name: str, needs: Sequence[RequiredPath], absent: str, other: str) -> Finding:
-    """One runtime, started once. `absent` and `other`: the mends where it is not there, and of another version."""
-    where = f"runtime {name}"
+def _checked(
+    experiment: Experiment, name: str, needs: Sequence[RequiredPath], absent: str, other: str
+) -> Iterator[Finding]:
+    """One runtime, started once. `absent` and `other`: remedies where it does not exist, and is of another version."""
+    where, packages = f"runtime {name}", _packages(experiment, name)
     try:
-        found = runtime.command(name, [str(need.path) for need in needs], program=("-c", _PROBE), needs=needs,
-                                site=experiment.images)  # fmt: skip
+        found = runtime.command(name, [*(str(need.path) for need in needs), "--", *packages], program=("-c", _PROBE),
+                                needs=needs, site=experiment.images)  # fmt: skip
         done = subprocess.run(found.words, env={**os.environ, **found.environment}, capture_output=True, text=True,
                               timeout=120, check=False)  # fmt: skip
     except (VoxshardError, OSError, subprocess.TimeoutExpired) as exc:
-        return Finding(where, "FAIL", str(exc), absent)
-    said, *unseen = done.stdout.splitlines() or [""]
+        yield Finding(where, "FAIL", str(exc), absent)
+        return
+    version, *problems = done.stdout.splitlines() or [""]
+    told = {kind: [line.partition(" ")[2] for line in problems if line.startswith(f"{kind} ")]
+            for kind in ("unreadable", "missing", "shadowed")}  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         mend = "install voxshard there" if runtime.image_of(name) is None else absent
-        return Finding(where, "FAIL", f"does not start voxshard: {last}", mend)
-    if said != __version__:
-        return Finding(where, "FAIL", f"holds voxshard {said}, this is {__version__}", other)
-    if unseen:
-        what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in unseen)
-        return Finding(where, "FAIL", f"cannot read {what}", "mend its permissions, or the site's container.options")
-    return Finding(where, "PASS", f"voxshard {said}")
+        yield Finding(where, "FAIL", f"does not start voxshard: {last}", mend)
+    elif version != __version__:
+        yield Finding(where, "FAIL", f"holds voxshard {version}, this is {__version__}", other)
+    elif told["unreadable"]:
+        what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in told["unreadable"])
+        yield Finding(where, "FAIL", f"cannot read {what}", "mend its permissions, or the site's container.options")
+    elif told["missing"]:
+        what = ", ".join(f"{package} ({packages[package]})" for package in told["missing"])
+        yield Finding(where, "FAIL", f"lacks {what}", "install it there, or leave out what needs it")
+    else:
+        yield Finding(where, "PASS", f"voxshard {version}")
+    for item in told["shadowed"]:
+        package, _, origin = item.partition(" ")
+        yield Finding(f"{where}: PYTHONPATH", "WARN", f"{package} is imported from {origin}, not from the runtime",
+                      "unset PYTHONPATH, unless that is intended")  # fmt: skip
+
+
+def _packages(experiment: Experiment, name: str) -> dict[str, str]:
+    """Package -> what needs it, of the stages that run in one runtime."""
+    config = experiment.config
+    found: dict[str, str] = {}
+    for feature, section in config.extract.items():
+        if experiment.runtime(feature) == name:
+            spec = registry.spec_of(section.encoder["name"])
+            found |= dict.fromkeys(spec.requires or (), f"encoder {section.encoder['name']}")
+    for network in config.networks.values():
+        if (network.runtime or config.runtime) == name:
+            found |= dict.fromkeys(("torch", "lightning"), "networks")
+            found |= {"wandb": "networks.wandb"} if network.wandb else {}
+    if name == config.runtime:
+        if config.train:
+            found |= dict.fromkeys(("sklearn", "skops"), "train")
+            found |= {"wandb": "train.wandb"} if config.train.wandb else {}
+        found |= dict.fromkeys(("jinja2", "matplotlib"), "report")
+    return found
+
+
+def check_folders() -> Iterator[Finding]:
+    """Folders for caches and temporary files that variables name and that do not exist."""
+    for variable, path in apptainer.absent_folders():
+        yield Finding(f"${variable}", "WARN", f"{path} does not exist on {os.uname().nodename}",
+                      f"make it (mkdir -p {quoted(path)}), or unset {variable}")  # fmt: skip
 
 
 def _needs(experiment: Experiment, name: str) -> list[RequiredPath]:

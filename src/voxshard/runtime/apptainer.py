@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from voxshard.config import Settings
@@ -63,7 +63,7 @@ def command(
     StorageFullError : no room for temporary files.
     """
     program = program_of(container)
-    _check_temporary_space()
+    check_temporary_folders()
     try:
         return image_command.exec_line(
             image,
@@ -102,7 +102,39 @@ def program_of(container: Container) -> str:
     )
 
 
-def _check_temporary_space() -> None:
+def absent_folders() -> Iterator[tuple[str, str]]:
+    """Yield variable and path of the folders that the container program is told to use and that do not exist."""
+    for prefix in ("APPTAINER", "SINGULARITY"):
+        for variable in (f"{prefix}_TMPDIR", f"{prefix}_CACHEDIR"):
+            value = os.environ.get(variable)
+            if value and not Path(value).is_dir():
+                yield variable, value
+        for variable in (f"{prefix}_BIND", f"{prefix}_BINDPATH"):
+            for item in filter(None, os.environ.get(variable, "").split(",")):
+                source = item.partition(":")[0]
+                if not Path(source).exists():
+                    yield variable, source
+    for variable in ("TMPDIR", "HF_HOME", "XDG_CACHE_HOME"):
+        value = os.environ.get(variable)
+        if value and not Path(value).is_dir():
+            yield variable, value
+
+
+def check_temporary_folders() -> None:
+    """Make sure that the folders for temporary files and binds exist and have room.
+
+    Raises
+    ------
+    EnvironmentProblemError : a folder that a variable names does not exist.
+    StorageFullError : no room.
+    """
+    absent = [(name, path) for name, path in absent_folders() if name.startswith(("APPTAINER", "SINGULARITY"))]
+    if absent:
+        (variable, path), *_ = absent
+        raise EnvironmentProblemError(
+            f"{path} (${variable}): does not exist on {os.uname().nodename}, so no image starts; make it, or unset "
+            f"{variable}"
+        )
     places = {os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir(), tempfile.gettempdir()}
     for place in sorted(places):
         free = os.statvfs(place)

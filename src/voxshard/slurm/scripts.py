@@ -57,6 +57,12 @@ def sbatch_text(folder: Path, parameters: Mapping[str, Any], command: str) -> st
             "no srun here; submit from a login node of the cluster, or use `voxshard run` for this machine"
         ) from exc
     executor.update_parameters(**{key: value for key, value in parameters.items() if value is not None})
-    text = executor._make_submission_file_text(command, uid="")
+    write = getattr(executor, "_make_submission_file_text", None)  # submitit has no public way to write a script
+    if write is None:
+        raise BackendUnavailableError(
+            f"submitit {submitit.__version__} writes no script text that voxshard knows; "
+            "pip install 'voxshard[slurm]' installs a version that does"
+        )
+    text: str = write(command, uid="")
     kept = [line for line in text.split("\n") if not line.startswith(("#SBATCH --wckey", "export SUBMITIT_EXECUTOR"))]
     return "\n".join(kept).rstrip() + "\n"
