@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from voxshard.encoders.base import Encoder, Output, Precision
 from voxshard.errors import InexactBatchError, TransientFaultError
@@ -46,6 +46,8 @@ class ShardResult:
     audio_s: float
     timers: Timers
     self_check: float | None
+    warnings: Mapping[str, str]
+    """utterance_id -> what is odd about a recording that was decoded."""
 
 
 @dataclass
@@ -58,6 +60,8 @@ class _Open:
     """Blocks not yet taken."""
     earlier: Timers
     audio_s: float = 0.0
+    warnings: dict[int, str] = field(default_factory=dict)
+    """Position in the shard -> what is odd about a recording."""
 
 
 class Pipeline:
@@ -118,6 +122,8 @@ class Pipeline:
             for position, decoded in zip(positions, block.results, strict=True):
                 audio_s = 0.0 if isinstance(decoded, Failure) else decoded.audio_s
                 shard.audio_s += audio_s
+                if not isinstance(decoded, Failure) and decoded.warning is not None:
+                    shard.warnings[position] = decoded.warning
                 shard.encoder.add(position, decoded)
                 self._progress.advance(1, audio_s)
             self._tick()
@@ -189,11 +195,15 @@ class Pipeline:
         failures = [result for result in results if isinstance(result, Failure)]
         ids = [utterance.utterance_id for utterance in shard.work.utterances]
         outputs = [(name, result) for name, result in zip(ids, results, strict=True) if not isinstance(result, Failure)]
+        warnings = {
+            ids[position]: text
+            for position, text in sorted(shard.warnings.items())
+            if not isinstance(results[position], Failure)
+        }
+        timers = self._timers.since(shard.earlier)
         with self._timers.measure("wait_write_s"):
             self._writer.put(
-                ShardResult(
-                    shard.work.index, outputs, failures, shard.audio_s, self._timers.since(shard.earlier), deviation
-                )
+                ShardResult(shard.work.index, outputs, failures, shard.audio_s, timers, deviation, warnings)
             )
         self._finished += 1
 

@@ -309,7 +309,14 @@ class Extraction:
         """Publish one whole shard; the first one wins."""
         path = self.folder.shard(result.index, len(self.shards))
         header = self.header(result)
-        write_shard(path, header, result.outputs, result.failures, store_dtype=self.settings.store_dtype)
+        write_shard(
+            path,
+            header,
+            result.outputs,
+            result.failures,
+            store_dtype=self.settings.store_dtype,
+            warnings=result.warnings,
+        )
 
     def header(self, result: ShardResult) -> ShardHeader:
         """What a shard says about itself. How long it took to write is known only afterwards: `write_s` is the time

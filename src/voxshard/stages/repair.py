@@ -110,4 +110,5 @@ def _put_back(extraction: Extraction, shard: Shard, result: ShardResult) -> None
         result.failures,
         store_dtype=extraction.settings.store_dtype,
         replace=True,
+        warnings={**shard.warnings, **result.warnings},
     )

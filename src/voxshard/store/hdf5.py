@@ -35,6 +35,7 @@ ALIGNMENT_BYTES = 512
 
 TEXT = h5py.string_dtype("utf-8")
 FAILURE = np.dtype([("utterance_id", TEXT), ("error", TEXT), ("message", TEXT)])
+WARNING = np.dtype([("utterance_id", TEXT), ("message", TEXT)])
 
 
 @contextmanager
@@ -116,6 +117,18 @@ def write_failures(file: h5py.File, failures: Sequence[tuple[str, str, str]]) ->
     """/failures: (F,) rows of utterance_id, error, message."""
     rows = [(name, error, readable(message)) for name, error, message in failures]
     file.create_dataset("failures", data=np.array(rows, FAILURE), dtype=FAILURE)
+
+
+def write_warnings(file: h5py.File, warnings: Mapping[str, str]) -> None:
+    """/warnings: (W,) rows of utterance_id, message; the dataset exists only if there are any."""
+    if warnings:
+        rows = [(name, readable(message)) for name, message in warnings.items()]
+        file.create_dataset("warnings", data=np.array(rows, WARNING), dtype=WARNING)
+
+
+def read_warnings(file: h5py.File) -> dict[str, str]:
+    """utterance_id -> message; empty where there are none."""
+    return {name.decode(): message.decode() for name, message in file["warnings"][:]} if "warnings" in file else {}
 
 
 def readable(text: str) -> str:

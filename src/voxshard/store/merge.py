@@ -218,7 +218,25 @@ def _utterances(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:
             for name, column in zip(merged.FRAME_COLUMNS, (offsets[:-1], np.diff(offsets)), strict=True):
                 table = table.append_column(name, pa.array(column))
         row += len(table)
-        yield table
+        yield _with_warnings(table, ledger.warnings)
+
+
+def _with_warnings(table: pa.Table, warnings: Mapping[str, str]) -> pa.Table:
+    """The table with what extraction found odd in its column `warning`, after what the manifest has there."""
+    if not warnings:
+        return table
+    ids = table["utterance_id"].to_pylist()
+    before = table["warning"].to_pylist() if "warning" in table.column_names else [None] * len(ids)
+    texts = [_joined(earlier, warnings.get(name)) for name, earlier in zip(ids, before, strict=True)]
+    column = pa.array(texts, pa.string())
+    if "warning" in table.column_names:
+        return table.set_column(table.column_names.index("warning"), "warning", column)
+    return table.append_column("warning", column)
+
+
+def _joined(earlier: Any, found: str | None) -> str | None:
+    texts = [str(text) for text in (earlier, found) if text is not None]
+    return "; ".join(texts if len(texts) < 2 or texts[1] not in texts[0] else texts[:1]) or None
 
 
 def _rows_ok(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:

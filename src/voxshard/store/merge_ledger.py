@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,8 @@ class MergeLedger:
     offsets: npt.NDArray[np.int64] | None
     num_id_bytes: int
     """Of the utterance_ids that are ok, in UTF-8."""
+    warnings: Mapping[str, str]
+    """utterance_id -> what is odd about a recording that was decoded."""
 
     @property
     def datasets(self) -> list[str]:
@@ -68,6 +70,7 @@ class MergeLedger:
         ok = np.zeros(len(plan), np.bool_)
         pieces, failures, lengths = [], [], []
         num_id_bytes = 0
+        warnings: dict[str, str] = {}
         progress.begin("check shards", items=len(inventory.present))
         for index in inventory.present:
             check()
@@ -80,6 +83,7 @@ class MergeLedger:
             if piece.failures:
                 row_of = {name: row for row, name in enumerate(ids.to_pylist(), start)}
                 failures += [(row_of[failure.utterance_id], failure) for failure in piece.failures]
+            warnings |= piece.warnings
             pieces.append(piece)
             if "offsets" in piece.datasets:
                 lengths.append(piece.lengths())
@@ -89,7 +93,7 @@ class MergeLedger:
         if lengths:
             offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
             np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        ledger = cls(inventory, pieces, ok, failures, offsets, num_id_bytes)
+        ledger = cls(inventory, pieces, ok, failures, offsets, num_id_bytes, warnings)
         ledger._check_uniform()
         return ledger
 
@@ -137,6 +141,7 @@ def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, 
         "utterances": total,
         "splits": splits,
         "reasons": dict(Counter(failure.error for _, failure in ledger.failures).most_common()),
+        "decoded_with_warning": len(ledger.warnings),
         "shards": {
             "total": len(inventory.shards),
             "merged": len(inventory.present),
@@ -148,9 +153,20 @@ def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, 
         **totals,
         "warnings": [
             *(f"{name} in several versions: {', '.join(versions)}" for name, versions in mixtures.items()),
+            *_odd_recordings(ledger.warnings),
             *_several_images({piece.header.image_digest for piece in ledger.pieces}),
         ],
     }
+
+
+def _odd_recordings(warnings: Mapping[str, str]) -> list[str]:
+    if not warnings:
+        return []
+    name, text = next(iter(warnings.items()))
+    return [
+        f"{len(warnings):,} recordings were decoded with a warning, such as {name!r}: {text}; see the column warning "
+        "of utterances.parquet"
+    ]
 
 
 def _several_images(digests: Set[str | None]) -> list[str]:

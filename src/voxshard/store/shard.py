@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import h5py
@@ -140,6 +141,7 @@ def write_shard(
     *,
     store_dtype: StoreDtype = "float32",
     replace: bool = False,
+    warnings: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Build a shard in memory and publish it.
 
@@ -149,6 +151,7 @@ def write_shard(
     outputs : (utterance_id, output) in manifest order, all with the same keys; see `hdf5.Arrays` for shapes.
     failures : the other utterances of this shard, in manifest order.
     replace : put it in place of a shard that is there; by default the first one published stays.
+    warnings : utterance_id -> what is odd about a recording that was decoded.
 
     Returns
     -------
@@ -165,9 +168,10 @@ def write_shard(
         hdf5.write_attributes(file, header.attributes())
         hdf5.write_texts(file, "utterance_id", [name for name, _ in outputs])
         hdf5.write_failures(file, failures)
+        hdf5.write_warnings(file, warnings)
         _write_outputs(file, header, outputs, store_dtype)
         datasets = hdf5.datasets_of(file, (*BULK.values(), "offsets"))
-    facts = _facts(header, [name for name, _ in outputs], failures, datasets)
+    facts = _facts(header, [name for name, _ in outputs], failures, datasets, warnings)
     ranges = [hdf5.range_of(datasets[name]) for name in BULK.values() if name in datasets]
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +184,13 @@ def write_shard(
         return len(content) + len(table)
 
 
-def _facts(header: ShardHeader, ids: Sequence[str], failures: Sequence[Failure], datasets: Datasets) -> dict[str, Any]:
+def _facts(
+    header: ShardHeader,
+    ids: Sequence[str],
+    failures: Sequence[Failure],
+    datasets: Datasets,
+    warnings: Mapping[str, str],
+) -> dict[str, Any]:
     """What the seal says of a shard, so that merge need not open it as HDF5."""
     return {
         "header": {name: value for name, value in header.attributes().items() if value is not None},
@@ -188,6 +198,7 @@ def _facts(header: ShardHeader, ids: Sequence[str], failures: Sequence[Failure],
         "ids": ids_digest(pa.array(ids, pa.string())),
         "failures": [[name, error, hdf5.readable(message)] for name, error, message in failures],
         "datasets": {name: [list(shape), dtype.str, at] for name, (shape, dtype, at) in datasets.items()},
+        **({"warnings": {name: hdf5.readable(text) for name, text in warnings.items()}} if warnings else {}),
     }
 
 
@@ -280,6 +291,8 @@ class Shard:
     failures: list[Failure]
     datasets: Datasets
     """`offsets` is among them where there are frames."""
+    warnings: Mapping[str, str]
+    """utterance_id -> what is odd about a recording that was decoded."""
 
     def read(self, dataset: str) -> npt.NDArray[Any]:
         """One whole dataset: `embeddings`, `frames`, `codes` or `offsets`."""
@@ -315,6 +328,7 @@ class ShardSummary:
     """`ids_digest` of its rows."""
     failures: Sequence[Failure]
     datasets: Datasets
+    warnings: Mapping[str, str]
 
     @property
     def num_frames(self) -> int:
@@ -351,7 +365,7 @@ def summarize_shard(path: Path) -> ShardSummary:
     if found.version == 1:
         shard = read_shard(path)
         ids = ids_digest(pa.array(shard.ids, pa.string()))
-        return ShardSummary(path, found, shard.header, len(shard.ids), ids, shard.failures, shard.datasets)
+        return ShardSummary(path, found, shard.header, len(shard.ids), ids, shard.failures, shard.datasets, {})
     facts = found.facts
     try:
         return ShardSummary(
@@ -362,6 +376,7 @@ def summarize_shard(path: Path) -> ShardSummary:
             str(facts["ids"]),
             [Failure(*item) for item in facts["failures"]],
             {name: (tuple(shape), np.dtype(dtype), at) for name, (shape, dtype, at) in facts["datasets"].items()},
+            dict(facts.get("warnings", {})),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise CorruptFileError(f"{path}: not what the table of a shard holds: {exc!r}") from exc
@@ -392,10 +407,11 @@ def read_shard(path: Path) -> Shard:
             header = ShardHeader.of(dict(file.attrs))
             ids = hdf5.read_texts(file, "utterance_id")
             failures = [Failure(*(text.decode() for text in row)) for row in file["failures"][:]]
+            warnings = hdf5.read_warnings(file)
         except (TypeError, ValueError) as exc:
             raise CorruptFileError(f"{path}: not what a shard holds: {exc}") from exc
         datasets = hdf5.datasets_of(file, (*BULK.values(), "offsets"))
-        shard = Shard(path, header, ids, failures, datasets)
+        shard = Shard(path, header, ids, failures, datasets, warnings)
         _check_rows(shard, file["offsets"][:] if "offsets" in file else None)
     return shard
 
@@ -498,7 +514,7 @@ def check_contents(path: Path, *, ids: pa.Array) -> None:
     shard = read_shard(path)
     _check_ids(shard, ids.to_pylist(), f"move it away and run `voxshard retry {quoted(path.parent.parent)}`")
     summary = summarize_shard(path)
-    found = _facts(shard.header, shard.ids, shard.failures, shard.datasets)
+    found = _facts(shard.header, shard.ids, shard.failures, shard.datasets, shard.warnings)
     if summary.seal.version > 1 and found != dict(summary.seal.facts):
         names = [name for name in found if found[name] != summary.seal.facts.get(name)]
         raise CorruptFileError(f"{path}: its table does not describe its {', '.join(names)}; move it away")
