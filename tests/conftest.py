@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from voxshard.manifest import Manifest
 
 MakeCorpus = Callable[..., Path]
 RATE = 16000
+if importlib.util.find_spec("hypothesis"):  # a busy machine is slow at drawing examples, too
+    import hypothesis
+
+    hypothesis.settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_a_flac_with_fewer_samples_than_it_states_is_truncated(tmp_path: Path) -
     path = tmp_path / "x.flac"
     path.write_bytes(content)
     assert reading_verdict(path, TruncatedAudioError) == (
-        "truncated: its header says 4.000 s, the samples end at 2.000 s"
+        "truncated: its header states 4.000 s, the samples end at 2.000 s"
     )
 
 
@@ -183,7 +183,7 @@ def test_a_truncated_mp3_is_found_by_reading(tmp_path: Path) -> None:
     path = tmp_path / "x.mp3"
     path.write_bytes(content[: len(content) // 2])
     assert reading_verdict(path, TruncatedAudioError).startswith(
-        "truncated: its header says 2.000 s, the samples end at "
+        "truncated: its header states 2.000 s, the samples end at "
     )
 
 

@@ -63,7 +63,7 @@ def test_an_empty_manifest_is_a_manifest(tmp_path: Path) -> None:
 
 def test_a_doubled_id_names_both_rows() -> None:
     message = (
-        "utterance_id 'a' stands in rows 0 ('x.wav') and 2 ('y.wav'), and 1 more ids stand twice; "
+        "utterance_id 'a' is in rows 0 ('x.wav') and 2 ('y.wav'), and 1 more ids appear twice; "
         "ids must be unique: fix the list, or use relative paths as ids"
     )
     paths = [("a", "x.wav"), ("b", "b.wav"), ("a", "y.wav"), ("b", "c.wav"), ("a", "z.wav")]

@@ -1,4 +1,4 @@
-"""Being told to stop."""
+"""Being asked to stop."""
 
 from __future__ import annotations
 

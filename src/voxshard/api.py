@@ -146,7 +146,7 @@ def prepare(
     Raises
     ------
     ConfigError : a wrong argument.
-    DataError : the corpus cannot be used; the message says why.
+    DataError : the corpus cannot be used; the message gives the reason.
     """
     values = {
         "format": format, "root": _text(root), "out": out, "glob": glob, "part": part, "split": split,
@@ -304,7 +304,7 @@ def train(
     features : one or several merged feature sets, joined by utterance_id. For a network: the path of a manifest, or
         one `logmel` set.
     out : run directory to write.
-    label : column to predict; several yes-or-no columns are learned one against the rest.
+    label : column to predict; several yes-or-no columns are learned one against all others.
     classifier : name of the classifier; `voxshard classifiers` lists them.
     network : instead, the name of a network; `voxshard networks` lists them.
     split : split to train on; None: `train`, with `folds` every labelled utterance.

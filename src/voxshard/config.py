@@ -223,7 +223,7 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
 
 
 def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str) -> SettingsT:
-    """Build a settings model, or say everything that is wrong with its content at once.
+    """Build a settings model, or report everything that is wrong with its content at once.
 
     Raises
     ------

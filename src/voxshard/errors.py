@@ -2,7 +2,7 @@
 
 VoxshardError                       1   our own fault: please report it
 ├── ConfigError                     2   a setting, an option or a config file
-├── DataError                       3   what lies on disk is not what was asked for
+├── DataError                       3   what is on disk is not what was asked for
 │   ├── ManifestError                   a manifest or a corpus that cannot be used
 │   ├── EmptyCorpusError                prepare found nothing
 │   ├── DuplicateIdError                two utterances claim one id
@@ -21,7 +21,7 @@ VoxshardError                       1   our own fault: please report it
 │   ├── BackendUnavailableError         a framework or an optional package is not installed here
 │   ├── BrokenPluginError               an encoder, corpus or classifier of another package does not do what it promises
 │   ├── MissingWeightsError             weights are not where they should be
-│   ├── DeviceUnavailableError          a GPU was asked for and is not there
+│   ├── DeviceUnavailableError          a GPU was asked for and is missing
 │   ├── DeviceMemoryError               not even one utterance fits in the device's memory
 │   ├── DeviceFaultError                a GPU or its driver fails: another machine can do the work
     pass
@@ -34,13 +34,13 @@ VoxshardError                       1   our own fault: please report it
 │   ├── InexactBatchError               the self-check found numbers that depend on the batch
 │   ├── StorageFullError                disk or quota is full
 │   ├── ReadOnlyError                   a folder that may not be written to, or that an image is not shown
-│   └── SchedulerError                  SLURM is not there, does not answer, or refuses a job
-├── StoppedError                   75   asked to stop (signal); what is whole was published; run again to go on
+│   └── SchedulerError                  SLURM is missing, does not answer, or refuses a job
+├── StoppedError                   75   asked to stop (signal); finished work was published; run again to continue
 └── UtteranceError                      a verdict on one recording's content: becomes a row of `failures`, never an exit
     ├── EmptyAudioError
     ├── UnreadableAudioError            not audio, or damaged
     ├── TruncatedAudioError
-    ├── MissingRecordingError           gone, though its folder is there
+    ├── MissingRecordingError           gone, though its folder exists
     ├── ChangedRecordingError           replaced in its bucket since it was prepared
     ├── NonFiniteAudioError
     ├── TooShortError
@@ -52,7 +52,7 @@ from __future__ import annotations
 
 
 class VoxshardError(Exception):
-    """Base of all; ``str(error)`` says where, what was found, what was wanted, and what to do next."""
+    """Base of all; ``str(error)`` reports where, what was found, what was wanted, and what to do next."""
 
     exit_code = 1
 

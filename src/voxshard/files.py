@@ -1,8 +1,8 @@
-"""Publishing files so that a reader sees a whole file or none, whoever is killed when.
+"""Publishing files so that a reader sees a complete file or none, whoever is killed when.
 
-A file is written under a unique temporary name beside its target, fsynced, and then linked (the first writer wins)
+A file is written under a unique temporary name next to its target, fsynced, and then linked (the first writer wins)
 or renamed (the last one wins). Temporary names carry host, boot and pid, so that what a dead process left behind can
-be told from what a living one is writing.
+be distinguished from what a living one is writing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 def host_name() -> str:
     """This host's name, with what would not fit a temporary file's name replaced by `-`.
 
-    In a container with processes of its own (`--containall`) its number is added: a pid means nothing in another.
+    In a container with its own processes (`--containall`) its number is added: a pid means nothing in another.
     """
     name = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
     try:
@@ -75,7 +75,7 @@ def without_temporary(name: str) -> str:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota, or a folder we may not write to, into an error that says where and what to do."""
+    """Turn a full disk or quota, or a folder we may not write to, into an error that reports where and what to do."""
     try:
         yield
     except OSError as exc:
@@ -94,7 +94,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def publish(target: Path, *, first_wins: bool = False) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears as `target`, whole and on disk, when the block ends without an error.
+    """Open a binary file that appears as `target`, complete and on disk, when the block ends without an error.
 
     Parameters
     ----------
@@ -196,14 +196,13 @@ def with_retries(path: Path, read: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float = 0.0) -> list[Path]:
+def sweep_temporaries(folder: Path, *, everything: bool = False) -> list[Path]:
     """Remove the files and folders that interrupted writers left in a folder (not below it).
 
     Parameters
     ----------
     everything : remove every temporary file, whoever owns it (only once nobody can be writing any more); otherwise
         only those of dead processes of this host.
-    spare_s : with `everything`, keep those written to within so many seconds, unless their process is known to be dead.
 
     Returns
     -------
@@ -212,23 +211,13 @@ def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float 
     removed = []
     for path in folder.glob("*.tmp"):
         owner = _TEMPORARY.search(path.name)
-        if not owner:
-            continue
-        is_left = is_dead(owner["host"], owner["boot"], int(owner["pid"]))
-        if is_left or (everything and not _is_younger(path, spare_s)):
+        if owner and (everything or is_dead(owner["host"], owner["boot"], int(owner["pid"]))):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
             removed.append(path)
     return removed
-
-
-def _is_younger(path: Path, seconds: float) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime < seconds
-    except OSError:
-        return False
 
 
 def is_dead(host: str, boot: str, pid: int) -> bool:

@@ -1,7 +1,7 @@
 """Leases: small files that ask other processes to keep off something for a while.
 
 A lease is advice: a lost, stale or doubled one costs work, never correctness. Locks of the kernel are not used, since
-those of parallel file systems fail in ways of their own.
+those of parallel file systems fail in their own ways.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def take(path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living owner holds this lease, as far as can be told."""
+    """Whether a living owner holds this lease, as far as can be determined."""
     try:
         age_s = _now(path.parent) - path.stat().st_mtime
     except OSError:
@@ -46,7 +46,7 @@ def is_held(path: Path) -> bool:
         if files.is_dead(owner["host"], owner["boot"], owner["pid"]):
             return False
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # another host's boot, or damaged: its age tells
+        pass  # another host's boot, or damaged: its age decides
     return age_s < STALE_AFTER_S
 
 

@@ -53,7 +53,7 @@ class Utterance:
     """What decoding needs to know of one manifest row.
 
     `path` is relative to the manifest's root, or absolute, or a URL; `start_s` and `end_s` are seconds, None for the
-    whole file; `duration_s` is None where nothing was probed.
+    complete file; `duration_s` is None where nothing was probed.
     """
 
     utterance_id: str
@@ -64,7 +64,7 @@ class Utterance:
     num_bytes: int | None = None
     problem: str | None = None
     object_version: str | None = None
-    """Of an object in a bucket, when it was prepared; null: not known."""
+    """Version of an object in a bucket when it was prepared; null: not known."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class Manifest:
         first, second = pc.indices_nonzero(pc.equal(ids, twice[0]))[:2].to_pylist()
         paths = self.table["path"]
         raise DuplicateIdError(
-            f"utterance_id {twice[0].as_py()!r} stands in rows {first} ({paths[first].as_py()!r}) and "
+            f"utterance_id {twice[0].as_py()!r} is in rows {first} ({paths[first].as_py()!r}) and "
             f"{second} ({paths[second].as_py()!r})"
-            + (f", and {len(twice) - 1} more ids stand twice" if len(twice) > 1 else "")
+            + (f", and {len(twice) - 1} more ids appear twice" if len(twice) > 1 else "")
             + "; ids must be unique: fix the list, or use relative paths as ids"
         )
 
@@ -165,7 +165,7 @@ class Manifest:
 
         Raises
         ------
-        ManifestError : not there, not Parquet, or not a manifest.
+        ManifestError : missing, not Parquet, or not a manifest.
         FormatVersionError : written by a newer voxshard.
         """
         try:
@@ -226,7 +226,7 @@ class ManifestFile:
     """The rows of a manifest, read from its file when they are asked for, so that a large corpus takes no memory."""
 
     def __init__(self, path: Path) -> None:
-        """Keeps the file open: a manifest that is made anew meanwhile is another file."""
+        """Keeps the file open: a manifest that is made again meanwhile is another file."""
         self._file = pq.ParquetFile(path, page_checksum_verification=True)
         self.root: str = _about(path, self._file.schema_arrow)["root"]
         """Folder or URL that relative paths start from."""

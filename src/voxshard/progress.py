@@ -1,4 +1,4 @@
-"""How long work tells whoever is watching how far it is; stages call it, the CLI draws it."""
+"""How work reports its progress; stages call it, the CLI displays it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nobody watches."""
+    """Progress is not shown."""
 
     def begin(self, what: str, *, items: int | None = None, audio_s: float | None = None) -> None:
         pass
@@ -50,7 +50,7 @@ class Silent:
 
 
 class NotesOnly(Silent):
-    """What a part of some larger work, which counts such parts, tells of itself."""
+    """What a part of some larger work, which counts such parts, reports about itself."""
 
     def __init__(self, whole: Progress) -> None:
         self._whole = whole

@@ -15,7 +15,8 @@ from voxshard.progress import Progress, printable
 
 _LINE_EVERY_S = 30.0
 _FORESEE_FROM, _FORESEE_AFTER_S = 0.01, 60.0
-"""Share that is done, or seconds, from which on the remaining time is told: what comes first has waited for workers."""
+"""Share that is done, or seconds, from which on the remaining time is reported: what comes first has waited for
+workers."""
 
 
 @contextmanager

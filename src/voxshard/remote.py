@@ -196,7 +196,7 @@ def download(item: RemoteObject, target: Path) -> str:
 
 
 def has_content(item: RemoteObject, content: Digests) -> bool:
-    """Whether an object has the content of a local file; it is read where its version cannot tell."""
+    """Whether an object has the content of a local file; it is read where its version does not show it."""
     if item.num_bytes != content.num_bytes:
         return False
     if content.matches(item.version):

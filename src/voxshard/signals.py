@@ -1,4 +1,4 @@
-"""A stop is a flag: USR1, USR2, TERM and Ctrl-C mean "publish what is whole, then leave with exit code 75"."""
+"""A stop is a flag: USR1, USR2, TERM and Ctrl-C mean "publish finished work, then leave with exit code 75"."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _STOPPING = ("SIGUSR1", "SIGUSR2", "SIGTERM")
 def stop_on_signals() -> threading.Event:
     """Install the handlers; the event they set is all they do.
 
-    A signal that comes twice does no harm: SLURM without cgroups tells every process of a task, and a container program
-    hands on what it was told. The second may come while the first is being handled, in the middle of `Event.set`,
-    whose lock its own holder would then wait for.
+    A signal that comes twice does no harm: SLURM without cgroups signals every process of a task, and a container
+    program hands on what it received. The second may come while the first is being handled, in the middle of
+    `Event.set`, whose lock its own holder would then wait for.
     """
     stop = threading.Event()
     is_told = False

@@ -33,7 +33,7 @@ class Published:
     num_present: int
     """Objects that had the right content already."""
     num_bytes: int
-    """Of what was uploaded."""
+    """Number of bytes that were uploaded."""
 
 
 def publish(
@@ -45,7 +45,7 @@ def publish(
     progress: Progress | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Published:
-    """Upload a file, or a folder with everything in it; what is there already is not uploaded again.
+    """Upload a file, or a folder with everything in it; what exists already is not uploaded again.
 
     The digest of every object is compared with the local file's. Of a folder, `published.json` is written last; it has
     the name, size and SHA-256 of every other object.

@@ -15,7 +15,7 @@ import voxshard
 from voxshard.config import dump_yaml
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(1800)  # whole experiments, with frameworks to import
+pytestmark = pytest.mark.timeout(1800)  # complete experiments, with frameworks to import
 
 
 def run(command: list[str | Path], cwd: Path, **environment: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Networks as part of an experiment: beside classifiers, each in its own environment, in one report."""
+"""Networks as part of an experiment: next to classifiers, each in its own environment, in one report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 from voxshard.store.runs import Run
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(1800)  # a whole experiment, with frameworks to import
+pytestmark = pytest.mark.timeout(1800)  # a complete experiment, with frameworks to import
 SMALL = [
     word
     for name in ("audio", "stored")

@@ -1,4 +1,4 @@
-"""Two real object stores, started once, each test with a cache of its own."""
+"""Two real object stores, started once, each test with its own cache."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_wrong_bucket_is_named(store: ObjectStore, tmp_path: Path, capsys: pyt
 
 
 def test_missing_credentials_are_named(s3: ObjectStore, tmp_path: Path) -> None:
-    """In a process of its own: clients keep the credentials they have found."""
+    """In its own process: clients keep the credentials they have found."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {"AWS_ENDPOINT_URL": s3.endpoint, "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
     command = [sys.executable, "-m", "voxshard", "prepare", "folder", s3.url("x"), "--out", str(tmp_path / "m.parquet")]

@@ -1,4 +1,4 @@
-"""What status prints: whole lines, of feature sets and of runs."""
+"""What status prints: complete lines, of feature sets and of runs."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_label_rows_that_match_nothing_or_stand_twice_are_refused(table: pa.Tabl
     ):
         join_labels(table, str(file))
     write_text(file, "path,label\np1/0_ann_7.wav,a\np1/0_ann_7.wav,b\n")
-    message = f"--labels {file}: 1 values of path stand twice: 'p1/0_ann_7.wav'"
+    message = f"--labels {file}: 1 values of path appear twice: 'p1/0_ann_7.wav'"
     with pytest.raises(ManifestError, match=f"^{re.escape(message)}$"):
         join_labels(table, str(file))
     write_text(file, "who,label\nx,a\n")

@@ -1,4 +1,4 @@
-"""file-lists, urbansound8k, tut-asc and esc50 on miniature trees; sources of the layouts stand in the adapters."""
+"""file-lists, urbansound8k, tut-asc and esc50 on miniature trees; sources of the layouts are in the adapters."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_listed_file_that_is_gone_is_a_row_with_a_problem(gtzan: Path, tmp_pat
 def test_a_file_in_two_lists_is_refused_by_both(gtzan: Path, tmp_path: Path) -> None:
     write_text(gtzan / "test_filtered.txt", ["blues/blues.00029.wav"])
     message = (
-        f"blues/blues.00029.wav stands in {gtzan}/train_filtered.txt and in {gtzan}/test_filtered.txt; "
+        f"blues/blues.00029.wav is in {gtzan}/train_filtered.txt and in {gtzan}/test_filtered.txt; "
         "a recording has one split"
     )
     with pytest.raises(ManifestError, match=f"^{re.escape(message)}$"):

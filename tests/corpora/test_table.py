@@ -60,7 +60,7 @@ def test_a_folder_with_one_table_is_prepared_from_it(corpus: Path) -> None:
 def test_a_folder_with_two_tables_asks_which(corpus: Path) -> None:
     write_text(corpus / "a.csv", "path\n")
     write_text(corpus / "b.tsv", "path\n")
-    with pytest.raises(ManifestError, match=r": 'a.csv', 'b.tsv'; say which table to prepare$"):
+    with pytest.raises(ManifestError, match=r": 'a.csv', 'b.tsv'; name the table to prepare$"):
         prepare("table", corpus, corpus / "m.parquet")
 
 
@@ -104,7 +104,7 @@ def test_ids_of_the_table_are_taken(corpus: Path) -> None:
 
 
 def test_ids_that_stand_twice_are_refused_by_both_rows(corpus: Path) -> None:
-    message = "utterance_id 'x' stands in rows 0 ('audio/a.wav') and 1 ('audio/b.wav')"
+    message = "utterance_id 'x' is in rows 0 ('audio/a.wav') and 1 ('audio/b.wav')"
     with pytest.raises(DuplicateIdError, match=re.escape(message)):
         prepared(corpus, "utterance_id,path\nx,audio/a.wav\nx,audio/b.wav\n")
 
@@ -181,7 +181,7 @@ def test_numbers_are_numbers_only_where_all_values_are(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "t.csv: empty; expected a table with a header line"),
-        (b"a,a\n1,2\n", "t.csv: column a stands twice in the header"),
+        (b"a,a\n1,2\n", "t.csv: column a appears twice in the header"),
         (b"path,name\nx,caf\xe9\n", "t.csv: column name is not UTF-8; save the table as UTF-8"),
         (b"a,b\n1\n", "t.csv: cannot be read as a table: CSV parse error"),
     ],

@@ -86,12 +86,12 @@ def test_metadata_that_disagrees_is_a_warning_and_the_header_wins(tmp_path: Path
     warnings = dict(rows(manifest, "utterance_id", "warning"))
     assert warnings.pop("no_json").startswith("metadata.json cannot be read: ")
     assert warnings == {
-        "bad_rate": "metadata.json says 44100 Hz, the header 16000 Hz",
-        "bad_kind": "metadata.json says encoding MP3, the file is wav",
+        "bad_rate": "metadata.json states 44100 Hz, the header 16000 Hz",
+        "bad_kind": "metadata.json states encoding MP3, the file is wav",
         "fine": None,
         "no_facts": None,
         "none": "no metadata.json",
-        "two": "several recordings, waveform.flac is taken; metadata.json says encoding WAV, the file is flac",
+        "two": "several recordings, waveform.flac is taken; metadata.json states encoding WAV, the file is flac",
     }
     assert set(column(manifest, "sample_rate")) == {16000}
 
@@ -109,7 +109,7 @@ def test_a_uid_without_a_folder_is_a_row_with_a_problem(corpus: Path, tmp_path: 
 
 def test_a_uid_in_two_lists_is_refused_by_both(corpus: Path, tmp_path: Path) -> None:
     write_text(corpus / "test.csv", "uid\n0001\n")
-    message = f"uid '0001' stands in {corpus}/train.csv and in {corpus}/test.csv; a recording has one row and one split"
+    message = f"uid '0001' is in {corpus}/train.csv and in {corpus}/test.csv; a recording has one row and one split"
     with pytest.raises(DuplicateIdError, match=f"^{re.escape(message)}$"):
         prepare("uid-folders", corpus, tmp_path / "m.parquet")
 

@@ -50,7 +50,7 @@ def test_without_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     monkeypatch.setattr(queue, "is_available", lambda: False)
     found = only(doctor.check_site(facts()), "submitit")
-    assert (found.verdict, found.mend) == ("FAIL", "pip install 'voxshard[slurm]'")
+    assert (found.verdict, found.remedy) == ("FAIL", "pip install 'voxshard[slurm]'")
 
 
 def test_without_sbatch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_controller_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(queue, "is_available", lambda: True)
     monkeypatch.setattr(queue, "setting", refuse)
     found = only(doctor.check_site(facts()), "slurm")
-    assert (found.verdict, found.mend) == ("FAIL", "is the controller up? `scontrol ping`")
+    assert (found.verdict, found.remedy) == ("FAIL", "is the controller up? `scontrol ping`")
 
 
 def test_a_bind_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_site_without_a_container_program_is_a_warning(monkeypatch: pytest.Mon
     monkeypatch.setattr(queue, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = only(doctor.check_site(facts()), "images")
-    assert (found.verdict, found.mend) == ("WARN", "needed by stages with runtime image:PATH only")
+    assert (found.verdict, found.remedy) == ("WARN", "needed by stages with runtime image:PATH only")
     assert "images need apptainer or singularity, not on PATH on" in found.what
     (tmp_path / "singularity").write_text("#!/bin/sh\n")
     (tmp_path / "singularity").chmod(0o755)
@@ -145,7 +145,7 @@ def ecapa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def weights(tmp_path: Path, *, read: bool = True, encoder: object = "ecapa") -> tuple[str, str, str]:
     found = only(doctor.check_weights(cluster(tmp_path, encoder=encoder).experiment, read=read), "weights one")
-    return found.verdict, found.what.replace(str(tmp_path), "STORE"), found.mend
+    return found.verdict, found.what.replace(str(tmp_path), "STORE"), found.remedy
 
 
 FETCH = "voxshard weights fetch ecapa"
@@ -153,8 +153,8 @@ FETCH = "voxshard weights fetch ecapa"
 
 def test_weights_that_are_not_there(tmp_path: Path, ecapa: Path) -> None:
     ecapa.parent.rmdir()
-    verdict, what, mend = weights(tmp_path)
-    assert (verdict, mend) == ("FAIL", FETCH)
+    verdict, what, remedy = weights(tmp_path)
+    assert (verdict, remedy) == ("FAIL", FETCH)
     assert what.startswith("weights of ecapa not found (looked in STORE/ecapa)")
 
 
@@ -189,8 +189,8 @@ def test_weights_other_than_those_an_experiment_was_begun_with(tmp_path: Path, e
     path.parent.mkdir(parents=True)
     known = {"weights_folder": str(ecapa.parent.resolve()), "weight_files": [item], "format_version": FORMAT_VERSION}
     Identity(**{**nothing, **known}).write(path)
-    verdict, what, mend = weights(tmp_path)
-    assert (verdict, mend) == ("FAIL", "restore those files, or choose another `out`")
+    verdict, what, remedy = weights(tmp_path)
+    assert (verdict, remedy) == ("FAIL", "restore those files, or choose another `out`")
     assert what == ("STORE/ecapa: embedding_model.ckpt changed since this experiment began: its jobs would be refused")
 
 
@@ -209,18 +209,18 @@ def test_weights_other_than_the_published_ones_are_a_warning(tmp_path: Path, eca
 
 
 @pytest.mark.parametrize(
-    ("encoder", "said", "mend"),
+    ("encoder", "said", "remedy"),
     [
         ({"name": "hf", "weights": "org/name"}, "no model in this folder", "voxshard weights fetch hf/org/name"),
         ("trillsson3", "missing or empty: saved_model.pb", "voxshard weights fetch trillsson3"),
         ("vggish", "neither vggish_model.ckpt nor", "voxshard weights fetch vggish"),
     ],
 )
-def test_half_a_download_of_each_encoder(tmp_path: Path, ecapa: Path, encoder: object, said: str, mend: str) -> None:
+def test_half_a_download_of_each_encoder(tmp_path: Path, ecapa: Path, encoder: object, said: str, remedy: str) -> None:
     folder = "hf/org/name" if isinstance(encoder, dict) else str(encoder)
     (tmp_path / folder).mkdir(parents=True)
     verdict, what, told = weights(tmp_path, encoder=encoder, read=False)
-    assert (verdict, told) == ("FAIL", mend)
+    assert (verdict, told) == ("FAIL", remedy)
     assert said in what
 
 
@@ -309,7 +309,7 @@ def test_a_folder_that_a_variable_names_and_that_does_not_exist_is_named(
     (item,) = (item for item in doctor.check_folders() if item.name == f"${variable}")
     assert item.verdict == "WARN"
     assert item.what.startswith(f"{path} does not exist on ")
-    assert f"mkdir -p {path}" in item.mend
+    assert f"mkdir -p {path}" in item.remedy
     if variable != "HF_HOME":
         with pytest.raises(EnvironmentProblemError, match=re.escape(f"{path} (${variable}): does not exist on")):
             apptainer.check_temporary_folders()

@@ -29,7 +29,7 @@ def prepared(name: str, waveform: np.ndarray, **values: Any) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _librosa_may_complain_of_short_clips() -> Any:
-    """By hand librosa says that a clip is shorter than a window; ours must not (a test of its own below)."""
+    """By hand librosa states that a clip is shorter than a window; ours must not (its own test below)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")
         yield

@@ -35,7 +35,7 @@ def test_windows_are_those_of_195_frames_whose_trailing_part_is_dropped(num_samp
     expected = [
         frame_starts[first]
         for first in range(0, len(frame_starts), frame_hop)
-        if first + 195 <= len(frame_starts)  # a whole window of frames is left
+        if first + 195 <= len(frame_starts)  # a complete window of frames is left
     ]
     starts = window_starts(num_samples, frame_hop)
     assert starts.tolist() == expected

@@ -110,7 +110,7 @@ def test_post_processing_projects_clips_and_cuts_off(tmp_path: Path) -> None:
 
 def test_post_processing_without_its_parameters_says_what_brings_them(tmp_path: Path) -> None:
     path = tmp_path / "vggish_pca_params.npz"
-    expected = f"{path}: not there, and `postprocess` needs it; `voxshard weights fetch vggish` brings it"
+    expected = f"{path}: missing, and `postprocess` needs it; `voxshard weights fetch vggish` brings it"
     with pytest.raises(MissingWeightsError, match=f"^{re.escape(expected)}$"):
         PostProcessor(path)
 

@@ -260,8 +260,8 @@ def test_a_model_saved_in_several_files_comes_complete(hub: Hub, tmp_path: Path)
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        (b'{"weight_map": {"a": "../../../evil"}}', "names the file '../../../evil', which lies outside the model's"),
-        (b'{"weight_map": {"a": "/evil"}}', "names the file '/evil', which lies outside"),
+        (b'{"weight_map": {"a": "../../../evil"}}', "names the file '../../../evil', which is outside the model's"),
+        (b'{"weight_map": {"a": "/evil"}}', "names the file '/evil', which is outside"),
         (b'{"weight_map": {"a": 7}}', "not the index of a model in several files"),
         (b'{"weight_map": ["a"]}', "not the index of a model in several files"),
         (b"{}", "not the index of a model in several files"),

@@ -1,4 +1,4 @@
-"""What is wrong with an experiment is told before anything runs."""
+"""What is wrong with an experiment is reported before anything runs."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_the_driver_lists_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_an_experiment_extracts_with_one_task_per_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stages are stood in for by a script that notes its words and its GPU."""
+    """The stages are was in for by a script that notes its words and its GPU."""
     log = tmp_path / "log"
     log.mkdir()
     python = tmp_path / "venv" / "bin" / "python"

@@ -90,10 +90,16 @@ def test_jobs_of_networks_ask_for_what_extractions_ask_for_unless_the_site_or_th
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"networks": {}}, "give extract, networks, or both: there is nothing to do beside preparing"),
+        ({"networks": {}}, "give extract, networks, or both: there is nothing to do except preparing"),
         ({"train": {"label": "digit"}}, "train: there are no features to train on; give extract"),
-        ({"networks": {"a": {**DIGITS, "features": "mel"}}}, "networks.a.features: no mel under extract; there: none"),
-        ({"jobs": {"networks-a": {"minutes": 1}}}, "no stage or step networks-a; there: prepare, networks-digits, ex"),
+        (
+            {"networks": {"a": {**DIGITS, "features": "mel"}}},
+            "networks.a.features: no mel under extract; available: none",
+        ),
+        (
+            {"jobs": {"networks-a": {"minutes": 1}}},
+            "no stage or step networks-a; available: prepare, networks-digits, ex",
+        ),
         ({"networks": {"a": {**DIGITS, "network": "resnet"}}}, "networks.a.network.0: Input should be 'wav2vec2', "),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_long_task_keeps_a_short_series_over_its_whole_span() -> None:
 def test_the_gpu_is_told_of_at_the_start_after_loading_and_at_the_end() -> None:
     told: list[str] = []
     with GpuRecorder(Reader([0.0, 0.25, 0.9]), told.append) as recorder:
-        recorder.say("after loading")
+        recorder.log("after loading")
     assert told == [
         "Test GPU at the start: 0% busy, 10.0 of 40.0 GB, 200 W, 55 °C",
         "Test GPU after loading: 25% busy, 10.0 of 40.0 GB, 200 W, 55 °C",
@@ -67,7 +67,7 @@ def test_the_gpu_is_told_of_at_the_start_after_loading_and_at_the_end() -> None:
 def test_without_a_gpu_nothing_is_said() -> None:
     told: list[str] = []
     with GpuRecorder(open_reader("cpu"), told.append) as recorder:
-        recorder.say("after loading")
+        recorder.log("after loading")
     assert told == []
     assert recorder.as_dict() == {}
 

@@ -130,7 +130,7 @@ def test_a_recording_gone_from_its_folder_is_a_failure(make_corpus: MakeCorpus) 
     Path(manifest.root, "u0001.wav").unlink()
     with DecodePool(decoder_of(manifest, delays=(0.01, 0.01)), 1) as pool:
         blocks = list(pool.decode(blocks_of(manifest, 3)))
-    assert blocks[0].results[1] == Failure("u0001", "MissingRecordingError", "the file is gone, its folder is there")
+    assert blocks[0].results[1] == Failure("u0001", "MissingRecordingError", "the file is gone, its folder exists")
     assert kinds(blocks) == ["ok", "MissingRecordingError", "ok"]
 
 

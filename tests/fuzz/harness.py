@@ -63,7 +63,7 @@ def is_complete() -> bool:
 
 
 def run_attack(name: str, cases: Attack, root: Path, *, complete: bool) -> Tally:
-    """Run the cases of one attack, each in a folder of its own below `root`, until they or the budget end."""
+    """Run the cases of one attack, each in its own folder below `root`, until they or the budget end."""
     tally = Tally(name)
     (root / "outside").mkdir(parents=True)
     (root / "outside" / "sentinel").write_text("as it was")

@@ -1,4 +1,4 @@
-"""Features of one or several sets, joined by utterance_id, read whole or piece by piece."""
+"""Features of one or several sets, joined by utterance_id, read completely or piece by piece."""
 
 from __future__ import annotations
 

@@ -83,9 +83,7 @@ def test_columns_that_are_no_labels_are_refused() -> None:
     )
     with pytest.raises(ConfigError, match=re.escape(message)):
         label_texts(table, ["digits"])
-    with pytest.raises(
-        DataError, match=re.escape("label age: 37.5 is no class; a label is text, a whole number, or true")
-    ):
+    with pytest.raises(DataError, match=re.escape("label age: 37.5 is no class; a label is text, an integer, or true")):
         label_texts(table, ["age"])
     with pytest.raises(DataError, match="label empty: no utterance has one; a corpus without labels can be extracted"):
         label_texts(table, ["empty"])

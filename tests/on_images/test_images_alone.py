@@ -1,4 +1,4 @@
-"""Each image by itself: what it says it is, and its self-test as any user would run it."""
+"""Each image by itself: what it states it is, and its self-test as any user would run it."""
 
 from __future__ import annotations
 

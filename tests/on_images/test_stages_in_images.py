@@ -73,7 +73,7 @@ def outside(
     weights: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The whole experiment in virtual environments."""
+    """The complete experiment in virtual environments."""
     folder = tmp_path_factory.mktemp("outside")
     config = whole(whole_corpus, *(f"venv:{environments[name]}" for name in (".venv-tf", ".venv-torch")), "here")
     (folder / "config.yaml").write_text(json.dumps({"out": "exp", **config}))
@@ -82,7 +82,7 @@ def outside(
 
 
 def check_equal(found: Path, wanted: Path, images: Images) -> None:
-    """An experiment made in the images has the numbers of one made outside, and says where it was made."""
+    """An experiment made in the images has the numbers of one made outside, and reports where it was made."""
     for name in ENCODERS:
         inside = open_features(found / "features" / name)
         image = images.tensorflow if name == "trillsson3" else images.pytorch
@@ -141,7 +141,7 @@ def test_read_only_and_contained_as_an_ordinary_user_it_has_the_same_numbers(
 def test_the_plain_scripts_run_in_an_image_submitted_from_any_folder(
     images: Images, cluster: Slurm, weights: Path, tmp_path: Path
 ) -> None:
-    """The corpus lies behind a link to a link, and the job's folder shows neither."""
+    """The corpus is behind a link to a link, and the job's folder shows neither."""
     (tmp_path / "projects").symlink_to(MINI)
     (tmp_path / "data").symlink_to(tmp_path / "projects")
     (tmp_path / "mine").mkdir()
@@ -204,7 +204,7 @@ def in_image(run: Experiment) -> list[int]:
 
 
 def finished(run: Experiment, *, disturbed: int) -> None:
-    """The set is whole, and at most a shard was computed again for each time the task was disturbed."""
+    """The set is complete, and at most a shard was computed again for each time the task was disturbed."""
     run.cluster.wait_until_empty()
     assert (run.path / "report.html").exists(), run.logs("extract-lfcc")
     folder = run.path / "features" / "lfcc"
@@ -224,7 +224,7 @@ def test_a_stop_reaches_the_program_in_the_image_which_publishes_what_is_whole(s
     finished(slow, disturbed=1)
     told = slow.logs("extract-lfcc")
     assert "stopped by a signal; what is finished is kept" in told
-    assert "was told to stop and goes back into the queue" in told
+    assert "was asked to stop and goes back into the queue" in told
     assert slow.attempts("extract-lfcc") == 1
 
 

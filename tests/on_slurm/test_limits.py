@@ -16,7 +16,7 @@ from support.slurm_faults import SLOW, MakeExperiment, at_work, config, finish
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 ACCOUNTING = "JobAcctGatherType=jobacct_gather/linux\nJobAcctGatherParams=OverMemoryKill\nJobAcctGatherFrequency=task=1"
-AGAIN = "was told to stop and goes back into the queue"
+AGAIN = "was asked to stop and goes back into the queue"
 
 
 def test_a_time_limit_is_no_end(experiment: MakeExperiment, undisturbed: dict[str, Any]) -> None:

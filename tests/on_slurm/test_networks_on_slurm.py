@@ -83,7 +83,7 @@ def check_equal(found: Run, expected: Run) -> None:
 
 
 def is_training(run: Path) -> bool:
-    """Whether a training has begun and written down how to go on."""
+    """Whether a training has begun and written down how to continue."""
     return any(run.with_name(f"{run.name}.training").glob("*/state.safetensors"))
 
 
@@ -110,10 +110,10 @@ def test_trainings_told_to_stop_go_back_into_the_queue_and_lose_nothing(
     for name, path in runs.items():
         assert not path.with_name(f"{path.name}.training").exists()
         log = run.logs(f"networks-{name}")
-        assert log.count(f"going on with the training in {path}.training") == 1, log
+        assert log.count(f"continuing the training in {path}.training") == 1, log
         assert run.attempts(f"networks-{name}") == 1, "requeued, not submitted again"
         check_equal(Run.read(path), undisturbed)
-    assert "was told to stop and goes back into the queue" in run.logs("networks-told")
+    assert "was asked to stop and goes back into the queue" in run.logs("networks-told")
     tasks = {name: step["tasks"] for name, step in run.statuses().items()}
     assert tasks == {name: {"done": 1} for name in ("prepare", "networks-told", "networks-requeued", "report")}
     report = (run.path / "report.html").read_text()
@@ -140,5 +140,5 @@ def test_the_script_for_ecapa_as_a_user_types_it_is_stopped_and_goes_on(
     cluster.call("scancel", "--signal=USR1", done.stdout.strip())
     cluster.wait_until_empty()
     assert log.read_text().count("stopped by a signal") == 1, log.read_text()
-    assert log.read_text().count(f"going on with the training in {run}.training") == 1, log.read_text()
+    assert log.read_text().count(f"continuing the training in {run}.training") == 1, log.read_text()
     check_equal(Run.read(run), undisturbed)

@@ -1,4 +1,4 @@
-"""What happens to many jobs at once: preemption, a lost node, a lost controller; afterwards the set is whole.
+"""What happens to many jobs at once: preemption, a lost node, a lost controller; afterwards the set is complete.
 
 Every test prints how much was computed twice: a disturbed task may lose the shard it was at.
 """

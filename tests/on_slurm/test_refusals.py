@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything is submitted, in one line; and what the doctor says of it."""
+"""What cannot work is refused before anything is submitted, in one line; and what the doctor specifies of it."""
 
 from __future__ import annotations
 

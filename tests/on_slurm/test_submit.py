@@ -54,7 +54,7 @@ def test_one_call_goes_from_the_corpus_to_the_report_with_the_numbers_of_a_local
     names = {row[2] for row in run.cluster.queue()}
     assert {"exp:extract-lfcc", "exp:merge-mfcc", "exp:train", "exp:report"} <= names
     local = tmp_path / "local"
-    run.voxshard("run", run.folder / "config.yaml", "--set", f"out={local}")  # beside the jobs, which need nobody
+    run.voxshard("run", run.folder / "config.yaml", "--set", f"out={local}")  # next to the jobs, which need no user
     run.cluster.wait_until_empty()
     states = {name: step["tasks"] for name, step in run.statuses().items()}
     assert states == {
@@ -76,7 +76,9 @@ def test_arrays_over_the_clusters_largest_index_are_split_and_every_task_runs(ex
     records = sorted((run.path / "jobs" / "extract-mfcc").glob("task-*.json"))
     assert len(records) == 5
     assert len(run.shards()) == 4
-    assert json.loads(records[4].read_text())["message"] == "other tasks are at the rest", "there is no fifth shard"
+    assert json.loads(records[4].read_text())["message"] == "other tasks process the remaining shards", (
+        "there is no fifth shard"
+    )
 
 
 def test_tasks_are_split_over_several_partitions(experiment: MakeExperiment) -> None:
@@ -99,7 +101,7 @@ def test_a_dry_run_knows_the_cost_from_an_earlier_run_and_the_accounting_agrees(
     second = {**SLOW, "prepare": {**SLOW["prepare"], "limit": 160}}
     run.path = run.folder / "first"
     told = run.submit(first, "--dry-run").stderr
-    assert "how much audio there is, prepare has to find out first, so the cost is not known" in told
+    assert "cost unknown until `voxshard prepare` has measured the audio" in told
     run.submit(first)
     run.cluster.wait_until_empty()
     run.path = run.folder / "second"

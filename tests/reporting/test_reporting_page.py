@@ -79,10 +79,6 @@ def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page: str) -> None:
     assert not {tag for tag, _, _ in parsed.attributes} & {"script", "iframe", "link", "object", "embed"}
 
 
-def test_the_page_forbids_scripts_and_anything_from_elsewhere(page: str) -> None:
-    assert "Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
-
-
 def test_what_users_named_is_escaped(page: str) -> None:
     assert "<script" not in page
     assert "part_001/&lt;script&gt;alert(1)&lt;/script&gt;.wav" in page
@@ -124,7 +120,7 @@ def test_results_stand_in_the_table_with_intervals_and_the_best_is_marked_in_wor
     assert re.search(
         r'class="best"><span class="mark" title="best">★<span class="spoken"> best</span></span> 8\.71<', results
     )
-    assert re.search(r"not told apart from the best</span></span> 9\.12<", results)
+    assert re.search(r"not distinguishable from the best</span></span> 9\.12<", results)
 
 
 def test_the_summary_says_in_words_what_came_out(page: str) -> None:

@@ -180,7 +180,7 @@ def test_without_a_container_program(image: Path, tmp_path: Path, monkeypatch: p
         words_of(image, program="apptainer", module="apptainer/1.3")
     assert str(caught.value) == (
         f"images need apptainer, not on PATH on {os.uname().nodename}; `module load apptainer/1.3` "
-        "(container.program of the site says which one is meant)"
+        "(container.program of the site selects one)"
     )
 
 
@@ -194,7 +194,7 @@ def test_a_full_folder_for_temporary_files(
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path, apptainer: StandIn) -> None:
-    mend = "build it (`make image-pytorch`, `make image-tensorflow`), or copy it here (docs/images.md)"
+    remedy = "build it (`make image-pytorch`, `make image-tensorflow`), or copy it here (docs/images.md)"
     (tmp_path / "other.sif").write_bytes(b"\0" * 200)
     whole = write_image(tmp_path / "half.sif").read_bytes()
     (tmp_path / "half.sif").write_bytes(whole[:-1])
@@ -207,7 +207,7 @@ def test_what_is_no_image_is_refused(tmp_path: Path, apptainer: StandIn) -> None
     ):
         with pytest.raises(BackendUnavailableError) as caught:
             words_of(tmp_path / name)
-        assert str(caught.value) == f"image {tmp_path / name}: {what}; {mend}"
+        assert str(caught.value) == f"image {tmp_path / name}: {what}; {remedy}"
 
 
 @pytest.mark.parametrize("wrong", ["image", "image:", "here:x", "docker:x", ""])
@@ -261,7 +261,7 @@ def test_how_a_program_in_an_image_ended() -> None:
 
 
 def corpus_behind_links(tmp_path: Path, link: str) -> Path:
-    """A corpus whose recordings lie elsewhere, behind a link to a folder or links to files."""
+    """A corpus whose recordings are elsewhere, behind a link to a folder or links to files."""
     store, root = tmp_path / "store", tmp_path / "corpus"
     store.mkdir()
     root.mkdir()
@@ -324,7 +324,7 @@ def test_recordings_that_nothing_shows_are_named_before_anything_starts(tmp_path
     with pytest.raises(EnvironmentProblemError) as caught:
         binds.audio(manifest, [])
     assert str(caught.value) == (
-        f"{tmp_path}/corpus/flac_T/a.wav lies in {tmp_path}/store, which the image is not shown; "
+        f"{tmp_path}/corpus/flac_T/a.wav is in {tmp_path}/store, which the image is not shown; "
         "--set site.container.binds=[FOLDER], or write it into the site's file"
     )
     shown = [RequiredPath(tmp_path / "store", "container.binds")]
@@ -378,7 +378,7 @@ class Shell:
         (folder / "config.yaml").write_text(CONFIG)
 
     def run(self, *words: str, check: int = 0) -> str:
-        """`voxshard run`; what it says."""
+        """`voxshard run`; what it states."""
         command = [sys.executable, "-m", "voxshard", "run", "config.yaml", *words]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
@@ -443,7 +443,7 @@ def test_a_network_in_an_image_is_shown_its_recordings_in_training_and_in_evalua
         ("", ["--set", "site.container.program=none"], "images need none, not on PATH on"),
         ("", ["--set", "site.container.binds=[/nowhere]"], "/nowhere (container.binds): does not exist on"),
         ("", ["--set", "prepare.root=/nowhere"], "/nowhere (prepare.root): does not exist on"),
-        (f"{__version__}\nCORPUS", [], "CORPUS (prepare.root); mend its permissions, or the site's container.options"),
+        (f"{__version__}\nCORPUS", [], "CORPUS (prepare.root); fix its permissions, or the site's container.options"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_done(shell: Shell, version: str, words: list[str], said: str) -> None:

@@ -71,7 +71,7 @@ def test_a_protocol_gives_keys_and_speakers(write):
     assert keys.speakers.tolist() == [0, 0, 1]
 
 
-@pytest.mark.skipif(not MINI.exists(), reason="no asvspoof5_mini beside the repository")
+@pytest.mark.skipif(not MINI.exists(), reason="no asvspoof5_mini next to the repository")
 def test_a_real_protocol_is_read():
     protocol = MINI / "ASVspoof5.eval.track_1.tsv"
     keys = read_keys(protocol)

@@ -25,7 +25,7 @@ RunTask = Callable[[str, int], str]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunTask:
-    """Run one element of an experiment of three shards; its stage starts, or else what its record says."""
+    """Run one element of an experiment of three shards; its stage starts, or else what its record specifies."""
     started: list[object] = []
 
     def child(self: ArrayTask, words: object, environment: object) -> int:
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> FeatureDir:
 
 def test_elements_beyond_the_number_of_shards_end_without_starting_anything(run: RunTask) -> None:
     assert [run("extract-one", task) for task in range(NUM_TASKS)] == ["started"] * 3 + [
-        "other tasks are at the rest"
+        "other tasks process the remaining shards"
     ] * 5
 
 
@@ -74,7 +74,7 @@ def test_an_element_whose_own_shards_are_there_starts_only_if_nobody_is_at_those
     leases[0].touch()
     assert run("extract-one", 0) == "started"
     leases[1].touch()
-    assert run("extract-one", 0) == "other tasks are at the rest"
+    assert run("extract-one", 0) == "other tasks process the remaining shards"
     long_ago = leases[0].stat().st_mtime - 2 * STALE_AFTER_S
     os.utime(leases[0], (long_ago, long_ago))
     assert run("extract-one", 0) == "started"

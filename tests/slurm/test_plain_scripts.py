@@ -165,7 +165,7 @@ def test_a_script_alone_says_what_is_missing(job: Job, spooled: Path) -> None:
         ({"SLURM_RESTART_COUNT": "20"}, []),
         ({"SLURM_RESTART_COUNT": "4", "MAX_REQUEUES": "4"}, []),
     ],
-    ids=["told to stop", "an element", "failed", "cancelled", "often", "often enough"],
+    ids=["asked to stop", "an element", "failed", "cancelled", "often", "often enough"],
 )
 def test_a_job_goes_back_into_the_queue_if_it_was_told_to_stop(
     job: Job, changed: dict[str, str], back: list[str]

@@ -41,7 +41,7 @@ def test_an_unknown_site_names_those_there_are(tmp_path: Path, monkeypatch: pyte
         site.load("nowhere")
     assert str(caught.value) == (
         f"--site nowhere: no nowhere.yaml in configs/sites, {site.PACKAGED}; "
-        "there: alliance, local, lumi, snellius, test. For a new cluster copy template.yaml, or give a path"
+        "available: alliance, local, lumi, snellius, test. For a new cluster copy template.yaml, or give a path"
     )
 
 
@@ -53,7 +53,9 @@ def test_all_problems_of_a_site_come_at_once() -> None:
 
 
 def test_a_stage_on_an_unknown_partition_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"stages\.merge: site test has no partition fat; there: gpu_a100, gpu_high"):
+    with pytest.raises(
+        ConfigError, match=r"stages\.merge: site test has no partition fat; available: gpu_a100, gpu_high"
+    ):
         site.load("test", {"stages": {"merge": {"partitions": "fat"}}})
 
 
@@ -78,7 +80,7 @@ def test_jobs_of_a_step_win_over_those_of_its_stage_and_these_over_the_sites(tmp
 
 
 def test_a_config_that_names_an_unknown_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="jobs: no stage or step extract-lfcc; there: prepare, extract-mfcc"):
+    with pytest.raises(ValueError, match="jobs: no stage or step extract-lfcc; available: prepare, extract-mfcc"):
         experiment(tmp_path, jobs={"extract-lfcc": {"tasks": 2}})
 
 

@@ -46,7 +46,7 @@ def cluster(tmp_path: Path, scheduler: Path) -> Cluster:
 
 
 def stop(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, task: int = 0) -> TaskRecord:
-    """Run an element that is told to stop, and return its record."""
+    """Run an element that is asked to stop, and return its record."""
     monkeypatch.setattr(ArrayTask, "_child", lambda self, words, environment: 75)
     monkeypatch.setattr(ArrayTask, "_asked", lambda self: {})
     cluster.record.folder("extract-one").mkdir(exist_ok=True)

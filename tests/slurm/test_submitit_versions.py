@@ -1,6 +1,6 @@
 """The script text that a private method of submitit writes, over the versions that pyproject.toml allows.
 
-A release that changes it is noticed here; docs/decisions/slurm.md says what replaces the method.
+A release that changes it is noticed here; docs/decisions/slurm.md describes what replaces the method.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_features_of_another_encoder_are_refused(trained: Run, tmp_path: Path) -
     other = _set(tmp_path / "other", 1, fingerprint="e" * 64)
     message = (
         f"{other}: mfcc with fingerprint eeeeeeeeeeee; the model was trained on mfcc with fingerprint ffffffffffff "
-        f"({tmp_path}/mfcc). Extract with the same encoder, settings and weights, or train anew"
+        f"({tmp_path}/mfcc). Extract with the same encoder, settings and weights, or train again"
     )
     before = trained.metrics_file.read_bytes()
     with pytest.raises(FeatureMismatchError, match=re.escape(message)):
@@ -161,7 +161,7 @@ def test_what_is_not_there_is_said(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match=re.escape(f"{tmp_path}/none: no run here (no config.yaml)")):
         _evaluate(Run(tmp_path / "none"))
     (tmp_path / "mfcc").rename(tmp_path / "moved")
-    message = f"{tmp_path}/mfcc: the features this run was trained on are not there any more; give --on DIR"
+    message = f"{tmp_path}/mfcc: the features this run was trained on no longer exist; give --on DIR"
     with pytest.raises(IncompleteError, match=re.escape(message)):
         _evaluate(trained)
     assert "moved-test" in _evaluate(trained, on=[tmp_path / "moved"]).metrics
@@ -220,7 +220,7 @@ def test_the_train_command_names_every_missing_option() -> None:
     assert isinstance(result.exception, ConfigError)
     assert (
         str(result.exception)
-        == "train: 4 problems\n  features: required\n  label: required\n  classifier: required\n  out: required"
+        == "train: 4 problems\n  label: required\n  features: required\n  classifier: required\n  out: required"
     )
 
 

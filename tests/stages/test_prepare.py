@@ -126,7 +126,7 @@ def test_doubled_ids_are_found_before_any_header_is_read(
 ) -> None:
     monkeypatch.setattr("voxshard.stages.prepare.probe_all", None)
     table = write_text(corpus / "t.csv", "path\nann/0.wav\nann/0.wav\n")
-    with pytest.raises(DuplicateIdError, match=r"utterance_id 'ann/0.wav' stands in rows 0"):
+    with pytest.raises(DuplicateIdError, match=r"utterance_id 'ann/0.wav' is in rows 0"):
         prepare("table", table, tmp_path / "m.parquet")
 
 

@@ -107,7 +107,7 @@ def test_a_run_becomes_a_page_with_its_numbers_and_results_beside_it(tmp_path: P
     for key in ("det", "roc", "scores-0", "confusion-0", "groups-0"):
         assert f'<figure id="{key}">' in page
     assert "(none) (80)" in page
-    assert f"nothing lies at {tmp_path}/gone any more" in page
+    assert f"nothing is at {tmp_path}/gone any more" in page
 
 
 def test_the_csv_has_every_metric_in_full_and_the_table_for_latex_has_intervals(tmp_path: Path) -> None:

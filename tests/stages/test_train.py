@@ -434,7 +434,7 @@ def test_wandb_logs_online_where_somebody_is_logged_in_and_the_service_answers(
     stage.run(config, Task())
     monkeypatch.setenv("WANDB_MODE", "disabled")
     stage.run(config, Task())
-    # nobody logged in; nobody logged in there; both; the service is gone; as the user says
+    # nobody logged in; nobody logged in there; both; the service is gone; as the user asks
     assert [call["mode"] for call in wandb.calls] == ["offline", "offline", "online", "offline", "disabled"]
 
 

@@ -63,7 +63,7 @@ def test_windows_that_stand_apart_or_disagree_are_refused(tmp_path: Path) -> Non
     values = np.ones((3, 2))
     file = npz(tmp_path / "w.npz", X=values, Y=np.zeros(3), IDS=np.array(list("aba")))
     assert refused(FeatureMismatchError, tmp_path / "set", file) == (
-        f"{file}: windows of 'a' stand in several places; sort the rows by IDS"
+        f"{file}: windows of 'a' are in several places; sort the rows by IDS"
     )
     file = npz(tmp_path / "y.npz", X=values, Y=np.array([0, 1, 1]), IDS=np.array(list("aab")))
     assert "windows of 'a' have several labels" in refused(FeatureMismatchError, tmp_path / "set", file)
@@ -112,7 +112,7 @@ def test_npy_takes_ids_and_rows_from_the_csv_beside_it(tmp_path: Path) -> None:
 def test_npy_without_a_csv_says_which_one_it_wants(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((2, 2)))
     assert refused(ManifestError, tmp_path / "set", tmp_path / "x.npy") == (
-        f"{tmp_path}/x.npy: no x_metadata.csv or x.csv beside it, so nobody knows whose rows these are"
+        f"{tmp_path}/x.npy: no x_metadata.csv or x.csv next to it, so it is unknown whose rows these are"
     )
     (tmp_path / "x.csv").write_text("utterance_id\na\n")
     assert refused(FeatureMismatchError, tmp_path / "set", tmp_path / "x.npy") == (
@@ -138,7 +138,7 @@ def test_an_id_in_two_files_is_named_with_both(tmp_path: Path) -> None:
     one = npz(tmp_path / "1.npz", X=np.ones((1, 2)), ids=np.array(["a"]))
     two = npz(tmp_path / "2.npz", X=np.ones((1, 2)), ids=np.array(["a"]))
     assert refused(DuplicateIdError, tmp_path / "set", one, two) == (
-        f"utterance 'a' stands in {one} and again in {two}; ids must be unique"
+        f"utterance 'a' is in {one} and again in {two}; ids must be unique"
     )
 
 

@@ -56,21 +56,21 @@ def refusal(path: Path) -> str:
         ),
         (
             {**FRAMES, "offsets": np.array([0, 2, 4]), "codes": np.array([1, 2, 3])},
-            "codes has shape (3,), one row per row of X is wanted: (4,) or (4, K)",
+            "codes has shape (3,), one code per row of X is wanted: (4,)",
         ),
         ({"X": X.astype(complex), "ids": IDS}, "X is of type complex128; real numbers are wanted"),
         ({"X": X.astype(bool), "ids": IDS}, "X is of type bool; real numbers are wanted"),
         ({"X": X.astype("U3"), "ids": IDS}, "X is of type <U3; real numbers are wanted"),
         (
             {"X": X, "ids": IDS.astype("S")},
-            "ids is of type |S1 and shape (4,); texts or whole numbers, (N,), are wanted",
+            "ids is of type |S1 and shape (4,); texts or integers, (N,), are wanted",
         ),
-        ({"X": X, "ids": np.arange(4) + 0.5}, "ids is of type float64 and shape (4,); texts or whole numbers"),
+        ({"X": X, "ids": np.arange(4) + 0.5}, "ids is of type float64 and shape (4,); texts or integers"),
         (
             {"X": X, "ids": IDS[:, None]},
-            "ids is of type <U1 and shape (4, 1); texts or whole numbers, (N,), are wanted",
+            "ids is of type <U1 and shape (4, 1); texts or integers, (N,), are wanted",
         ),
-        ({"X": X, "IDS": IDS.astype("S"), "Y": IDS}, "IDS is of type |S1 and shape (4,); texts or whole numbers"),
+        ({"X": X, "IDS": IDS.astype("S"), "Y": IDS}, "IDS is of type |S1 and shape (4,); texts or integers"),
         ({"X": X, "ids": IDS, "Y": X[:, 0] * 1j}, "Y is of type complex64; texts or numbers are wanted"),
     ],
 )
@@ -96,7 +96,7 @@ def test_npy_with_rows_that_are_no_whole_numbers(tmp_path: Path, column: str, me
     np.save(tmp_path / "x.npy", X)
     rows = [f"u{number},{cell}" for number, cell in enumerate(column.split("\n"))]
     (tmp_path / "x.csv").write_text("utterance_id,embedding_idx\n" + "\n".join(rows) + "\n")
-    with pytest.raises(DataError, match=rf"x\.csv: {message}; whole numbers are wanted"):
+    with pytest.raises(DataError, match=rf"x\.csv: {message}; integers are wanted"):
         taken(tmp_path / "x.npy")
 
 
@@ -105,7 +105,7 @@ def test_npy_with_rows_that_are_no_whole_numbers(tmp_path: Path, column: str, me
     [
         ('{"a": [1, 2]} trailing', "there is content behind the JSON object: 'trailing'"),
         ('{"a": [1, 2]}{"b": [1, 2]}', "there is content behind the JSON object: '{\"b\": [1, 2]}'"),
-        ('{"a": [1, 2], "a": [3, 4]}', "utterance 'a' stands in"),
+        ('{"a": [1, 2], "a": [3, 4]}', "utterance 'a' is in"),
         ('{"a": [1, 2] "b": [3, 4]}', "not a JSON object behind 'a': '\"' instead of a comma"),
         ('{"a": ["1", "2"]}', "'a' is not a table of numbers: ['1', '2']"),
         ('{"a": [1, null]}', "'a' is not a table of numbers: [1.0, None]"),
@@ -141,8 +141,8 @@ def test_parquet_with_integer_ids_reads_them_as_text(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"utterance_id": ["a", None], "embedding": ROWS}, "utterance_id is null in 1 rows or more"),
-        ({"utterance_id": [b"a", b"b"], "embedding": ROWS}, "utterance_id is of type binary; texts or whole numbers"),
-        ({"utterance_id": [1.5, 2.5], "embedding": ROWS}, "utterance_id is of type double; texts or whole numbers"),
+        ({"utterance_id": [b"a", b"b"], "embedding": ROWS}, "utterance_id is of type binary; texts or integers"),
+        ({"utterance_id": [1.5, 2.5], "embedding": ROWS}, "utterance_id is of type double; texts or integers"),
         (
             {"utterance_id": ["a", "b"], "embedding": [1.0, 2.0]},
             "embedding is of type double; a list of numbers per row",

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -125,7 +124,7 @@ def test_a_missing_shard_of_a_split_that_was_begun_is_refused(made: Any) -> None
         made.merge()
     assert str(caught.value) == (
         f"{made.path}: 1 of 4 shards are missing: shard-00001-of-00004.h5; "
-        f"run `voxshard retry {made.path}`, or merge what is there with --allow-missing"
+        f"run `voxshard retry {made.path}`, or merge what exists with --allow-missing"
     )
     assert not made.folder.features.exists()
     summary = made.merge(allow_missing=True)
@@ -267,7 +266,7 @@ def test_too_many_failures_stop_after_everything_is_published(make_set: Any) -> 
     assert str(caught.value) == (
         f"{made.path}: 21 of 100 utterances failed (21.0%, allowed are 5.0%): 14 EmptyAudioError, 7 TooShortError; "
         f"see {made.folder.failures}. What is good was merged. "
-        f"Mend the recordings and run `voxshard retry {made.path} --failed`, "
+        f"Fix the recordings and run `voxshard retry {made.path} --failed`, "
         f"or accept it with `voxshard merge {made.path} --max-failure-fraction 0.21`"
     )
     assert len(open_features(made.path)) == 79
@@ -327,7 +326,6 @@ def test_temporaries_go_once_the_set_is_complete_but_not_before(made: Any) -> No
     left = [folder / "x.h5.otherhost.00000000.123.0123456789ab.tmp" for folder in (made.path, made.folder.shards)]
     for path in left:
         path.write_bytes(b"")
-        os.utime(path, (0, 0))
     made.shard(3).unlink()
     made.merge()
     assert all(path.exists() for path in left)

@@ -1,6 +1,6 @@
 """An older and a newer voxshard on one folder: hosts and images are not always renewed on the same day.
 
-The newer one is this one with every format version raised by one, as a package of its own.
+The newer one is this one with every format version raised by one, as its own package.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SEVERAL = "import json, sys; from voxshard.cli import main; [main(words) for wor
 
 
 def voxshard(source: Path, folder: Path, *commands: list[str]) -> None:
-    """Commands of the older (`src`) or the newer one, in a process of its own."""
+    """Commands of the older (`src`) or the newer one, in its own process."""
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -52,7 +52,7 @@ def voxshard(source: Path, folder: Path, *commands: list[str]) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What the older one, which we are, says when it refuses a command."""
+    """What the older one, which we are, reports when it refuses a command."""
     with pytest.raises(SystemExit) as caught:
         main(list(words))
     assert caught.value.code == 3

@@ -1,4 +1,4 @@
-"""The run directory: published whole, read back equal, never in place of something else."""
+"""The run directory: published completely, read back equal, never in place of something else."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_a_shard_of_another_plan_is_named(one: Any) -> None:
 
 def test_a_shard_under_anothers_name_is_named(one: Any) -> None:
     one.write(0, shard_index=7, num_shards=9)
-    with pytest.raises(StaleShardError, match="holds shard 7 of 9, its name says 0 of 1"):
+    with pytest.raises(StaleShardError, match="holds shard 7 of 9, its name states 0 of 1"):
         verify(one)
 
 

@@ -21,7 +21,7 @@ WORK_S, START_S, AUDIO_S = 100.0, 20.0, 5000.0
 
 
 def config(out: Path, encoder: object, tasks: int | None = None, **section: Any) -> dict[str, Any]:
-    """An experiment that extracts `one`; `tasks` None: as many as the site says, and where."""
+    """An experiment that extracts `one`; `tasks` None: as many as the site specifies, and where."""
     return {
         "out": str(out),
         "prepare": {"format": "folder", "root": "corpus"},

@@ -17,7 +17,7 @@ TOOL = ROOT / "tests" / "tools" / "apptainer-here.sh"
 
 
 def unavailable(why: str) -> None:
-    """Skip, or fail where CI says that Apptainer must be there."""
+    """Skip, or fail where CI states that Apptainer must be there."""
     if os.environ.get("REQUIRE_APPTAINER") == "1":
         pytest.fail(why, pytrace=False)
     pytest.skip(why)
@@ -40,7 +40,7 @@ class Images:
         images = [folder / f"voxshard-{name}.sif" for name in ("pytorch", "tensorflow")]
         missing = [str(image) for image in images if not image.exists()]
         if missing:
-            unavailable(f"no {', '.join(missing)}: `make images` builds them, $VOXSHARD_IMAGES says where they are")
+            unavailable(f"no {', '.join(missing)}: `make images` builds them, $VOXSHARD_IMAGES defines where they are")
         return cls(images[0], images[1], environment)
 
     def run(self, *words: object, cwd: Path, check: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ class Images:
                     path.chmod(path.stat().st_mode | stat.S_IRWXU)
 
     def voxshard(self, *words: object, cwd: Path, check: int = 0, **environment: str) -> str:
-        """The host's command line; what it says."""
+        """The host's command line; what it states."""
         return self.run(sys.executable, "-m", "voxshard", *words, cwd=cwd, check=check, **environment).stderr
 
 

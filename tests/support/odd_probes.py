@@ -27,7 +27,7 @@ def fail_on_bad(source: Source, headers: bool) -> Row:
 
 
 def note_pid_and_wait(source: Source, headers: bool) -> Row:
-    """As storage that hangs; leaves the process's number beside the source."""
+    """As storage that hangs; leaves the process's number next to the source."""
     import time
 
     (Path(os.fsdecode(source)).parent / f"{os.getpid()}.pid").touch()

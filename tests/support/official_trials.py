@@ -1,4 +1,4 @@
-"""Seeded trials on which the official scorers were run; the numbers they gave stand in tests/scoring/data.
+"""Seeded trials on which the official scorers were run; the numbers they gave are in tests/scoring/data.
 
 RandomState, for its streams never change from one NumPy to the next.
 """

@@ -9,7 +9,7 @@ COMMANDS = {
     "sinfo": 'echo "up idle"',
     "scancel": 'echo "$@" >> {folder}/cancelled',
     "scontrol": 'echo "ClusterName = made-up"; echo "MaxArraySize = 1001"',
-    # As after a few minutes: what was submitted has ended, unless {folder}/state says otherwise.
+    # As after a few minutes: what was submitted has ended, unless {folder}/state states otherwise.
     "squeue": """case " $* " in
 *" all "*) cat {folder}/queue ;;
 *) grep -v COMPLETED {folder}/queue ;;

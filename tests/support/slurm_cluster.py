@@ -26,7 +26,7 @@ os.environ["PATH"] += os.pathsep + "/usr/sbin"
 
 
 def unavailable(why: str) -> None:
-    """Skip, or fail where CI says that SLURM must be there."""
+    """Skip, or fail where CI states that SLURM must be there."""
     if os.environ.get("REQUIRE_SLURM") == "1":
         pytest.fail(why, pytrace=False)
     pytest.skip(why)

@@ -33,7 +33,7 @@ def config(**jobs: Any) -> dict[str, Any]:
 
 
 def arrays(experiment: Path) -> dict[str, Any]:
-    """What stands in the merged set."""
+    """What is in the merged set."""
     with h5py.File(experiment / "features" / "mfcc" / "features.h5", "r", locking=False) as file:
         return {"ids": file["utterance_id"].asstr()[:].tolist(), "embeddings": file["embeddings"][:].tobytes()}
 

@@ -1,4 +1,4 @@
-"""A module in place of Weights & Biases' client that keeps what it is told."""
+"""A module in place of Weights & Biases' client that keeps what it is reported."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_truncated_graph_is_corrupt_and_named(folder: Path, kept: float) -> No
     message = refused(folder, CorruptFileError)
     assert re.fullmatch(
         rf"{re.escape(str(graph))}: (not a SavedModel, or a damaged one|holds no graph) \(\d+ bytes\);"
-        r" `voxshard weights fetch trillsson3` brings trillsson3 whole",
+        r" `voxshard weights fetch trillsson3` downloads all of trillsson3",
         message,
     )
     assert CorruptFileError.exit_code == 3
@@ -69,15 +69,15 @@ def test_damaged_variables_are_corrupt_and_named(folder: Path, damage: str) -> N
     assert message.startswith(f"{folder}: TensorFlow cannot load this SavedModel: ")
     assert message.endswith(
         "(its files: saved_model.pb, variables/variables.index, variables/variables.data-00000-of-00001);"
-        " `voxshard weights fetch trillsson3` brings it whole"
+        " `voxshard weights fetch trillsson3` downloads all of it"
     )
 
 
 def test_missing_files_are_named(folder: Path) -> None:
     (folder / "variables" / "variables.data-00000-of-00001").unlink()
     assert refused(folder, MissingWeightsError) == (
-        f"{folder}: no variables/variables.data-00000-of-00001 beside variables/variables.index; half a download?"
-        " `voxshard weights fetch trillsson3` brings trillsson3 whole"
+        f"{folder}: no variables/variables.data-00000-of-00001 next to variables/variables.index; half a download?"
+        " `voxshard weights fetch trillsson3` downloads all of trillsson3"
     )
     (folder / "saved_model.pb").unlink()
     message = refused(folder, MissingWeightsError)

@@ -1,4 +1,4 @@
-"""The device TensorFlow is asked for, and why it is not there."""
+"""The device TensorFlow is asked for, and why it does not exist."""
 
 from __future__ import annotations
 

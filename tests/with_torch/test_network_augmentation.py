@@ -1,4 +1,4 @@
-"""Every augmentation does what its strength says, on signals where one can tell."""
+"""Every augmentation does what its strength specifies, on signals where one can tell."""
 
 from __future__ import annotations
 

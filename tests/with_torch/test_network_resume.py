@@ -93,7 +93,7 @@ def test_a_training_that_was_asked_to_stop_goes_on_as_if_nothing_had_happened(
 ) -> None:
     config = config_of(tones, tmp_path / "run")
     stop = threading.Event()
-    with pytest.raises(StoppedError, match=r"has all it takes, run the same command again to go on$"):
+    with pytest.raises(StoppedError, match=r"has all it takes, run the same command again to continue$"):
         train.run(config, Task(stop=stop, progress=StopAfter(stop, steps)))
     assert not config.out.exists()
     run = train.run(config, Task())

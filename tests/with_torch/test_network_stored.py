@@ -126,7 +126,7 @@ def test_frames_are_cropped_where_the_waveform_would_be(tmp_path: Path) -> None:
         first = int(np.abs(whole - found[0]).sum(axis=1).argmin())
         np.testing.assert_array_equal(found, whole[first : first + 31])
         offset = np.flatnonzero(noise == cut[0])[0]
-        assert abs(first * 80 - offset) <= 40, "at most half a hop beside the waveform's crop"
+        assert abs(first * 80 - offset) <= 40, "at most half a hop next to the waveform's crop"
 
 
 def test_short_recordings_are_filled_up_with_their_own_frames_or_with_silence(stored: Path) -> None:

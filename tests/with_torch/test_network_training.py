@@ -159,7 +159,7 @@ def test_a_labels_file_says_which_labels_share_a_head(tones: Path, tmp_path: Pat
 def test_a_label_that_stands_in_a_labels_file_twice_is_refused(tones: Path, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("high,loud\nhigh\n")
-    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: label high stands in it twice$"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: label high is in it twice$"):
         train.run(network_config(tones, tmp_path / "run", label=(), labels_file=path), Task())
 
 
@@ -258,7 +258,7 @@ def test_storage_that_fails_is_one_line_and_leaves_the_state(
         train.run(config, Task())
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert message.endswith("; when it can be read again, run the same command: it goes on from what is saved")
+    assert message.endswith("; when it can be read again, run the same command: it continues from what is saved")
     assert "No such file or directory" in message
     (tmp_path / "elsewhere").rename(gone)
     assert trained(config).metrics["counts"]["test"]["scored"] == 9
@@ -273,7 +273,7 @@ def test_a_file_that_is_gone_beside_others_is_a_failure(tmp_path: Path, monkeypa
         {
             "utterance_id": "low-0.wav",
             "error": "MissingRecordingError",
-            "message": "the file is gone, its folder is there",
+            "message": "the file is gone, its folder exists",
         }
     ]
 
@@ -338,7 +338,7 @@ class Refusing(Silent):
 
 def test_accumulated_batches_train_as_one_of_their_size(make_model: Any, tmp_path: Path) -> None:
     """Without batch normalisation and dropout, for which the size of the batch matters."""
-    manifest = tone_corpus(tmp_path / "tones", per_class=9)  # 18 to train on: whole batches either way
+    manifest = tone_corpus(tmp_path / "tones", per_class=9)  # 18 to train on: complete batches either way
     quiet = {f"{name}_dropout": 0.0 for name in ("hidden", "attention", "activation", "feat_proj")}
     settings = {"weights": str(make_model("wav2vec2-group", **quiet)), "heads": {"dropout": 0.0}}
     weights = []

@@ -1,4 +1,4 @@
-"""The encoders against outputs of the models' own public code, kept beside the repository where they are at hand."""
+"""The encoders against outputs of the models' own public code, kept next to the repository where they are at hand."""
 
 from __future__ import annotations
 

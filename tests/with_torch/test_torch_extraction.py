@@ -1,4 +1,5 @@
-"""Whole extractions with PyTorch encoders: the same numbers in one batch, in shards, by several tasks, after a kill."""
+"""Complete extractions with PyTorch encoders: the same numbers in one batch, in shards, by several tasks, after a
+kill."""
 
 from __future__ import annotations
 

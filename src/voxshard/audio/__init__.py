@@ -1,8 +1,8 @@
 """The one way in: a path or a URL becomes float32 mono at the rate an encoder wants.
 
-What is wrong with a recording's content is an `UtteranceError` whose message says what, without the path: it stands
-beside the utterance's id in `failures` and in the manifest's `problem`, and equal reasons can be counted. What is wrong
-with the storage is an `OSError`, never mistaken for a bad recording.
+What is wrong with a recording's content is an `UtteranceError` whose message describes what, without the path: it
+is next to the utterance's id in `failures` and in the manifest's `problem`, and equal reasons can be counted. What
+is wrong with the storage is an `OSError`, never mistaken for a bad recording.
 """
 
 from voxshard.audio.clip import ClipPolicy, first_of_crop, fit

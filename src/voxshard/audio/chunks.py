@@ -74,7 +74,7 @@ class DataChunk:
     size_offset: int
     start: int
     size: int
-    """As the header has it."""
+    """Size as the header states it."""
     format: Format | None
     """None where the container is no WAV."""
 
@@ -129,7 +129,7 @@ def samples_of(source: Source) -> Samples | None:
     excess = max(0, size - available)
     size = min(size, available)
     end = chunk.start + size
-    # BW64 and RF64 have their size in the ds64 chunk, which says -1 where the writer could not seek back.
+    # BW64 and RF64 have their size in the ds64 chunk, which states -1 where the writer could not seek back.
     opened = _with_size(source, layout, chunk, size) if is_rewritten and size else source
     warnings = _after_samples(source, end) if magic in _MULTIPLE and not is_rewritten and not excess else ()
     return Samples(opened, chunk.start, end, chunk.format, excess, _frames(magic, chunk, size, excess), warnings)

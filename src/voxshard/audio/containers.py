@@ -9,7 +9,7 @@ from voxshard.audio.sources import Source
 
 
 def num_missing_bytes(source: Source) -> int:
-    """How many bytes the header promises beyond the end of the file; 0 where it promises none or cannot say."""
+    """How many bytes the header promises beyond the end of the file; 0 where it promises none or does not define it."""
     magic = source.head[:4]
     if magic == b".snd":
         start, size = (int.from_bytes(source.head[at : at + 4], "big") for at in (4, 8))

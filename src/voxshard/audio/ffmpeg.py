@@ -23,7 +23,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 _CUT_SHORT = (b"File ended prematurely", b"partial file", b"corrupt input packet")
 _STREAMS_OF_FRAMES = ("AAC", "AMR")
 _WAV_HEADER_BYTES = 128
-_STOPPED_STATUS = 255  # how ffmpeg ends when it was told to stop (fftools/ffmpeg.c)
+_STOPPED_STATUS = 255  # how ffmpeg ends when it was asked to stop (fftools/ffmpeg.c)
 
 
 def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool = False) -> tuple[bytes, str | None]:
@@ -31,7 +31,7 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
 
     Parameters
     ----------
-    path : the file; what is no file of its own is decoded from a temporary one with the bytes of `source`.
+    path : the file; what is not a file is decoded from a temporary one with the bytes of `source`.
     what : name of the format, for the message.
     accept_truncated : what ffmpeg decodes of a damaged file counts, with a warning.
 
@@ -77,7 +77,7 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
     complaint = _first_complaint(complaints, status, os.fsencode(local))
     if accept_truncated and complaints and len(output) > _WAV_HEADER_BYTES:
         return output, f"damaged or truncated {what}: {complaint}"
-    if any(words in complaints for words in _CUT_SHORT):  # some demuxers say so and end as if all were well
+    if any(words in complaints for words in _CUT_SHORT):  # some demuxers report it and end as if all were well
         raise TruncatedAudioError(f"truncated: {what} that ffmpeg finds cut short")
     if status != 0 or not output:
         raise UnreadableAudioError(f"{what}, which ffmpeg cannot decode: {complaint}")

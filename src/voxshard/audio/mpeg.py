@@ -57,7 +57,7 @@ class Part:
     header_at: int | None = None
     """Offset of the word Xing, Info or VBRI in the file."""
     stated_frames: int | None = None
-    """As that header has it; None: no header, or it does not count."""
+    """Number of frames as that header states it; None: no header, or it does not count."""
 
     @property
     def num_samples(self) -> int:
@@ -160,7 +160,7 @@ def _extend(part: Part, start: int, end: int) -> None:
 
 
 def _frame(header: bytes) -> _Frame | None:
-    """What the four bytes of a frame's header say; None where they are none, or in a free format."""
+    """What the four bytes of a frame's header state; None where they are none, or in a free format."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)

@@ -20,7 +20,8 @@ from voxshard.errors import EmptyAudioError, NonFiniteAudioError, TruncatedAudio
 _UNKNOWN = "an unknown format"
 OnWarning: TypeAlias = Callable[[str], None]
 _CROP_MARGIN_S = 1.0
-"""Decoded beyond a crop at the head, so that resampling (its filter is far shorter) gives what the whole file gives."""
+"""Decoded beyond a crop at the head, so that resampling (its filter is far shorter) gives what the complete file
+gives."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def probe(path: AudioPath) -> AudioHeader:
 
 
 def _facts(layout: Layout) -> AudioHeader | None:
-    """What the headers of all parts say; None where only decoding tells."""
+    """What the headers of all parts state; None where only decoding shows it."""
     found = [sndfile.facts(part) for part in layout.parts]
     rate = found[0].sample_rate
     lengths = [_num_resampled(about.num_frames, about.sample_rate, rate) for about in found if about.num_frames]
@@ -132,7 +133,7 @@ def read_clip(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> Clip:
-    """`read`, then trimmed, cropped and padded as `clip` says.
+    """`read`, then trimmed, cropped and padded as `clip` specifies.
 
     Parameters
     ----------

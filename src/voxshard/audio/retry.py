@@ -1,4 +1,4 @@
-"""Reading from storage that fails now and then, and telling a file that is gone from storage that is."""
+"""Reading from storage that fails now and then, and distinguishing a missing file from missing storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voxshard.errors import MissingObjectError, MissingRecordingError, Unreadabl
 
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Waits between attempts to read a recording whose storage fails."""
-_TRIES_IF_GONE = 2  # a file missing beside others is looked for again only so often: caches of network storage
+_TRIES_IF_GONE = 2  # a file missing next to others is looked for again only so often: caches of network storage
 
 
 def read_with_retries(
@@ -38,7 +38,7 @@ def read_with_retries(
 
     Raises
     ------
-    UtteranceError : a verdict on the recording; MissingRecordingError: it is gone, its folder is there.
+    UtteranceError : a verdict on the recording; MissingRecordingError: it is gone, its folder exists.
     OSError : the storage failed, after the last retry.
     """
     for attempt in itertools.count():
@@ -59,7 +59,7 @@ def read_with_retries(
                 raise MissingRecordingError("the object is gone, its bucket answers") from exc
             gone = isinstance(exc, FileNotFoundError) and _folder_exists(path)
             if gone and attempt >= min(_TRIES_IF_GONE, len(retry_delays_s)):
-                raise MissingRecordingError("the file is gone, its folder is there") from exc
+                raise MissingRecordingError("the file is gone, its folder exists") from exc
             if attempt >= len(retry_delays_s):
                 raise
             time.sleep(retry_delays_s[attempt])

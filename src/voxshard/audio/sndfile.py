@@ -19,7 +19,7 @@ from voxshard.audio.sources import Source
 from voxshard.errors import EmptyAudioError, TooShortError, TruncatedAudioError, UnreadableAudioError
 
 _BLOCK_SAMPLES = 1 << 24
-"""At most this much (64 MiB) is set aside before it is there: a damaged header can promise any length."""
+"""At most this much (64 MiB) is set aside before it has arrived: a damaged header can promise any length."""
 _BLOCK_OF_UNKNOWN = 1 << 18
 _BLOCK_OF_TRUNCATED = 1 << 10
 _MIN_RATE, _MAX_RATE = 100, 10_000_000
@@ -49,7 +49,7 @@ class Span:
         return first, last
 
     def check(self, num_frames: int, sample_rate: int) -> None:
-        """Refuse a span that does not lie in a recording of `num_frames`."""
+        """Refuse a span that does not be in a recording of `num_frames`."""
         first, last = self.frames(sample_rate)
         if first >= num_frames or (last is not None and last > num_frames + _SPAN_SLACK_S * sample_rate):
             end = "its end" if self.end_s is None else f"{self.end_s:.3f} s"
@@ -91,12 +91,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class StreamFacts:
-    """What an audio file's header says."""
+    """What an audio file's header states."""
 
     sample_rate: int
     num_channels: int
     num_frames: int | None
-    """None where only decoding tells."""
+    """None where only decoding shows it."""
     format: str
 
 
@@ -112,7 +112,7 @@ class CannotOpenError(UnreadableAudioError):
 
 
 def facts(part: Part) -> StreamFacts:
-    """What the header says.
+    """What the header states.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) ->
             span.check(first + found, rate)
     elif wanted is not None and found < wanted - (_MPEG_SLACK if about.format == "mp3" else 0):
         warning = (
-            f"truncated: its header says {about.num_frames / rate:.3f} s, "
+            f"truncated: its header states {about.num_frames / rate:.3f} s, "
             f"the samples end at {(first + found) / rate:.3f} s"
         )
         if not accept_truncated or found == 0:

@@ -26,7 +26,7 @@ def resolve(root: str, path: str | bytes) -> str | bytes:
     Parameters
     ----------
     root : folder or URL that relative paths start from.
-    path : as it stands in a manifest; bytes where names are not valid UTF-8.
+    path : as it is in a manifest; bytes where names are not valid UTF-8.
     """
     if is_url(path):
         return path

@@ -43,8 +43,8 @@ def command(config: AnyLocation | None, site: str | None, assignments: tuple[str
         findings += doctor.check_experiment(Cluster(experiment, facts, draft))
     for finding in findings:
         echo(f"{finding.verdict}  {finding.name}: {finding.what}")
-        if finding.verdict != "PASS" and finding.mend:
-            echo(f"      {finding.mend}")
+        if finding.verdict != "PASS" and finding.remedy:
+            echo(f"      {finding.remedy}")
     failed = sum(finding.verdict == "FAIL" for finding in findings)
     if failed:
         raise EnvironmentProblemError(f"doctor: {failed} of {len(findings)} checks failed")

@@ -72,7 +72,7 @@ def _estimate(estimate: Mapping[str, float | None] | None) -> str:
 
 
 def _breakdown(table: pa.Table) -> list[str]:
-    """A breakdown table's values, without the ends of the intervals: these stand in its CSV file."""
+    """A breakdown table's values, without the ends of the intervals: these are in its CSV file."""
     names = [name for name in table.column_names if not name.endswith(("_low", "_high")) and "." not in name]
     rows = [names]
     for row in table.select(names).to_pylist():

@@ -66,7 +66,7 @@ def command(
 
 
 def print_summary(result: ExtractResult, *, plan_only: bool = False) -> None:
-    """Say how an extraction ended and what comes next."""
+    """Report how an extraction ended and what comes next."""
     done = result.num_selected - len(result.missing)
     folder = result.folder.path
     if plan_only:
@@ -78,7 +78,7 @@ def print_summary(result: ExtractResult, *, plan_only: bool = False) -> None:
     if result.num_failed:
         echo_info(f"{result.num_failed:,} recordings failed; `voxshard merge` lists them in failures.csv")
     if result.missing:
-        echo_info(f"{done:,} of {result.num_selected:,} shards are done; other tasks are at the rest")
+        echo_info(f"{done:,} of {result.num_selected:,} shards are done; other tasks process the remaining shards")
     elif result.folder.features.exists() and result.folder.summary.exists() and not is_stale(folder):
         echo_info(f"all {result.num_selected:,} shards are done, and merged")
     else:

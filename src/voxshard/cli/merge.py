@@ -35,7 +35,7 @@ def command(features: Path, **options: Any) -> None:
 
 
 def print_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Say what was merged."""
+    """Report what was merged."""
     counts = summary["utterances"]
     parts = [f"{counts['ok']:,} utterances", f"{counts['failed']:,} failures"]
     parts += [f"{counts[state]:,} {state}" for state in ("pending", "missing") if counts[state]]

@@ -32,7 +32,7 @@ def command(features: Path, quarantine: bool) -> None:
 
 
 def print_summary(folder: Path, verdict: Verdict) -> None:
-    """Say what was checked."""
+    """Report what was checked."""
     parts = [f"{verdict.num_shards:,} shards checked"]
     if verdict.num_pending:
         parts.append(f"{verdict.num_pending:,} pending")

@@ -1,7 +1,7 @@
 """Splits and labels that the user brings: lists, tables, and patterns over paths.
 
 Every function takes the utterance table (with `utterance_id` and `path`) and returns it with columns filled, in the
-same order. What the user says overrules what the corpus says, where the user says something.
+same order. What the user specifies overrules what the corpus specifies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from voxshard.manifest import COLUMNS
 
 Notes = list[str]
 
-# Of the fixed columns the user may fill these; the others say which audio is meant, or are measured.
+# Of the fixed columns the user may fill these; the others report which audio is meant, or are measured.
 _FREE = ("split", "fold", "speaker")
 
 
@@ -33,7 +33,8 @@ def apply_split_lists(
     Parameters
     ----------
     lists : (split, file) pairs. A file has one id, path, file name or stem per line, or is a table with such a column.
-    require_all : the table is the whole corpus, so every line must match; else lines without a match are only counted.
+    require_all : the table is the complete corpus, so every line must match; else lines without a match are only
+        counted.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def join_labels(table: pa.Table, file: str, *, require_all: bool = True) -> tupl
     if pc.count_distinct(entries).as_py() < len(entries):
         counts = pc.value_counts(entries)
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise ManifestError(f"{option}: {len(twice)} values of {key} stand twice: {first_names(twice.to_pylist())}")
+        raise ManifestError(f"{option}: {len(twice)} values of {key} appear twice: {first_names(twice.to_pylist())}")
     matches, more = _match(table, entries.to_pylist(), option, require_all=require_all)
     notes += more
     measured = [name for name in labels.column_names if name in COLUMNS and name not in _FREE and name != key]

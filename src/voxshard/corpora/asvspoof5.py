@@ -54,7 +54,7 @@ TASKS = ("bonafide", "spoof")
 
 
 def list_corpus(request: Request) -> Listing:
-    """All files of the protocols found, train, dev, eval, in the protocols' order. Takes no settings of its own."""
+    """All files of the protocols found, train, dev, eval, in the protocols' order. Takes no settings."""
     request.allow()
     root = request.folder
     places = _places(root)
@@ -152,6 +152,6 @@ def _audio_folders(root: CorpusPath, places: list[CorpusPath], names: tuple[str,
 def _paths(root: CorpusPath, names: list[str], folders: list[str]) -> list[str]:
     if len(folders) == 1:
         return [f"{folders[0]}/{name}.flac" for name in names]
-    # Archives unpacked side by side (flac_T_aa/flac_T, flac_T_ab/flac_T): each file lies in one of them.
+    # Archives unpacked side by side (flac_T_aa/flac_T, flac_T_ab/flac_T): each file is in one of them.
     place = {entry.name: folder for folder in reversed(folders) for entry in (root / folder).iterdir()}
     return [f"{place.get(f'{name}.flac', folders[0])}/{name}.flac" for name in names]

@@ -1,7 +1,7 @@
 """What a corpus adapter is given and what it gives back.
 
-An adapter is a function `(Request) -> Listing`. It lists utterances and what the corpus says of them (splits, folds,
-labels); it opens no audio. Headers are probed afterwards, for all corpora alike.
+An adapter is a function `(Request) -> Listing`. It lists utterances and what the corpus specifies of them (splits,
+folds, labels); it opens no audio. Headers are probed afterwards, for all corpora alike.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Request:
     root: str
     """Folder (absolute), URL, or, for `table`, the table's file. Bytes that are not UTF-8 are surrogates."""
     part: str | None = None
-    """Only what lies below this folder of the root."""
+    """Only what is below this folder of the root."""
     glob: str | None = None
     """Only paths that match."""
     lists: Sequence[tuple[str, str]] = ()
@@ -70,7 +70,7 @@ class Listing:
     """What an adapter found.
 
     `table` has `path` (text, or binary where a path is not UTF-8; relative to `root`, absolute, or a URL) and, as far
-    as the corpus says, any other column of a manifest; without `utterance_id` the path is the id. An adapter that
+    as the corpus specifies, any other column of a manifest; without `utterance_id` the path is the id. An adapter that
     finds nothing raises EmptyCorpusError.
     """
 
@@ -106,7 +106,7 @@ def extension_of(name: str) -> str:
 
 
 def describe_extensions(seen: Counter[str]) -> str:
-    """What lies in a folder, for errors: `no files` or `12 .txt, 3 without extension`."""
+    """What is in a folder, for errors: `no files` or `12 .txt, 3 without extension`."""
     if not seen:
         return "no files"
     common = sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:8]
@@ -121,7 +121,7 @@ def first_names(names: Sequence[str], count: int = 3) -> str:
 
 
 def require_columns(table: pa.Table, names: Sequence[str], where: str) -> None:
-    """Raise ManifestError, naming what is there, unless all columns are."""
+    """Raise ManifestError, naming what exists, unless all columns are."""
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise ManifestError(

@@ -34,7 +34,7 @@ _CHECKED = 50  # entries of a list looked for to find the folder its paths start
 def list_corpus(request: Request) -> Listing:
     """One row per line of the lists: those of `--split NAME=FILE`, else the text files of the root that name a split.
 
-    `label` is the name of the folder a file lies in. Takes no settings of its own.
+    `label` is the name of the folder a file is in. Takes no settings.
     """
     request.allow()
     root = request.folder
@@ -57,9 +57,9 @@ def list_corpus(request: Request) -> Listing:
             path = files.named(f"{base}/{entry}" if base else entry)
             if path in of:
                 raise ManifestError(
-                    f"{file}: {entry} stands in it twice"
+                    f"{file}: {entry} is in it twice"
                     if of[path] == file
-                    else f"{entry} stands in {of[path]} and in {file}; a recording has one split"
+                    else f"{entry} is in {of[path]} and in {file}; a recording has one split"
                 )
             of[path] = file
             columns["path"].append(path)

@@ -14,7 +14,7 @@ from voxshard.corpora.walk import audio_files
 
 
 def list_corpus(request: Request) -> Listing:
-    """List audio files, sorted by path. Takes no settings of its own."""
+    """List audio files, sorted by path. Takes no settings."""
     request.allow()
     found = audio_files(request.root, part=request.part, glob=request.glob)
     return Listing(pa.table({"path": path_array(found.paths)}), request.root, notes=found.notes)

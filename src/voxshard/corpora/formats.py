@@ -62,7 +62,8 @@ def check_known(name: str) -> None:
 
 
 def is_from_lists(name: str) -> bool:
-    """Whether the rows of a format come from lists of files; a function of another package says so by `from_lists`."""
+    """Whether the rows of a format come from lists of files; a function of another package declares it by
+    `from_lists`."""
     if name in FORMATS:
         return FORMATS[name].from_lists
     return bool(getattr(adapter(name), "from_lists", False))

@@ -96,7 +96,7 @@ def _recordings(file: CorpusPath) -> dict[str, Mapping[str, Any]]:
     if problems:
         raise ManifestError(
             f"{file}: {len(problems):,} of {len(found):,} recordings are no plain file: {problems[0]}; "
-            "write them to files of their own, for example with lhotse's `recording.move_to_memory()` and `save_audio`"
+            "write them to their own files, for example with lhotse's `recording.move_to_memory()` and `save_audio`"
         )
     return found
 

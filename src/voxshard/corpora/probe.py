@@ -1,4 +1,4 @@
-"""Read the headers of a whole corpus in parallel: sizes, durations, and what cannot be read.
+"""Read the headers of a complete corpus in parallel: sizes, durations, and what cannot be read.
 
 Processes, not threads: opening a file through libsndfile is mostly Python, and threads that share one interpreter are
 slower than a plain loop (measured: `bench/prepare.py --threads`). Only URLs are probed by threads, which wait for the
@@ -51,7 +51,7 @@ def probe_all(
     ----------
     root, paths : as in a manifest.
     headers : False finds sizes and missing files only, without opening anything.
-    on_rows : told after each bunch how many files and seconds of audio it held; may raise to stop.
+    on_rows : called after each bunch with how many files and seconds of audio it held; may raise to stop.
     num_processes : default as many as there are CPUs here, at most 16; none for up to 4,000 files, or for sizes only.
     probe_one : for tests: what to do with one full path, importable in a fresh process.
 

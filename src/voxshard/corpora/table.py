@@ -29,9 +29,9 @@ _SPAN_LIKE = ("start", "end", "offset", "duration", "start_time", "end_time", "b
 def list_corpus(request: Request) -> Listing:
     """One row per row of the table; every column is kept.
 
-    Settings: `path_column` and `id_column` where the names do not tell, `audio_root` where the paths start from
-    another folder than the table's. Without `utterance_id` the path is the id, and `<path>@<start_s>-<end_s>` where
-    rows are spans of recordings.
+    Settings: `path_column` and `id_column` where the names are not among the known ones, `audio_root` where the paths
+    start from another folder than the table's. Without `utterance_id` the path is the id, and
+    `<path>@<start_s>-<end_s>` where rows are spans of recordings.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _table_in(root: str) -> str:
     if len(found) == 1:
         return str(found[0])
     if found:
-        raise ManifestError(f"{root}: {first_names([path.name for path in found])}; say which table to prepare")
+        raise ManifestError(f"{root}: {first_names([path.name for path in found])}; name the table to prepare")
     raise EmptyCorpusError(f"{root}: no .csv, .tsv, .parquet or .jsonl; found {contents(root)}")
 
 

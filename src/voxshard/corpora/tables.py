@@ -58,7 +58,7 @@ def read_tables(
 
     Raises
     ------
-    ManifestError : not there, not such a table, or text in an unknown encoding.
+    ManifestError : missing, not such a table, or text in an unknown encoding.
     """
     notes = [] if notes is None else notes
     raw = [_raw(str(path), notes) for path in paths]
@@ -131,7 +131,7 @@ def _text(
 def _check_unique(names: Sequence[str], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ManifestError(f"{where}: column {', '.join(twice)} stands twice in the header")
+        raise ManifestError(f"{where}: column {', '.join(twice)} appears twice in the header")
 
 
 def stacked(tables: Sequence[pa.Table]) -> pa.Table:
@@ -223,7 +223,7 @@ def _read_delimited(content: bytes, where: str) -> pa.Table:
     if delimiter.encode() not in header and b";" in header:
         delimiter = ";"
     parse = pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    # One pass for the header's names, so that every column can be asked for as it stands in the file.
+    # One pass for the header's names, so that every column can be asked for as it is in the file.
     names = pacsv.open_csv(pa.BufferReader(content), parse_options=parse).schema.names
     _check_unique(names, where)
     convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))

@@ -34,7 +34,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5":
 def list_corpus(request: Request) -> Listing:
     """One row per recording of the archives, in their order; the id is `<archive>/<name in it>`.
 
-    Takes no settings of its own.
+    Takes no settings.
 
     Raises
     ------

@@ -8,7 +8,7 @@
 Layout: the README.md in each set, https://zenodo.org/records/45739 (2016 development), 165995 (2016 evaluation),
 400515 (2017 development), 1040168 (2017 evaluation). Lines are tab separated: file, scene, and from 2017 on the
 identifier of the original recording, which in 2016 is the first part of the file's name. Where meta.txt is missing
-the lists of evaluation_setup stand in for it; test.txt has no scenes, so files named only there have no label.
+the lists of evaluation_setup replace it; test.txt has no scenes, so files named only there have no label.
 """
 
 from __future__ import annotations

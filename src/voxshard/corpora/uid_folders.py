@@ -5,7 +5,7 @@
     ROOT/<uid>/metadata.json                         {"encoding": "WAV", "sample_rate_hz": 16000, ...}
 
 Layout: README of https://github.com/dwiepert/naip-w2v2 (section "Data structure"). There a parent folder may hold
-several studies: with `--study NAME` the recordings lie in ROOT/NAME. The lists may lie elsewhere: name them with
+several studies: with `--study NAME` the recordings are in ROOT/NAME. The lists may be elsewhere: name them with
 `--split train=FILE`. The id is the uid. Labels may be numbers, missing ones are null.
 """
 
@@ -39,7 +39,7 @@ def list_corpus(request: Request) -> Listing:
     """One row per uid of the lists, in their order; without lists, one per uid folder.
 
     Columns `uid`, the lists' label columns, `encoding` and `sample_rate_hz` of metadata.json, and `warning`: where
-    metadata.json is missing or disagrees with the file's header, which wins. Takes no settings of its own.
+    metadata.json is missing or disagrees with the file's header, which wins. Takes no settings.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def list_corpus(request: Request) -> Listing:
 
 
 def compare_with_headers(table: pa.Table) -> pa.Table:
-    """Fill `warning` where metadata.json says something else than the header that was probed."""
+    """Fill `warning` where metadata.json disagrees with the header that was probed."""
     if "sample_rate" not in table.column_names:  # nothing was probed
         return table
     names = ("path", "encoding", "sample_rate_hz", "sample_rate", "format", "warning")
@@ -80,10 +80,10 @@ def compare_with_headers(table: pa.Table) -> pa.Table:
         of = {name: values[row] for name, values in columns.items()}
         found = [of["warning"]] if of["warning"] else []
         if None not in (of["sample_rate"], of["sample_rate_hz"]) and of["sample_rate"] != of["sample_rate_hz"]:
-            found.append(f"metadata.json says {of['sample_rate_hz']} Hz, the header {of['sample_rate']} Hz")
+            found.append(f"metadata.json states {of['sample_rate_hz']} Hz, the header {of['sample_rate']} Hz")
         shown = of.get("format")
         if of["encoding"] is not None and shown is not None and not _agrees(of["encoding"], shown, of["path"]):
-            found.append(f"metadata.json says encoding {of['encoding']}, the file is {shown}")
+            found.append(f"metadata.json states encoding {of['encoding']}, the file is {shown}")
         warnings.append("; ".join(found) or None)
     return table.set_column(table.column_names.index("warning"), "warning", pa.array(warnings, pa.string()))
 
@@ -115,7 +115,7 @@ def _listed(lists: list[tuple[str, str]]) -> tuple[pa.Table, list[str]]:
         for uid in table["uid"].to_pylist():
             if uid in of:
                 where = f"twice in {file}" if of[uid] == file else f"in {of[uid]} and in {file}"
-                raise DuplicateIdError(f"uid {uid!r} stands {where}; a recording has one row and one split")
+                raise DuplicateIdError(f"uid {uid!r} is {where}; a recording has one row and one split")
             of[uid] = file
         table = table.drop_columns([name for name in ("split", "path", "utterance_id") if name in table.column_names])
         tables.append(table.append_column("split", pa.array([split] * len(table), pa.string())))
@@ -133,11 +133,11 @@ def _unlisted(folder: CorpusPath) -> pa.Table:
 
 
 def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
-    """Name of the recording in a uid folder, what metadata.json says, and what is wrong with it."""
+    """Name of the recording in a uid folder, what metadata.json states, and what is wrong with it."""
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError:
-        return "waveform.wav", {}, None  # the row will say that its recording is missing
+        return "waveform.wav", {}, None  # the row will state that its recording is missing
     waveforms = [name for name in names if name.startswith("waveform.") and extension_of(name) in AUDIO_EXTENSIONS]
     name = waveforms[0] if waveforms else "waveform.wav"
     if "metadata.json" not in names:
@@ -154,21 +154,21 @@ def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
 
 
 def _known(about: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What metadata.json says of the encoding and the rate in Hz, and what is odd about it."""
+    """What metadata.json states about the encoding and the rate in Hz, and what is odd about it."""
     known: dict[str, Any] = {}
     warnings = []
     encoding, rate = about.get("encoding"), about.get("sample_rate_hz")
     if encoding is None or isinstance(encoding, str):
         known["encoding"] = encoding
     else:
-        warnings.append(f"metadata.json says encoding {encoding!r}, which is no text")
+        warnings.append(f"metadata.json states encoding {encoding!r}, which is no text")
     try:
         known["sample_rate_hz"] = None if rate is None else int(rate)
         if rate is not None and not 0 < known["sample_rate_hz"] < _HIGHEST_RATE_HZ:
             raise ValueError
     except (ValueError, TypeError, OverflowError):
         known["sample_rate_hz"] = None
-        warnings.append(f"metadata.json says {rate!r} Hz, which is no sample rate")
+        warnings.append(f"metadata.json states {rate!r} Hz, which is no sample rate")
     return known, warnings
 
 

@@ -14,7 +14,7 @@ _INTEGER = r"^-?(0|[1-9][0-9]*)$"
 _NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _PADDED = r"^[-+]?0[0-9]"
 _INEXACT = r"^[-+]?[0-9]{16,}\.?0*$"
-"""Whole numbers that float64 may change: it is exact up to 2^53, which has 16 digits."""
+"""Integers that float64 may change: it is exact up to 2^53, which has 16 digits."""
 
 
 def cleaned(text: pa.ChunkedArray, what: str, notes: list[str], gaps: list[str]) -> pa.ChunkedArray:
@@ -43,7 +43,7 @@ def cleaned(text: pa.ChunkedArray, what: str, notes: list[str], gaps: list[str])
 def typed(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """int64 or float64 where that changes no value, else the text.
 
-    Numbers with leading zeros are codes; whole numbers too long for int64, or too long for float64 next to fractions,
+    Numbers with leading zeros are codes; integers too long for int64, or too long for float64 next to fractions,
     stay text with all their digits.
     """
     if values.null_count == len(values) or _any(values, _PADDED):

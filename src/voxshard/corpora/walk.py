@@ -57,7 +57,7 @@ def audio_files(root: str, *, part: str | None = None, glob: str | None = None) 
 
     Raises
     ------
-    EmptyCorpusError : nothing found, or no such folder; says where, and what lies there instead.
+    EmptyCorpusError : nothing found, or no such folder; reports where, and what exists instead.
     """
     wanted = _matcher(glob)
     found = _walk_url(root, part or "", wanted) if is_url(root) else _walk(root, part or "", wanted)
@@ -80,7 +80,7 @@ def folders_in(root: CorpusPath) -> list[str]:
 
 
 def contents(root: str) -> str:
-    """What lies in a folder, for errors."""
+    """What is in a folder, for errors."""
     walk = _walk_url if is_url(root) else _walk
     return describe_extensions(walk(root, "", lambda path: False).others)
 
@@ -166,7 +166,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool | None:
 
 
 def _leads_back(root: str, folder: str, link: str) -> bool:
-    """Whether a link goes to one of the folders it lies in: following it would never end."""
+    """Whether a link goes to one of the folders it is in: following it would never end."""
     target = os.stat(link)
     while True:
         if os.path.samestat(target, os.stat(f"{root}/{folder}")):

@@ -1,4 +1,4 @@
-"""What would go wrong, found out before a GPU hour is spent: each check says PASS, WARN or FAIL, and the mend."""
+"""What would go wrong, found out before a GPU hour is spent: each check reports PASS, WARN or FAIL, and the remedy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Finding:
     name: str
     verdict: Verdict
     what: str
-    mend: str = ""
+    remedy: str = ""
 
 
 def check_site(site: Site) -> Iterator[Finding]:
@@ -90,8 +90,8 @@ def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
     """Whether each runtime starts, has this version, and the packages of the stages that run in it."""
     for name in experiment.runtimes():
         if runtime.image_of(name) is None:
-            mend = "make it, or name another under runtime"
-            yield from _checked(experiment, name, [], mend, "install the same version in both")
+            remedy = "make it, or name another under runtime"
+            yield from _checked(experiment, name, [], remedy, "install the same version in both")
     yield from check_images(experiment)
 
 
@@ -125,13 +125,13 @@ def _checked(
             for kind in ("unreadable", "missing", "shadowed")}  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        mend = "install voxshard there" if runtime.image_of(name) is None else absent
-        yield Finding(where, "FAIL", f"does not start voxshard: {last}", mend)
+        remedy = "install voxshard there" if runtime.image_of(name) is None else absent
+        yield Finding(where, "FAIL", f"does not start voxshard: {last}", remedy)
     elif version != __version__:
         yield Finding(where, "FAIL", f"holds voxshard {version}, this is {__version__}", other)
     elif told["unreadable"]:
         what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in told["unreadable"])
-        yield Finding(where, "FAIL", f"cannot read {what}", "mend its permissions, or the site's container.options")
+        yield Finding(where, "FAIL", f"cannot read {what}", "fix its permissions, or the site's container.options")
     elif told["missing"]:
         what = ", ".join(f"{package} ({packages[package]})" for package in told["missing"])
         yield Finding(where, "FAIL", f"lacks {what}", "install it there, or leave out what needs it")
@@ -237,7 +237,7 @@ def _slurm(site: Site) -> Iterator[Finding]:
         real = share.options.get("partition", name)
         if real is not None and real not in known:
             yield Finding(f"partition {name}", "FAIL", f"SLURM has no {real}; it has {', '.join(sorted(known))}",
-                          f"mend partitions in the file of site {site.name}")  # fmt: skip
+                          f"fix partitions in the file of site {site.name}")  # fmt: skip
         else:
             yield from _probe(site, name)
 
@@ -259,7 +259,7 @@ def _probe(site: Site, name: str) -> Iterator[Finding]:
         return
     if refused is not None:
         yield Finding(f"partition {name}", "FAIL", refused[0],
-                      "mend the share, limits or account of the site (--set site.account=...)")  # fmt: skip
+                      "fix the share, limits or account of the site (--set site.account=...)")  # fmt: skip
         return
     yield Finding(f"partition {name}", "PASS", " ".join(words))
 
@@ -277,7 +277,7 @@ def _binds(site: Site) -> Iterator[Finding]:
     for place in site.container.binds:
         if not Path(place).exists():
             yield Finding(f"bind {place}", "FAIL", "does not exist: a container that binds it does not start",
-                          f"mend container.binds in the file of site {site.name}")  # fmt: skip
+                          f"fix container.binds in the file of site {site.name}")  # fmt: skip
     if site.container.binds and all(Path(place).exists() for place in site.container.binds):
         yield Finding("binds", "PASS", ", ".join(site.container.binds))
 
@@ -287,11 +287,11 @@ def _quota(site: Site) -> Iterator[Finding]:
     if not command:
         return
     if shutil.which(command[0]) is None:
-        yield Finding("quota", "FAIL", f"no {command[0]} here", "mend paths.quota_command of the site")
+        yield Finding("quota", "FAIL", f"no {command[0]} here", "fix paths.quota_command of the site")
         return
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     verdict: Verdict = "PASS" if done.returncode == 0 else "WARN"
-    yield Finding("quota", verdict, " ".join(done.stdout.split())[:200] or "said nothing")
+    yield Finding("quota", verdict, " ".join(done.stdout.split())[:200] or "printed nothing")
 
 
 def _storage(path: Path, site: Site) -> Iterator[Finding]:
@@ -319,7 +319,7 @@ def _jobs(cluster: Cluster) -> Iterator[Finding]:
     try:
         arrays = [array for found in cluster.render_arrays(cluster.missing_tasks()).values() for array in found]
     except VoxshardError as exc:
-        yield Finding("jobs", "FAIL", str(exc), "mend the config's `jobs` or the site")
+        yield Finding("jobs", "FAIL", str(exc), "fix the config's `jobs` or the site")
         return
     total = sum(array.num_tasks for array in arrays)
     limit = cluster.site.max_submitted
@@ -334,4 +334,4 @@ def require(findings: Iterator[Finding], error: Callable[[str], VoxshardError]) 
     """Raise for the first FAIL."""
     for finding in findings:
         if finding.verdict == "FAIL":
-            raise error(f"{finding.name}: {finding.what}; {finding.mend}")
+            raise error(f"{finding.name}: {finding.what}; {finding.remedy}")

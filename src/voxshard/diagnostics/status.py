@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxshard import files
-from voxshard.errors import CorruptFileError, IncompleteError
+from voxshard.errors import IncompleteError
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.extraction.telemetry import advice, summed
 from voxshard.files import quoted
@@ -38,21 +38,21 @@ class FeatureStatus:
     shards_done: int
     num_utterances: int
     utterances_done: int
-    """In published shards, whether they went well or failed."""
+    """Number of utterances in published shards, embedded or failed."""
     audio_s: float
     """Encoded by the tasks that left a heartbeat."""
     speed: float | None
     """Seconds of audio per second, over the tasks that run now."""
     eta_s: float | None
     tasks: dict[str, int]
-    """State -> number of tasks; `lost` are those that stopped telling."""
+    """State -> number of tasks; `lost` are those that stopped reporting."""
     failures: dict[str, int]
     """Kind -> number, known after merge."""
     num_failed: int
     last_errors: list[str]
     is_merged: bool
     is_stale: bool
-    """Shards were made or mended since the merge."""
+    """Shards were made or fixed since the merge."""
     advice: str | None
     next_step: str
 
@@ -167,13 +167,8 @@ def _eta_s(shards: ShardTable, done: Sequence[int], speed: float | None) -> floa
 
 
 def _failures(folder: FeatureDir) -> dict[str, int]:
-    try:
-        with open(folder.failures, newline="", encoding="utf-8") as stream:
-            return dict(Counter(row["error"] for row in csv.DictReader(stream)).most_common())
-    except (KeyError, UnicodeDecodeError, csv.Error) as exc:
-        raise CorruptFileError(
-            f"{folder.failures}: not the table of failures of a merged set: {exc}; run `voxshard merge {folder.path}`"
-        ) from exc
+    with open(folder.failures, newline="") as stream:
+        return dict(Counter(row["error"] for row in csv.DictReader(stream)).most_common())
 
 
 def _advice(states: Sequence[TaskState]) -> str | None:
@@ -195,5 +190,5 @@ def _next_step(folder: FeatureDir, done: int, count: int, running: bool, is_merg
 
 
 def as_json(statuses: Sequence[FeatureStatus | RunStatus]) -> list[dict[str, Any]]:
-    """For scripts."""
+    """Return the statuses as JSON-able content, for scripts."""
     return [asdict(item) for item in statuses]

@@ -117,7 +117,7 @@ def _kind(
     if record is None:
         return "missing" if queue_is_known else "queued"
     if record.state == "running" and queue_is_known:
-        return "lost"  # it stopped telling, and the queue has forgotten it
+        return "lost"  # it stopped reporting, and the queue has forgotten it
     return "missing" if record.state == "done" else record.state
 
 

@@ -23,7 +23,7 @@ from voxshard.errors import DeviceUnavailableError
 Waveform: TypeAlias = npt.NDArray[np.float32]
 """(S,) float32, mono, at the encoder's sample rate, in [-1, 1]."""
 Features: TypeAlias = npt.NDArray[Any]
-"""What `prepare` gives for one utterance: an array whose first axis is the length that `encode` is told."""
+"""What `prepare` gives for one utterance: an array whose first axis is the length that `encode` is given."""
 Output: TypeAlias = dict[str, npt.NDArray[Any]]
 """Per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,) or (T, K) of
 several codebooks."""
@@ -54,7 +54,7 @@ class ClipSettings(Settings):
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
         if self.min_seconds is not None and self.pad == "none":
-            raise ValueError("min_seconds needs pad=zero or pad=repeat: it says how long clips become, pad says how")
+            raise ValueError("min_seconds needs pad=zero or pad=repeat: it sets how long clips become, pad sets how")
         if self.min_seconds is not None and self.max_seconds is not None and self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds:g} is more than max_seconds {self.max_seconds:g}")
         return self
@@ -215,11 +215,11 @@ class Encoder(metaclass=_EncoderMeta):
 
         Returns
         -------
-        Array with the utterance's length as its first axis: (S,) as it came, unless the encoder says otherwise.
+        Array with the utterance's length as its first axis: (S,) as it came, unless the encoder states otherwise.
 
         Raises
         ------
-        UtteranceError : this recording cannot be encoded; the message says why.
+        UtteranceError : this recording cannot be encoded; the message gives the reason.
         """
         return waveform if self.preparer is None else self.preparer(waveform)
 
@@ -236,7 +236,7 @@ class Encoder(metaclass=_EncoderMeta):
 
         Raises
         ------
-        DeviceUnavailableError : a GPU was asked for and cannot be had; says what would help.
+        DeviceUnavailableError : a GPU was asked for and cannot be had; reports what would help.
         """
         if request.startswith("cuda"):
             raise DeviceUnavailableError(f"{self.info.name} runs on the CPU; use --device cpu")

@@ -16,7 +16,7 @@ class EcapaSettings(EncoderSettings):
 
     weights: str | None = None
     """Folder in the layout of speechbrain/spkrec-ecapa-voxceleb; default $VOXSHARD_WEIGHTS/ecapa. Only
-    embedding_model.ckpt is opened; YAML beside it is never executed."""
+    embedding_model.ckpt is opened; YAML next to it is never executed."""
     chunk_seconds: float | None = Field(300.0, ge=1.0)
     """Longer clips are embedded in pieces of this many seconds and the pieces' embeddings averaged, weighted by
     length; five minutes take about 4 GB with the published model. Null: never cut."""

@@ -32,7 +32,7 @@ class SeamlessFeatures:
     """The input of w2v-BERT 2.0: what transformers' SeamlessM4TFeatureExtractor gives, one utterance at a time.
 
     Kaldi's filter bank on 16-bit sample values, normalised per mel band over the utterance, `stride` frames stacked
-    into one row. A last column says which rows the model may attend to (1) and which it may not (0), so that rows of
+    into one row. A last column names which rows the model may attend to (1) and which it may not (0), so that rows of
     padding, which are zero, exclude themselves.
 
     References

@@ -119,7 +119,7 @@ def files_of_index(path: Path) -> list[str]:
     for name in names.values():
         inside = PurePosixPath(name)
         if not name or "\0" in name or inside.is_absolute() or ".." in inside.parts:
-            raise CorruptFileError(f"{path}: names the file {name!r}, which lies outside the model's folder")
+            raise CorruptFileError(f"{path}: names the file {name!r}, which is outside the model's folder")
     return sorted(set(names.values()))
 
 
@@ -162,7 +162,7 @@ def model_files(folder: Path) -> list[str]:
 
     Raises
     ------
-    MissingWeightsError : there is no checkpoint, or its index names files that are not there.
+    MissingWeightsError : there is no checkpoint, or its index names files that do not exist.
     """
     found = next((name for name in CHECKPOINTS if (folder / name).exists()), None)
     if found is None:
@@ -248,7 +248,7 @@ class StackedFrames:
     features: SeamlessFeatures
 
     def num_frames(self, num_rows: int) -> int:
-        """As many as there are rows."""
+        """Return the number of frames: one per row."""
         return num_rows
 
     @property
@@ -269,7 +269,7 @@ def chunk_samples(frames: Frames, seconds: float, sample_rate: int) -> int:
     """The piece nearest to `seconds` that ends where its last frame ends.
 
     What a frame sees beyond its hop (80 samples, 5 ms, in the published waveform models; 240 samples, 15 ms, in
-    w2v-BERT) passes at every seam without a frame of its own: frame t of a long clip starts at
+    w2v-BERT) passes at every seam without a frame: frame t of a long clip starts at
     (t // n) * chunk + (t % n) * hop, n frames to a chunk.
     """
     num_frames = max(1, round(seconds * sample_rate / frames.hop_samples))

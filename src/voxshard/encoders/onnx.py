@@ -1,4 +1,4 @@
-"""Settings of the `onnx` encoder, and what encoder.json says; onnxruntime is not imported here."""
+"""Settings of the `onnx` encoder, and what encoder.json states; onnxruntime is not imported here."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class OnnxSettings(EncoderSettings):
 
 
 class OnnxDescription(Settings):
-    """What encoder.json says of the model."""
+    """What encoder.json records about the model."""
 
     input: Literal["waveform", "fbank"]
     """The model's one input: samples (B, S), or Kaldi's log-mel filter bank (B, F, M)."""
     sample_rate: int = Field(ge=1000)
-    """In Hz."""
+    """Sample rate of the model, in Hz."""
     scale: float = 1.0
     """Factor of the waveform in [-1, 1]; 32768 for models trained on 16-bit sample values."""
     num_mel_bins: int | None = Field(None, ge=1)
-    """Of `fbank`."""
+    """Number of mel bands of `fbank`."""
     window: Literal["povey", "hamming", "hanning"] = "povey"
-    """Of `fbank`: frames of 25 ms every 10 ms."""
+    """Window of `fbank`: frames of 25 ms every 10 ms."""
     mean_norm: bool = False
-    """Of `fbank`: subtract each band's mean over the utterance."""
+    """Subtract each band's mean over the utterance (`fbank`)."""
     output: str
     """Name of the output that is the embedding."""
     granularity: Literal["utterance", "frames"] = "utterance"

@@ -96,7 +96,7 @@ class OnnxEncoder(Encoder):
         self._session = _open(self.folder, [(_CUDA, options), "CPUExecutionProvider"])
         if _CUDA not in self._session.get_providers():
             raise DeviceUnavailableError(
-                f"--device {device}: onnxruntime cannot use this GPU (its log above this line says why); check that"
+                f"--device {device}: onnxruntime cannot use this GPU (see its log above); check that"
                 " CUDA and cuDNN are those its release asks for, or run with `--device cpu`"
             )
 
@@ -131,7 +131,7 @@ class OnnxEncoder(Encoder):
         return str(inputs[0].name)
 
     def _least_samples(self, least: int) -> int:
-        """The shortest clip that the model takes, from `least` on: exports do not say."""
+        """The shortest clip that the model takes, from `least` on: exports do not record it."""
 
         def runs(num_samples: int) -> bool:
             try:

@@ -87,7 +87,7 @@ class EgemapsEncoder(Encoder):
         )
 
     def load(self, device: str) -> None:
-        """Nothing to load; says what the licence allows."""
+        """Nothing to load; reports what the licence allows."""
         logging.getLogger(__name__).warning(
             "egemaps: openSMILE's licence allows research and education, not commercial use"
         )

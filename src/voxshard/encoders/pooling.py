@@ -19,7 +19,7 @@ def pooled_size(dim: int, pooling: Pooling) -> int:
 def join_pooled(
     parts: Sequence[npt.NDArray[Any]], num_frames: Sequence[int], pooling: Pooling
 ) -> npt.NDArray[np.float32]:
-    """Pool over a whole utterance, given what each of its pieces was pooled to.
+    """Pool over a complete utterance, given what each of its pieces was pooled to.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""TRILLsson's settings and its windows: what can be said and done without TensorFlow.
+"""TRILLsson's settings and its windows: what needs no TensorFlow.
 
 The published graphs pad a clip that is shorter than two seconds symmetrically, cut its log-mel frames into windows of
 195, embed every window, and average. The same done on the waveform gives the same numbers, and lets the windows of

@@ -46,5 +46,5 @@ class MusicnnEncoder(_Unsupported):
 
     reason = (
         "its package (musicnn 0.1.0) asks for NumPy below 1.17, builds its network with tf.layers, which Keras 3 has no"
-        " more, and switches TensorFlow 2 off for the whole process"
+        " more, and switches TensorFlow 2 off for the complete process"
     )

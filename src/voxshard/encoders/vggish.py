@@ -36,8 +36,8 @@ class VggishSettings(EncoderSettings):
     activation: Literal["none", "relu"] = "none"
     """What follows the last layer: the 2017 release ended in a ReLU, those since 2020 give the plain values."""
     postprocess: bool = False
-    """PCA and 8-bit quantisation as in the embeddings that AudioSet was released with: whole numbers 0 to 255, from
-    vggish_pca_params.npz beside the weights."""
+    """PCA and 8-bit quantisation as in the embeddings that AudioSet was released with: integers 0 to 255, from
+    vggish_pca_params.npz next to the weights."""
     precision: Literal["float32", "tf32"] = "float32"
     """Arithmetic of the network; tf32 lets a GPU's matrix units round their inputs."""
 
@@ -122,7 +122,7 @@ class PostProcessor:
 
         Raises
         ------
-        MissingWeightsError : it is not there.
+        MissingWeightsError : it does not exist.
         CorruptFileError : it holds something else.
         """
         shapes = {"pca_eigen_vectors": (EMBEDDING_SIZE, EMBEDDING_SIZE), "pca_means": (EMBEDDING_SIZE, 1)}
@@ -132,7 +132,7 @@ class PostProcessor:
                 found = {name: stored[name] for name in stored.files}
         except FileNotFoundError as exc:
             raise MissingWeightsError(
-                f"{path}: not there, and `postprocess` needs it; `voxshard weights fetch vggish` brings it"
+                f"{path}: missing, and `postprocess` needs it; `voxshard weights fetch vggish` brings it"
             ) from exc
         except (OSError, ValueError, EOFError, AttributeError) as exc:
             raise CorruptFileError(f"{path}: not an npz of arrays: {exc}; fetch it again") from exc
@@ -149,7 +149,7 @@ class PostProcessor:
         return projected_PD
 
     def __call__(self, embeddings_PD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Embeddings as whole numbers from 0 to 255, cut off, not rounded, as in the original; float32 (P, D)."""
+        """Embeddings as integers from 0 to 255, cut off, not rounded, as in the original; float32 (P, D)."""
         clipped_PD = np.clip(self.project(embeddings_PD), QUANTIZE_MIN, QUANTIZE_MAX)
         scaled_PD = (clipped_PD - QUANTIZE_MIN) * (255.0 / (QUANTIZE_MAX - QUANTIZE_MIN))
         return np.floor(scaled_PD).astype(np.float32)

@@ -18,11 +18,11 @@ _LFS = b"version https://git-lfs"
 
 
 def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> Path:
-    """As `locate`, by the name it was found under: it may be a link, or lie behind some.
+    """As `locate`, by the name it was found under: it may be a link, or be behind some.
 
     Raises
     ------
-    MissingWeightsError : says where it was looked for, and the command that brings it.
+    MissingWeightsError : reports where it was looked for, and the command that brings it.
     """
     if given and isinstance(url := parse(given), Url):
         try:
@@ -107,13 +107,13 @@ def _exists(path: Path, encoder: str) -> bool:
 
 
 def _with_target(path: Path) -> str:
-    """A path and where its links lead, which need not be there: an image sees what it is shown."""
+    """A path and where its links lead, which need not exist: an image sees what it is shown."""
     real = os.path.realpath(path)
     return str(path) if real == os.path.abspath(path) else f"{path} -> {real}"  # noqa: PTH100
 
 
 def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fetch_name: str | None = None) -> Path:
-    """The folder (or file) an encoder's weights lie in; links are resolved.
+    """The folder (or file) an encoder's weights are in; links are resolved.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fet
 
     Raises
     ------
-    MissingWeightsError : says what is missing, where it was looked for, and the command that brings it.
+    MissingWeightsError : describes what is missing, where it was looked for, and the command that brings it.
     """
     found = find(encoder, given, fetch_name=fetch_name)
     missing = [name for name in required if not _exists(found / name, encoder)]
@@ -132,7 +132,7 @@ def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fet
         raise MissingWeightsError(
             f"{found}: no {', '.join(missing)} in this folder; {encoder} expects {', '.join(required)}; is it the"
             " folder of another model, or half a download? "
-            f"`voxshard weights fetch {fetch_name or encoder}` brings it whole"
+            f"`voxshard weights fetch {fetch_name or encoder}` downloads all of it"
         )
     return found.resolve()
 

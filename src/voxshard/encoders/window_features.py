@@ -60,7 +60,7 @@ def _mel_filters(
 class WhisperFeatures:
     """What transformers' WhisperFeatureExtractor gives for consecutive windows of 30 s, the last padded with zeros.
 
-    A last row says which spectrogram frames cover audio (1) and which only padding (0).
+    A last row names which spectrogram frames cover audio (1) and which only padding (0).
 
     References
     ----------

@@ -80,11 +80,11 @@ class Experiment:
         return found
 
     def check_columns(self) -> None:
-        """Make sure that what is to be learned stands in the manifest, before hours of extraction.
+        """Make sure that what is to be learned is in the manifest, before hours of extraction.
 
         Raises
         ------
-        ConfigError : a label or a column of folds that is not there.
+        ConfigError : a label or a column of folds that does not exist.
         """
         train = self.config.train
         wanted = {f"train.label: {name}": name for name in train.label} if train else {}
@@ -98,7 +98,7 @@ class Experiment:
             raise ConfigError(f"{', '.join(missing)}: not in {self.manifest}; its columns: {', '.join(there)}")
 
     def resolved_text(self) -> str:
-        """The config as it stands in EXP/config.yaml."""
+        """The config as it is in EXP/config.yaml."""
         return dump_yaml(self.config.model_dump(mode="json"))
 
     def runtime(self, name: str) -> str:
@@ -111,13 +111,13 @@ class Experiment:
         return list(dict.fromkeys([*map(self.runtime, self.config.extract), *networks, self.config.runtime]))
 
     def audio(self) -> list[RequiredPath]:
-        """The corpus: what prepare is told to read, or where the manifest says it lies."""
+        """The corpus: what prepare is asked to read, or where the manifest states it lies."""
         if self.manifest.exists():
             of_site = apptainer.of_site(self.images)
             return binds.audio(self.manifest, [*of_site, *binds.needed(self.path, "out")])
         prepare = self.config.prepare
         root = prepare.root
-        if Path(root).is_file():  # a table: its audio lies beside it
+        if Path(root).is_file():  # a table: its audio is next to it
             root = str(Path(root).absolute().parent)
         lists = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
         return [

@@ -1,4 +1,4 @@
-"""Commands on this machine: a bounded pool of child processes, all ended when we are told to stop."""
+"""Commands on this machine: a bounded pool of child processes, all ended when we are asked to stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from voxshard.store.runs import file_name
 
 _POLL_S = 0.05
 _GRACE_S = 30.0
-"""How long a child may take to publish what is whole after a stop."""
+"""How long a child may take to publish finished work after a stop."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run_one(job: Job, stop: threading.Event) -> None:
     while (code := child.poll()) is None:
         if stop.is_set():
             _end([child])
-            raise StoppedError("stopped; what is finished is kept, run the same command again to go on")
+            raise StoppedError("stopped; what is finished is kept, run the same command again to continue")
         time.sleep(_POLL_S)
     _raise_for(job, code, None)
 
@@ -84,7 +84,7 @@ def run_many(
     what: str,
     gpus: Sequence[str] = (),
 ) -> None:
-    """Run commands side by side, at most `size` at once; each one's output goes to a log of its own.
+    """Run commands side by side, at most `size` at once; each one's output goes to its own log.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def run_many(
     while running or (waiting and failed is None):
         if stop.is_set():
             _end(list(running))
-            raise StoppedError("stopped; what is finished is kept, run the same command again to go on")
+            raise StoppedError("stopped; what is finished is kept, run the same command again to continue")
         while waiting and free and len(running) < size and failed is None:
             job, gpu = waiting.pop(0), free.pop(0)
             running[_start(job, logs / f"{file_name(job.name)}.log", {} if gpu is None else only(gpu))] = job, gpu
@@ -150,7 +150,7 @@ def _raise_for(job: Job, code: int, log: Path | None) -> None:
     if code == 0:
         return
     if code == StoppedError.exit_code:
-        raise StoppedError(f"{job.name} was stopped; run the same command again to go on")
+        raise StoppedError(f"{job.name} was stopped; run the same command again to continue")
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
     seen = "see the lines above" if log is None else f"see {log}:\n{_tail(log)}"
     raise JobFailedError(f"{job.name} {how}; {seen}", 1 if code < 0 else code)

@@ -1,4 +1,4 @@
-"""A whole experiment on this machine, stage by stage; what is done is skipped."""
+"""A complete experiment on this machine, stage by stage; what is done is skipped."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from voxshard.store.layout import FeatureDir
 
 
 def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
-    """Prepare, extract, merge, train, evaluate, report and, if the config says so, publish.
+    """Prepare, extract, merge, train, evaluate, report and, if the config asks for it, publish.
 
-    Every stage runs in a process of its own, in the runtime its framework lives in; its state is its files, so that
-    the same command goes on wherever an earlier one was stopped or killed.
+    Every stage runs in its own process, in the runtime its framework lives in; its state is its files, so that
+    the same command continues wherever an earlier one was stopped or killed.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def run_experiment(experiment: Experiment, stop: threading.Event, progress: Prog
     IdentityError : the experiment's folder was prepared from another corpus, or otherwise.
     JobFailedError, StoppedError : a stage failed, or was stopped; what is finished is kept.
     """
-    trainings = experiment.trainings()  # a mistake in one of them is told before hours of extraction
+    trainings = experiment.trainings()  # a mistake in one of them is reported before hours of extraction
     _prepare(experiment, stop, progress)
     if not all(FeatureDir(experiment.features(name)).summary.exists() for name in experiment.config.extract):
         experiment.check_columns()  # merged sets may have been given later labels

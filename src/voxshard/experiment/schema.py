@@ -58,7 +58,7 @@ class ExtractSection(ExtractOptions):
         return self
 
     def options(self) -> dict[str, Any]:
-        """As fields of ExtractConfig, without paths and split."""
+        """Return these as fields of ExtractConfig, without paths and split."""
         settings = {key: value for key, value in self.encoder.items() if key != "name"}
         common = self.model_dump(include=set(ExtractOptions.model_fields))
         return {"encoder": self.encoder["name"], "settings": settings, **common}
@@ -81,7 +81,7 @@ class NetworkSection(NetworkGrid):
 
 
 class EvaluateSection(Settings):
-    """What is told apart in the results."""
+    """What is distinguished in the results."""
 
     group_by: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Columns to break the results down by."""
@@ -93,29 +93,29 @@ class ReportSection(Settings):
 
 
 class JobOptions(Settings):
-    """What the jobs of one stage ask of a cluster; null: what the site says."""
+    """What the jobs of one stage ask of a cluster; null: what the site specifies."""
 
     partitions: Annotated[tuple[str, ...] | None, BeforeValidator(as_list)] = None
     """Names from the site; the tasks are split over them."""
     tasks: int | None = Field(default=None, ge=1)
-    """Elements of the array (extract only: elsewhere the work says); in a site's file the most, see `num_tasks`."""
+    """Elements of the array (extract only: elsewhere the work decides); in a site's file the most, see `num_tasks`."""
     minutes: int | None = Field(default=None, ge=1)
     """Time limit of one task."""
     mem_gb: float | None = Field(default=None, gt=0)
-    """Memory of one task; null on a partition without a figure of its own: what the cluster gives."""
+    """Memory of one task; null on a partition that specifies none: the cluster's default."""
     throttle: int | None = Field(default=None, ge=1)
-    """At most so many tasks of one array at once."""
+    """Maximum number of tasks of one array at once."""
     growth: float | None = Field(default=None, ge=1)
     """Factor on memory and time for every further attempt; null or 1: none."""
 
 
 class ExperimentConfig(Settings):
-    """A whole experiment."""
+    """A complete experiment."""
 
     out: LocalPath
     """Folder of the experiment (EXP)."""
     runtime: Runtime = "here"
-    """Where stages run that name no runtime of their own: here, venv:PATH or image:PATH."""
+    """Where stages run that name no runtime: here, venv:PATH or image:PATH."""
     prepare: PrepareOptions
     extract: dict[str, ExtractSection] = Field(default_factory=dict)
     """Name -> feature set, in EXP/features/<name>."""
@@ -134,11 +134,11 @@ class ExperimentConfig(Settings):
     def _check(self) -> Self:
         self._check_names()
         if not (self.extract or self.networks):
-            raise ValueError("give extract, networks, or both: there is nothing to do beside preparing")
+            raise ValueError("give extract, networks, or both: there is nothing to do except preparing")
         for name, section in self.networks.items():
             if section.features is not None and section.features not in self.extract:
                 there = ", ".join(self.extract) or "none"
-                raise ValueError(f"networks.{name}.features: no {section.features} under extract; there: {there}")
+                raise ValueError(f"networks.{name}.features: no {section.features} under extract; available: {there}")
         if isinstance(self.publish, Path):
             raise ValueError(f"publish: {self.publish} is a local path; expected a URL such as s3://bucket/results")
         if self.train is not None:
@@ -147,14 +147,14 @@ class ExperimentConfig(Settings):
             unknown = sorted({name for item in self.train.features for name in item} - set(self.extract))
             if unknown:
                 raise ValueError(
-                    f"train.features: no {', '.join(unknown)} under extract; there: {', '.join(self.extract)}"
+                    f"train.features: no {', '.join(unknown)} under extract; available: {', '.join(self.extract)}"
                 )
         steps = ["prepare", *(f"{stage}-{name}" for stage in ("extract", "merge") for name in self.extract)]
         steps += [f"networks-{name}" for name in self.networks]
         known = [*steps, "extract", "merge", "train", "networks", "evaluate", "report", "publish"]
         unknown = sorted(set(self.jobs) - set(known))
         if unknown:
-            raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; there: {', '.join(known)}")
+            raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; available: {', '.join(known)}")
         return self
 
     def _check_names(self) -> None:

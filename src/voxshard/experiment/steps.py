@@ -52,7 +52,7 @@ class Step:
     commands: Callable[[int], Sequence[Command]] = field(repr=False)
     """Task -> what it runs, one after the other."""
     missing: Callable[[], list[int]] = field(repr=False)
-    """Tasks whose results are not there (yet); empty: the step is done."""
+    """Tasks whose results do not exist (yet); empty: the step is done."""
     can_take_over: Callable[[int], bool] = field(default=lambda task: False, repr=False)
     """Task with nothing missing of its own -> whether it finds something to do among what others miss."""
     features: FeatureDir | None = None
@@ -129,7 +129,7 @@ def _extract(experiment: Experiment, name: str, count: int) -> Step:
         groups = shards_by_split(folder, splits)
         if groups is None:
             return list(range(count))
-        # Task i of n starts with shards i, i+n, ... of each split: those missing say whose work was lost.
+        # Task i of n starts with shards i, i+n, ... of each split: the missing ones show whose work was lost.
         lost = set(missing_shards(folder, groups))
         return sorted({position % count for group in groups for position, shard in enumerate(group) if shard in lost})
 
@@ -153,7 +153,7 @@ def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]
 
 
 def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[int]:
-    """Of these shards, those that nobody has published; none once they were merged and deleted."""
+    """Return the shards that no task has published; none after they were merged and deleted."""
     if deleted_after_merge(folder):
         return []
     there = {path.name for path in folder.shards.glob("*.h5")} if folder.shards.exists() else set()
@@ -162,7 +162,7 @@ def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[
 
 
 def repair_request(experiment: Experiment, name: str) -> Path:
-    """While this file is there, the recordings of a feature set that failed are to be tried again."""
+    """While this file exists, the recordings of a feature set that failed are to be tried again."""
     return experiment.jobs / f"repair-{name}" / "wanted"
 
 
@@ -186,7 +186,7 @@ def _merge(experiment: Experiment, name: str, after: tuple[str, ...]) -> Step:
         try:
             return [0] if is_stale(folder.path) else []
         except CorruptFileError:
-            return [0]  # merge writes it again from the shards, or says what is wrong
+            return [0]  # merge writes it again from the shards, or describes what is wrong
 
     return Step(
         f"merge-{name}", "merge", after, 1,

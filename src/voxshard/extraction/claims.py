@@ -1,6 +1,6 @@
 """Which shard a task takes next, without two tasks usually taking the same.
 
-A lease is a small file beside the heartbeats that its owner touches once a minute. It is advice: a lost, stale or
+A lease is a small file next to the heartbeats that its owner touches once a minute. It is advice: a lost, stale or
 doubled lease costs work, never correctness, because publishing a shard decides alone (the first one wins).
 """
 
@@ -80,7 +80,7 @@ class Claims:
         self._published |= {shard for shard in self._order if self._folder.shard(shard, self._num_shards).name in names}
 
     def touch(self) -> None:
-        """Say that this task is alive."""
+        """Report that this task is alive."""
         for lease in list(self._held.values()):
             try:
                 os.utime(lease)
@@ -104,7 +104,7 @@ class Claims:
             if not leases.take(path):
                 return False
         except OSError:
-            return True  # no lease can be written, a full disk perhaps: the shard itself will say
+            return True  # no lease can be written, a full disk perhaps: writing the shard will show it
         self._held[shard] = path
         if self.is_published(shard):  # its owner finished between our look at the shard and our lease
             self.release(shard)
@@ -113,7 +113,7 @@ class Claims:
 
 
 def is_leased(folder: FeatureDir, shard: int) -> bool:
-    """Whether a living task is at this shard, as far as can be told."""
+    """Whether a living task is at this shard, as far as can be determined."""
     path = _lease_file(folder, shard)
     return path.exists() and leases.is_held(path)
 

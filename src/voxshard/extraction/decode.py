@@ -1,4 +1,5 @@
-"""What a decode worker does to one utterance: read, cut, prepare, and tell bad recordings from bad luck."""
+"""What a decode worker does to one utterance: read, cut, prepare, and distinguish bad recordings from temporary
+faults."""
 
 from __future__ import annotations
 
@@ -125,7 +126,7 @@ class Decoder:
         Parameters
         ----------
         sample_rate : of the samples, in Hz.
-        name : stands in for the utterance_id.
+        name : replaces the utterance_id.
         """
         return self._decoded(
             name,

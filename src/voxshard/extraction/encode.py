@@ -22,7 +22,7 @@ TOO_LARGE_BESIDE_OTHERS = 2.0
 """Times the budget: a batch that costs more, one long utterance, is computed with no other under way. Several of
 them on a CPU's streams would need the memory of as many."""
 POOLED_BATCHES = 4
-"""Features of so many batches are gathered before batches are made, so that like lengths meet."""
+"""Features of this number of batches are gathered before batches are made, so that like lengths meet."""
 CHECKS_PER_SHARD = 2
 TOLERANCE_RMS: dict[Precision, float] = {"float32": 1e-4, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1}
 """Largest deviation between an utterance alone and in its batch, in units of its output's rms."""
@@ -72,7 +72,7 @@ class ShardEncoder:
         tick: Callable[[], None] = lambda: None,
         alone: bool = False,
     ) -> None:
-        """`tick` is called between batches; `alone` gives every utterance a batch of its own."""
+        """`tick` is called between batches; `alone` gives every utterance its own batch."""
         self._encoder, self._budget, self._ids = encoder, budget, utterance_ids
         self._store_dtype, self._timers, self._alone = store_dtype, timers, alone
         self._tick = tick

@@ -1,4 +1,4 @@
-"""The first extraction into a folder freezes what goes on in it: manifest, plan, identity. Later ones must agree."""
+"""The first extraction into a folder freezes its inputs: manifest, plan, identity. Later ones must agree."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def freeze(
     Raises
     ------
     ConfigError : the folder is something else, such as a run.
-    IdentityError : the folder was made with other inputs; says which.
+    IdentityError : the folder was made with other inputs; reports which.
     """
     folder.check_is_feature_dir()
     options: dict[str, Any] = {"itemsize": itemsize, "on_gpu": on_gpu}

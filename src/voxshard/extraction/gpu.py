@@ -110,7 +110,7 @@ class GpuRecorder:
 
     def __enter__(self) -> GpuRecorder:
         if self.reader is not None:
-            self.say("at the start")
+            self.log("at the start")
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
         return self
@@ -119,7 +119,7 @@ class GpuRecorder:
         if self._thread is not None:
             self._end.set()
             self._thread.join()
-            self.say("at the end")
+            self.log("at the end")
 
     def sample(self) -> GpuSample | None:
         """Take one sample; a GPU that cannot be read just now leaves none."""
@@ -135,8 +135,8 @@ class GpuRecorder:
                 self._series[1:-1] = self._series[1:-1:2]
         return sample
 
-    def say(self, when: str) -> None:
-        """Take a sample and tell it."""
+    def log(self, when: str) -> None:
+        """Take a sample and log it."""
         sample = self.sample()
         if sample is not None and self.reader is not None:
             self.tell(f"{self.reader.name} {when}: {sample}")
@@ -165,6 +165,6 @@ class GpuRecorder:
         while not self._end.wait(SAMPLE_EVERY_S):
             if time.monotonic() - told >= LOG_EVERY_S:
                 told = time.monotonic()
-                self.say("now")
+                self.log("now")
             else:
                 self.sample()

@@ -1,4 +1,4 @@
-"""One small file per task that says how far it is; `voxshard status` reads them."""
+"""One small file per task that reports how far it is; `voxshard status` reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_S = 60.0
 
 @dataclass
 class TaskState:
-    """What a heartbeat tells."""
+    """The content of a heartbeat."""
 
     task: int
     num_tasks: int
@@ -30,12 +30,12 @@ class TaskState:
     num_shards: int = 0
     """Shards this extraction should make, over all tasks."""
     shards_published: int = 0
-    """By this task."""
+    """Number of shards that this task published."""
     current_shard: int | None = None
     num_ok: int = 0
     num_failed: int = 0
     audio_s: float = 0.0
-    """Of what this task encoded, whether published yet or not."""
+    """Seconds of audio that this task encoded, published or not."""
     timers: dict[str, float] = field(default_factory=dict)
     gpu: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""One task's extraction: decode | encode | write, each going on while the others work.
+"""One task's extraction: decode | encode | write, each running while the others work.
 
 Workers decode the next shard while this one is encoded and the last one is written. Memory holds one shard's outputs,
 one more being written, and a few blocks of features, whatever the size of the corpus.
@@ -25,7 +25,7 @@ from voxshard.store.shard import Failure, StoreDtype
 
 BLOCK_UTTERANCES = 64
 BLOCK_S = 300.0
-"""A block ends at so many utterances or so many seconds of audio, whichever comes first."""
+"""A block ends at this number of utterances or of seconds of audio, whichever comes first."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Pipeline:
         """
         Parameters
         ----------
-        write : publishes one shard; called in a thread of its own, one shard at a time.
+        write : publishes one shard; called in its own thread, one shard at a time.
         check : called between batches; raises to stop.
         """
         self._encoder, self._pool, self._decoder = encoder, pool, decoder
@@ -98,7 +98,7 @@ class Pipeline:
         self._begun, self._finished = 0, 0
 
     def run(self, shards: Iterable[ShardWork]) -> None:
-        """Make every shard; what is whole is published even if this raises."""
+        """Make every shard; finished work is published even if this raises."""
         try:
             self._run(shards)
         finally:
@@ -189,7 +189,7 @@ class Pipeline:
         if deviation is not None and deviation > self._tolerance:
             self._progress.note(
                 f"shard {shard.work.index}: an utterance alone differs by {deviation:.2g} x rms from the same one in a "
-                "batch; the whole shard is encoded again, one utterance at a time"
+                "batch; the complete shard is encoded again, one utterance at a time"
             )
             results, deviation = self._encode_alone(shard.work)
         failures = [result for result in results if isinstance(result, Failure)]
@@ -230,7 +230,7 @@ class Pipeline:
         if worst > self._tolerance:
             raise InexactBatchError(
                 f"shard {work.index}: the same utterance, encoded alone twice, differs by {worst:.2g} x rms (allowed "
-                f"{self._tolerance:g}); the encoder is not deterministic here: is the device sound?"
+                f"{self._tolerance:g}); the encoder is not deterministic here: check the GPU for hardware faults"
             )
         return results, worst
 

@@ -42,7 +42,7 @@ def make_plan(
 
     Parameters
     ----------
-    num_shards : about so many shards in all (each split has at least one); None: by the amount of audio.
+    num_shards : approximate number of shards (each split has at least one); None: by the amount of audio.
     itemsize : bytes per stored number.
     on_gpu : whether it is encoded on a GPU, whose shards hold more audio; None: where the encoder usually runs.
 

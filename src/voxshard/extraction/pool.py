@@ -1,6 +1,6 @@
 """A pool of decode workers that survives their deaths.
 
-Workers are fresh interpreters, not forks: a decoding thread beside a thread that launches kernels leaves it a third of
+Workers are fresh interpreters, not forks: a decoding thread next to a thread that launches kernels leaves it a third of
 its speed, and a fork of a process that has touched a GPU is unsafe.
 """
 
@@ -70,7 +70,7 @@ class DecodePool:
         """
         Parameters
         ----------
-        on_death : told in words when a worker had to be replaced.
+        on_death : called with a message when a worker had to be replaced.
         check : called while waiting for blocks; raises to stop.
         missing_hint : what else may hide recordings from this process, for the error of a corpus that is gone.
         """

@@ -21,11 +21,11 @@ class Timers:
     load_s: float = 0.0
     wait_decode_s: float = 0.0
     fill_s: float = 0.0
-    """Of `wait_decode_s`: until the first block came, less the work on it; workers start meanwhile."""
+    """The part of `wait_decode_s` until the first block came, less the work on it; workers start meanwhile."""
     encode_s: float = 0.0
     wait_write_s: float = 0.0
     write_s: float = 0.0
-    """In the background, beside the others."""
+    """Seconds of writing, in the background, alongside the others."""
     decode_busy_s: float = 0.0
     """Summed over workers."""
 

@@ -1,6 +1,6 @@
 """How decode workers and the extraction hand things to each other: small pickles on a socket, arrays in memory files.
 
-A block's arrays lie in one anonymous memory file whose descriptor travels over the socket. It has no name, so nothing
+A block's arrays are in one anonymous memory file whose descriptor travels over the socket. It has no name, so nothing
 is left behind whoever is killed, and the receiver maps it without a copy.
 """
 

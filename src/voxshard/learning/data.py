@@ -127,7 +127,7 @@ class Dataset(ManifestColumns):
     Raises
     ------
     FeatureMismatchError : sets that cannot be joined, or that share no utterance.
-    ConfigError : a layer that is not there.
+    ConfigError : a layer that does not exist.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Dataset(ManifestColumns):
         return blocks[0] if len(blocks) == 1 else np.hstack(blocks)
 
     def blocks(self, utterances: Ints) -> Iterator[tuple[Array, Ints, Ints]]:
-        """Read the rows of some utterances, whole utterances at a time.
+        """Read the rows of some utterances, complete utterances at a time.
 
         Yields
         ------
@@ -240,7 +240,7 @@ class Dataset(ManifestColumns):
                 advice = (
                     "Ingest the files together: `voxshard ingest train=FILE test=FILE`"
                     if ours.encoder == theirs.encoder == ENCODER
-                    else "Extract with the same encoder, settings and weights, or train anew"
+                    else "Extract with the same encoder, settings and weights, or train again"
                 )
                 raise FeatureMismatchError(
                     f"{ours.path}: {ours.encoder} with fingerprint {ours.fingerprint[:12]}; the model was trained on "
@@ -260,5 +260,5 @@ def _layer(features: FeatureSet, layer: int | None) -> int | None:
 
 def source_of(features: FeatureSet) -> FeatureSource:
     """How a run remembers a feature set."""
-    path = origin(features.path.resolve())
+    path = origin(features.path)
     return FeatureSource(path=str(path), name=path.name, encoder=features.encoder, fingerprint=features.fingerprint)

@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     Raises
     ------
     FeatureMismatchError : features of another fingerprint than those the model was trained on.
-    ConfigError : a split or column that is not there.
+    ConfigError : a split or column that does not exist.
     """
     run = Run.read(as_path(config.run))
     model = Model.read(run.model)
@@ -112,9 +112,7 @@ def _open(config: EvaluateConfig, run: Run, model: Model) -> tuple[Dataset, str 
     if not paths:
         gone = [path for path in own if not path.is_dir()]
         if gone:
-            raise IncompleteError(
-                f"{gone[0]}: the features this run was trained on are not there any more; give --on DIR"
-            )
+            raise IncompleteError(f"{gone[0]}: the features this run was trained on no longer exist; give --on DIR")
     manifest = Manifest.read(manifests[0]) if manifests else None
     data = Dataset.open(paths or own, layer=model.layer, manifest=manifest)
     if manifests:

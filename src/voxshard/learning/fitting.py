@@ -113,7 +113,7 @@ def _check_below_num_rows(settings: TrainingSettings, num_rows: int, dim: int, w
 
 
 def _not_converged(what: str, message: str) -> str:
-    """scikit-learn's warnings run over many lines; their first sentence says it."""
+    """scikit-learn's warnings run over many lines; their first sentence is enough."""
     first = " ".join(message.split()).partition(". ")[0].partition(": STOP")[0].rstrip(".")
     return f"{what}: {first}; standardize=true or a larger max_iter may help"
 

@@ -20,7 +20,8 @@ def assign(values: Sequence[str | None], num_folds: int | None, *, column: str) 
     Parameters
     ----------
     values : U values of the column; None: the utterance is in no fold and is left out.
-    num_folds : join the values to so many folds of about equal size, each value whole; None: a fold per value.
+    num_folds : number of folds of about equal size into which the values are joined, each value in one fold; None: a
+        fold per value.
 
     Returns
     -------

@@ -38,7 +38,7 @@ def read_groups(path: Path) -> list[list[str]]:
         raise ConfigError(f"{path}: no labels in it; one group a line, labels separated by commas")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"{path}: label {twice[0]} stands in it twice")
+        raise ConfigError(f"{path}: label {twice[0]} is in it twice")
     return groups
 
 
@@ -88,7 +88,7 @@ def _group(names: Sequence[str], yes_no: set[str], values: dict[str, set[str]]) 
         shown = ", ".join(in_order(values[odd])[:5])
         raise DataError(
             f"label {odd}: values {shown}; in a group of several labels each must be 0 and 1, false and true, or no and"
-            " yes. Give it a line of its own: its values then become the labels"
+            " yes. Give it its own line: its values then become the labels"
         )
     found = in_order(values[names[0]])
     if len(found) < 2:

@@ -19,7 +19,7 @@ from voxshard.manifest import COLUMNS
 
 Ints = npt.NDArray[np.int64]
 MISSING = -1
-"""Number that stands for a label nobody knows."""
+"""Number that stands for an unknown label."""
 
 YES_NO: tuple[set[str], ...] = ({"0", "1"}, {"false", "true"}, {"no", "yes"})
 _YES = {"1", "true", "yes"}
@@ -52,7 +52,7 @@ class Labels:
 
 
 def label_texts(table: pa.Table, columns: Sequence[str]) -> list[list[str | None]]:
-    """The values of label columns as text: whole numbers without a point, false and true, None where missing.
+    """The values of label columns as text: integers without a point, false and true, None where missing.
 
     Raises
     ------
@@ -73,9 +73,7 @@ def _texts(name: str, column: pa.ChunkedArray) -> list[str | None]:
     values = column.to_pylist()
     kinds = {type(value) for value in values if value is not None}
     if not kinds <= {str, bool, int, float}:
-        raise DataError(
-            f"label {name}: values of type {column.type}; a label is text, a whole number, or true and false"
-        )
+        raise DataError(f"label {name}: values of type {column.type}; a label is text, an integer, or true and false")
     texts = [_text(name, value) for value in values]
     if not any(text is not None for text in texts):
         raise DataError(f"label {name}: no utterance has one; a corpus without labels can be extracted, not trained on")
@@ -89,13 +87,13 @@ def _text(name: str, value: Any) -> str | None:
         return str(value).lower()
     if isinstance(value, float):
         if not value.is_integer():
-            raise DataError(f"label {name}: {value} is no class; a label is text, a whole number, or true and false")
+            raise DataError(f"label {name}: {value} is no class; a label is text, an integer, or true and false")
         return str(int(value))
     return str(value)
 
 
 def in_order(classes: set[str]) -> list[str]:
-    """Classes as they are numbered: whole numbers by value, text by character."""
+    """Classes as they are numbered: integers by value, text by character."""
     try:
         return sorted(classes, key=int)
     except ValueError:
@@ -129,7 +127,7 @@ def learn_target(
                 shown = ", ".join(in_order(values)[:5])
                 raise DataError(
                     f"label {name}: values {shown}; of several labels each must be 0 and 1, false and true, or no and "
-                    "yes. Train other labels in runs of their own"
+                    "yes. Train other labels in their own runs"
                 )
         return Target(kind="multilabel", labels=list(columns), classes=list(columns))
     classes = in_order(found[0])

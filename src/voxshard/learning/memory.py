@@ -1,4 +1,4 @@
-"""How much memory training takes, and how much there is."""
+"""How much memory training takes, and how much is available."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def must_stream(name: str, num_rows: int, dim: int, limit_gb: float) -> bool:
 
     Raises
     ------
-    DataError : they do not fit and the classifier needs them all at once; says how much it needs and how much there is.
+    DataError : they do not fit and the classifier needs them all at once; reports how much it needs and how much is
+        available.
     """
     needed = needed_gb(num_rows, dim)
     if needed <= limit_gb:

@@ -35,7 +35,7 @@ TRUSTED_TYPES = [
     "voxshard.learning.estimators.ClassMixtures",
     "voxshard.learning.estimators.Prototypes",
 ]
-"""Types a stored model may contain beside those of NumPy, SciPy and scikit-learn that skops trusts by itself.
+"""Types a stored model may contain in addition to those of NumPy, SciPy and scikit-learn that skops trusts by itself.
 
 Trees and optimizers are plain arrays and numbers, which skops leaves to its caller; none of these runs code on loading.
 """
@@ -53,7 +53,7 @@ class Target:
     labels: Sequence[str]
     """Label columns of the manifest."""
     classes: Sequence[str]
-    """In the order of their numbers."""
+    """Classes in the order of their numbers."""
     positive: int | None = None
     """Number of the positive class, for detection."""
 
@@ -83,7 +83,7 @@ class Model:
     layer: int | None
     join: Join
     pipelines: Sequence[Pipeline]
-    """One; for `multilabel` one per label, which tells its classes 0 and 1 apart."""
+    """One; for `multilabel` one per label, which distinguishes its classes 0 and 1."""
     calibration: Calibration | None = None
     """Applied to the scores of a detection task."""
 

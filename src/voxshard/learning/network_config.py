@@ -19,7 +19,7 @@ class Effect(Settings):
     strength: float = Field(0.0, ge=0)
     """How much; 0 is off."""
     probability: float = Field(1.0, ge=0, le=1)
-    """Share of the recordings it is applied to, drawn anew in every epoch."""
+    """Share of the recordings it is applied to, drawn again in every epoch."""
 
     @property
     def is_on(self) -> bool:
@@ -104,7 +104,7 @@ class TrainingClipSettings(Settings):
     """How recordings are cut; `crop` is random in training and central in evaluation."""
 
     max_seconds: float | None = Field(None, gt=0)
-    """Longest clip; null: whole recordings."""
+    """Longest clip; null: complete recordings."""
     pad: Literal["none", "zero", "repeat"] = "none"
     """How shorter ones are filled up to `max_seconds`, in training and in evaluation."""
     trim: bool = False
@@ -134,10 +134,10 @@ class OptimizationSettings(Settings):
     lr: float = Field(3e-4, gt=0)
     """Learning rate."""
     backbone_lr: float | None = Field(None, gt=0)
-    """Of what lies below shared layer and heads; null: `lr`."""
+    """Learning rate of what is below shared layer and heads; null: `lr`."""
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of sgd."""
+    """Momentum of sgd."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of the gradient."""
     schedule: Literal["constant", "onecycle", "cosine"] = "constant"
@@ -148,12 +148,12 @@ class OptimizationSettings(Settings):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes count as much as frequent ones."""
     margin: float = Field(0.2, ge=0)
-    """Of aam, in radians."""
+    """Margin of aam, in radians."""
     scale: float = Field(30.0, gt=0)
-    """Of aam."""
+    """Scale of aam."""
     early_stopping: EarlyStopping | None = None
     checkpoint_steps: int = Field(500, ge=1)
-    """Steps between checkpoints, beside the one after every epoch."""
+    """Steps between checkpoints, in addition to the one after every epoch."""
 
 
 class EpisodeSettings(Settings):
@@ -164,7 +164,7 @@ class EpisodeSettings(Settings):
     support: int = Field(1, ge=1)
     """Recordings per class that make its prototype."""
     query: int = Field(1, ge=1)
-    """Recordings per class that are told apart by the distance to the prototypes."""
+    """Recordings per class that are distinguished by the distance to the prototypes."""
     per_epoch: int = Field(50, ge=1)
     """Episodes in an epoch."""
 
@@ -173,7 +173,7 @@ class NetworkOptions(Settings):
     """What a training of a network and a grid of them have in common."""
 
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
-    """Column to predict. Several: yes-or-no columns share a head; of other columns each has a head of its own."""
+    """Column to predict. Several: yes-or-no columns share a head; of other columns each has its own head."""
     labels_file: Location | None = None
     """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
     loss: Loss | None = None
@@ -204,12 +204,13 @@ class NetworkOptions(Settings):
     """Processes that train together, one per GPU, or on the CPU."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     workers: int | None = Field(None, ge=0)
-    """Processes that read and augment; null: the CPUs there are, but one. 0: none beside the training itself."""
+    """Processes that read and augment; null: the CPUs there are, but one. 0: none in addition to the training
+    itself."""
     clip: TrainingClipSettings = TrainingClipSettings.model_validate({})
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
     training: OptimizationSettings = OptimizationSettings.model_validate({})
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Of the network."""
+    """Settings of the network."""
 
 
 SET_KEYS = (
@@ -281,12 +282,12 @@ class NetworkConfig(NetworkOptions):
 
 
 class NetworkGrid(NetworkOptions):
-    """Every combination of network and seed, as trainings of their own."""
+    """Every combination of network and seed, as one training each."""
 
     network: Annotated[tuple[Family, ...], BeforeValidator(as_list)] = Field(min_length=1)
     seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
     settings: dict[str, Any] = Field(default_factory=dict)
-    """For every network; a key that is a network's name holds settings for it alone."""
+    """Settings for every network; a key that is a network's name holds settings for it alone."""
 
     def expand(self, name: str, runs: Path, *, manifest: Path | None, features: Path | None) -> list[NetworkConfig]:
         """The trainings, in a fixed order, each with `out` RUNS/<name>-<network>-<seed>.

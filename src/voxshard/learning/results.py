@@ -28,7 +28,7 @@ _NOT_TO_GROUP_BY = {
     *("utterance_id", "path", "start_s", "end_s", "duration_s", "num_bytes", "split", "problem"),
     *("first_frame", "num_frames"),
 }
-"""Columns of utterances.parquet that differ for every utterance, or stand in the trials anyway."""
+"""Columns of utterances.parquet that differ for every utterance, or are in the trials anyway."""
 
 
 class JointTrials:
@@ -107,7 +107,7 @@ def measurable(trials: pa.Table, labels: Labels) -> Trials | None:
     """Trials in the form that `scoring` measures; None if there is nothing to measure.
 
     Detection gives detection metrics (where both classes occur) with accuracy, UAR and macro F1; classification the
-    latter with AUC per class (one against the rest); several labels give AUC and average precision each.
+    latter with AUC per class (one against all others); several labels give AUC and average precision each.
     """
     target = labels.target
     if not trials.num_rows:
@@ -138,7 +138,7 @@ class _AucOnly:
 
 
 def scores_table(trials: pa.Table, target: Target) -> pa.Table:
-    """What stands in scores.tsv: utterance_id, scores, prediction."""
+    """What is in scores.tsv: utterance_id, scores, prediction."""
     return trials.select(["utterance_id", *target.score_names, "prediction"])
 
 
@@ -217,7 +217,8 @@ def metrics(trials: pa.Table, target: Target, *, by: str | None = None, replicat
     Parameters
     ----------
     trials : of one split.
-    by : column whose values are drawn whole (speakers); None draws utterances. Trials without a value are left out.
+    by : column whose values are drawn completely (speakers); None draws utterances. Trials without a value are left
+        out.
     replicates : of the bootstrap; 0 for values without intervals.
     """
     if by is not None:
@@ -243,7 +244,7 @@ def confusion(trials: pa.Table, target: Target) -> pa.Table:
 def breakdown(trials: pa.Table, target: Target, columns: Sequence[str], *, replicates: int, seed: int) -> pa.Table:
     """Metrics apart for each value of a column, or each combination of values, with counts and intervals.
 
-    In a detection task a column that tells only negative trials apart, such as the attack, does not divide the
+    In a detection task a column that distinguishes only negative trials, such as the attack, does not divide the
     positive ones: see `voxshard.scoring.breakdown.detection_by_group`.
 
     Raises

@@ -22,7 +22,7 @@ Join = Literal["vote", "mean"]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a classifier says of N rows, or of U utterances."""
+    """What a classifier predicts for N rows, or of U utterances."""
 
     classes: Floats
     """(N, C): probability of each class; for the support vector machines the signed distance from its border, for gmm

@@ -58,11 +58,11 @@ class StoredLogMel:
         return Manifest.from_table(self.features.table, root="", corpus="features")
 
     def network_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings of a network for these features: those given, and what the set says about the others.
+        """Settings of a network for these features: those given, and what the set specifies about the others.
 
         Raises
         ------
-        FeatureMismatchError : some say otherwise; names them all.
+        FeatureMismatchError : some state otherwise; names them all.
         """
         mine = self.settings
         facts = {

@@ -1,4 +1,4 @@
-"""Results beyond the run directory: runs.csv beside it, always, and Weights & Biases, if asked for."""
+"""Results beyond the run directory: runs.csv next to it, always, and Weights & Biases, if asked for."""
 
 from __future__ import annotations
 

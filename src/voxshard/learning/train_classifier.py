@@ -37,13 +37,13 @@ class Experimenter(Protocol[ModelT]):
     """Who fits and tests: `Trainer` for classifiers on features, another one for networks from audio."""
 
     config: Any
-    """With `folds`, `n_shot`, `runs` and `seed`."""
+    """A config with `folds`, `n_shot`, `runs` and `seed`."""
     labels: Labels
     progress: Progress
 
     @property
     def settings(self) -> Any:
-        """With `num_folds`."""
+        """Return settings with `num_folds`."""
 
     @property
     def data(self) -> ManifestColumns: ...
@@ -60,7 +60,7 @@ FOLDS = "folds"
 
 
 def train(config: TrainConfig, progress: Progress, check: Check) -> None:
-    """Train and test as `config` says, and publish the run.
+    """Train and test as `config` specifies, and publish the run.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def split_to_train_on(config: TrainConfig | NetworkConfig, data: ManifestColumns
 
 
 def labelled_rows(trainer: Experimenter[ModelT], in_split: Mask) -> Ints:
-    """The utterances to train on; says how many of the split have no label."""
+    """The utterances to train on; reports how many of the split have no label."""
     chosen = np.flatnonzero(in_split & trainer.labels.known)
     num_unlabelled = int(in_split.sum()) - len(chosen)
     if num_unlabelled:

@@ -32,7 +32,7 @@ class TrainingSettings(Settings):
     standardize: bool = False
     """Shift and scale every dimension to mean 0 and variance 1 of the training rows; first."""
     pca: int | None = Field(None, ge=1)
-    """Project onto so many principal components of the training rows; second."""
+    """Project onto this number of principal components of the training rows; second."""
     whiten: bool = False
     """Scale the principal components to variance 1."""
     l2: bool = False
@@ -50,7 +50,8 @@ class TrainingSettings(Settings):
     calibration: Literal["logistic", "affine"] = "logistic"
     """How: by logistic regression, or from means and variances, which also suits scores that separate the classes."""
     num_folds: int | None = Field(None, ge=2)
-    """With `--folds`: put the values of its column into so many folds, each value whole. Null: one fold per value."""
+    """With `--folds`: put the values of its column into this number of folds, each value in one fold. Null: one fold
+    per value."""
     memory_limit_gb: float | None = Field(None, gt=0)
     """Memory the training rows may take, in GB (10^9 bytes). Null: what this machine or job has free."""
 
@@ -247,7 +248,7 @@ class TrainOptions(Settings):
     """What a training and a grid of them have in common."""
 
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
-    """Column of the manifest to predict; several yes-or-no columns are learned one against the rest."""
+    """Column of the manifest to predict; several yes-or-no columns are learned one against all others."""
     split: str | None = None
     """Split to train on. Null: `train`; with `folds` every labelled utterance."""
     folds: str | None = None
@@ -281,7 +282,7 @@ class TrainConfig(TrainOptions):
     seed: int = Field(0, ge=0)
     """Seed of the classifier, of drawn examples and of bootstrap intervals."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Of preprocessing and classifier."""
+    """Settings of preprocessing and classifier."""
 
     def classifier_settings(self) -> TrainingSettings:
         """`settings`, validated for the classifier.
@@ -322,11 +323,11 @@ class GridOptions(TrainOptions):
     classifier: Annotated[tuple[Name, ...], BeforeValidator(as_list)] = Field(("logistic",), min_length=1)
     seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
     settings: dict[str, Any] = Field(default_factory=dict)
-    """For every classifier: of preprocessing; a key that is a classifier's name holds settings for it alone."""
+    """Settings of preprocessing for every classifier; a key that is a classifier's name holds settings for it alone."""
 
 
 class GridConfig(GridOptions):
-    """Every combination of features, classifier and seed, as trainings of their own."""
+    """Every combination of features, classifier and seed, as one training each."""
 
     features: list[Annotated[tuple[LocalPath, ...], BeforeValidator(as_list)]] = Field(min_length=1)
     """Feature sets; an item that is a list is joined into one."""

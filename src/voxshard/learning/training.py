@@ -27,7 +27,7 @@ from voxshard.scoring.calibration import fit_affine, fit_logistic
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Check = Callable[[], None]
-"""Called between steps; raises if somebody asked to stop."""
+"""Called between steps; raises if a stop was requested."""
 
 
 def predict(model: Model, data: Dataset | ArrayRows, utterances: Ints) -> tuple[Floats, Ints]:
@@ -65,7 +65,7 @@ def _columns(scored: Scored, model: Model) -> Floats:
 
 @dataclass
 class Trainer:
-    """Fits models to the utterances of one data set, as a config says."""
+    """Fits models to the utterances of one data set, as a config specifies."""
 
     config: TrainConfig
     settings: TrainingSettings
@@ -131,7 +131,7 @@ class Trainer:
         return trials_of(self.data, self.labels, utterances, split, scores, predicted)
 
     def note(self, *messages: str) -> None:
-        """Tell whoever is watching, and keep it in the results."""
+        """Report progress, and keep it in the results."""
         for message in messages:
             if message not in self.notes:
                 self.notes.append(message)

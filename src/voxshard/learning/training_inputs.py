@@ -1,4 +1,4 @@
-"""What a run is trained from, by content: RUN/inputs.json says it, so that no time of a file has to.
+"""What a run is trained from, by content: RUN/inputs.json states it, so that no time of a file has to.
 
 Times of files change when they are copied or touched, and nodes do not agree on them.
 """

@@ -21,7 +21,7 @@ Lengths: TypeAlias = npt.NDArray[np.int64]
 
 
 class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """What lies below the heads.
+    """What is below the heads.
 
     Built either to be trained, `assets` None, with whatever pretrained weights its settings name; or from a checkpoint,
     `assets` the folder with the small files that `describe_to` wrote there, its weights to be loaded afterwards.
@@ -40,11 +40,11 @@ class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not
         """(B, D), or (P, D) where the batch policy is `windows`; see `Encoder.encode` for what comes in."""
 
     def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """As `forward`, before layers are weighted; the embedding `pt`."""
+        """Return what `forward` returns, before layers are weighted: the embedding `pt`."""
         return self(features, lengths_B)
 
     def describe_to(self, folder: Path) -> None:
-        """Write what building needs beside settings and weights."""
+        """Write what building needs in addition to settings and weights."""
 
     def untrained(self) -> list[nn.Parameter]:
         """Parameters that keep their values."""

@@ -54,7 +54,7 @@ class Cosines(nn.Module):  # type: ignore[misc]
 
 
 class Heads(nn.Module):  # type: ignore[misc]
-    """One head per group of labels; their outputs one beside the other, in the order of the groups."""
+    """One head per group of labels; their outputs side by side, in the order of the groups."""
 
     def __init__(self, dim: int, sizes: Sequence[int], settings: HeadSettings, *, cosine: bool = False) -> None:
         super().__init__()

@@ -110,7 +110,7 @@ class Checkpoint:
         try:
             network.load_state_dict(load_file(path), strict=True)
         except FileNotFoundError as exc:
-            raise IncompleteError(f"{path}: not there; train the network again") from exc
+            raise IncompleteError(f"{path}: missing; train the network again") from exc
         except (SafetensorError, RuntimeError, ValueError) as exc:
             raise CorruptFileError(
                 f"{path}: does not hold the weights that {DESCRIPTION} describes: {str(exc).splitlines()[0]}"
@@ -143,5 +143,5 @@ def write_checkpoint(
 
 
 def contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors as safetensors wants them: each with memory of its own, on the CPU."""
+    """Tensors as safetensors wants them: each with its own memory, on the CPU."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}

@@ -54,8 +54,8 @@ class Wav2Vec2Settings(NetworkSettings):
     weights: str | None = None
     """Folder or `org/name`, as for the encoder `hf`."""
     fine_tune: Annotated[int | str, BeforeValidator(_fine_tuned)] = "transformer"
-    """What is trained beside the heads: `none`; `all`; `transformer`: all but the convolutions at the bottom, which is
-    usual; a number: so many of the highest layers."""
+    """What is trained in addition to the heads: `none`; `all`; `transformer`: all but the convolutions at the bottom,
+    which is usual; a number: this number of the highest layers."""
     layer: Annotated[int | str, BeforeValidator(_one_layer)] = "last"
     """Hidden layer whose frames are pooled, numbered as in the encoder `hf`."""
     weighted: bool = False
@@ -79,7 +79,7 @@ class MelNetworkSettings(NetworkSettings):
     normalize: bool = True
     """Shift and scale features to mean 0 and variance 1 of the training recordings."""
     mean: float | None = None
-    """Of the features, where known; null: computed from the training recordings, per band."""
+    """Mean of the features, if known; null: computed from the training recordings, per band."""
     std: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
@@ -151,7 +151,7 @@ class SpectrogramSettings(MelNetworkSettings):
     channels: int = Field(24, ge=4)
     """Channels of the first convolution; later layers have multiples of it."""
     embedding_size: int = Field(64, ge=2)
-    """Of the last layer below the heads; what prototypes are compared in."""
+    """Size of the last layer below the heads, in which prototypes are compared."""
     learned_log: bool = False
     """Learn the compression log(a x + b) instead of a fixed log(10000 x + 1)."""
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -205,7 +205,7 @@ class LabelGroup(Settings):
 
 
 class NetworkSpec(Settings):
-    """All it takes to build a network, beside its weights."""
+    """All it takes to build a network, except its weights."""
 
     family: Family
     settings: dict[str, Any]

@@ -68,7 +68,8 @@ def vgg(settings: SpectrogramSettings) -> nn.Module:
 
 
 class Timbre(nn.Module):  # type: ignore[misc]
-    """Filters as high as most of the spectrum and few frames wide; each tells how strongly its timbre occurs at all."""
+    """Filters as high as most of the spectrum and few frames wide; each measures how strongly its timbre occurs at
+    all."""
 
     def __init__(self, settings: SpectrogramSettings) -> None:
         super().__init__()

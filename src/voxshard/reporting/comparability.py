@@ -9,7 +9,7 @@ from voxshard.reporting import measures
 from voxshard.reporting.report_data import Comparison, MetricEstimate, ReportData, System
 
 LEVEL = 0.05
-"""Two systems are told apart by the paired test below this p-value."""
+"""Two systems are distinguished by the paired test below this p-value."""
 _PREFERRED = ("eval", "test", "evaluation", "dev", "val", "valid", "validation")
 
 
@@ -38,7 +38,7 @@ class Topic:
     label: str
     systems: Sequence[System]
     splits: Sequence[str]
-    """With results, the one to judge by first."""
+    """Splits with results; the first is the one to judge by."""
     comparisons: Sequence[Comparison]
     key: str
     suffix: str

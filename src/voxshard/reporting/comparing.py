@@ -56,7 +56,7 @@ def compare(
 def _compare_two(
     runs: Mapping[str, Run], first: str, second: str, split: str, metric: str, seed: int
 ) -> Comparison | None:
-    """The test on the utterances that both have scored and agree on the label of; None where it says nothing."""
+    """The test on the utterances that both have scored and agree on the label of; None where it shows nothing."""
     ours, theirs = (_trials(runs[name], split) for name in (first, second))
     pair = ours.join(theirs, "utterance_id", right_suffix=_OTHER, join_type="inner").sort_by("utterance_id")
     pair = pair.filter(pc.equal(pair["label"], pair[f"label{_OTHER}"]))
@@ -89,7 +89,7 @@ def _trials(run: Run, split: str) -> pa.Table:
 
 def _measurable(pair: pa.Table, suffix: str, target: PredictedTarget) -> Trials:
     def column(name: str) -> pa.ChunkedArray:
-        """Of this system; a column that only one of the two has keeps its plain name."""
+        """Return this system's column; one that only one of the two systems has keeps its plain name."""
         return pair[f"{name}{suffix}"] if f"{name}{suffix}" in pair.column_names else pair[name]
 
     truth = texts(pair["label"])

@@ -15,7 +15,7 @@ from voxshard.scoring.detection import error_rates
 from voxshard.scoring.ranking import Ranking
 
 MAX_POINTS = 400
-"""Of a curve: at the size it is drawn, more cannot be seen."""
+"""Maximum number of points of a curve; at the size it is drawn, more cannot be seen."""
 _FEWEST_BINS, _MOST_BINS = 12, 60
 _TAIL = 0.001
 """Share of the scores at each end that may fall into the outermost bin."""

@@ -13,7 +13,7 @@ from voxshard.reporting.result_tables import table
 from voxshard.reporting.vector import GREY, MARKERS, PALETTE, short, svg_figure, to_svg
 
 MAX_CLASSES = 12
-"""Values of a column that get a marker of their own on a map."""
+"""Values of a column that get their own marker on a map."""
 
 
 def embedding_map(sample: EmbeddingMap, column: str, *, key: str, name: str) -> Plot:

@@ -188,7 +188,7 @@ def _tasks(folder: FeatureDir) -> list[dict[str, Any]]:
 
 
 def _advice(tasks: Sequence[Mapping[str, Any]], advise: Advise) -> str:
-    """On the timers of all tasks that ran on the kind of device most of them ran on."""
+    """Return advice from the timers of the tasks that ran on the most frequent kind of device."""
     ran = [task for task in tasks if task.get("timers")]
     if not ran:
         return ""

@@ -25,7 +25,7 @@ from voxshard.store.runs import Run
 
 @dataclass
 class _Found:
-    """What lies below the paths."""
+    """What is below the paths."""
 
     runs: list[Path] = field(default_factory=list)
     feature_dirs: list[Path] = field(default_factory=list)
@@ -37,8 +37,8 @@ class _Found:
 def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, progress: Progress) -> ReportData:
     """Read runs, experiments and feature sets.
 
-    A run or feature set that was named itself must be whole; of those inside an experiment, what cannot be read is left
-    out, with a note that says why.
+    A run or feature set that was named itself must be complete; of those inside an experiment, what cannot be read is
+    left out, with a note that gives the reason.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def _look(path: Path, found: _Found) -> None:
         runs = [config.parent for config in sorted((path / "runs").glob("*/config.yaml"))]
         feature_dirs = [folder for folder in sorted((path / "features").glob("*/")) if _is_feature_set(folder)]
         if not runs and not feature_dirs:
-            raise IncompleteError(f"{path}: an experiment without runs or features yet; go on with `voxshard run`")
+            raise IncompleteError(f"{path}: an experiment without runs or features yet; continue with `voxshard run`")
         for folder in runs:
             _add(folder, found.runs)
         for folder in feature_dirs:
@@ -146,7 +146,7 @@ def _add_features_of(run: Run, found: _Found) -> None:
         if _is_feature_set(path):
             _add(path, found.feature_dirs)
         else:
-            note = f"Features {item['name']}: nothing lies at {path} any more, so their making is not shown."
+            note = f"Features {item['name']}: nothing is at {path} any more, so how they were made is not shown."
             if note not in found.notes:
                 found.notes.append(note)
 

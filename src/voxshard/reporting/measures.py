@@ -16,7 +16,7 @@ class Measure:
     name: str
     title: str
     symbol: str
-    """For column heads and axes."""
+    """Short name for column heads and axes."""
     better: Literal["lower", "higher", ""]
     percent: bool
     meaning: str

@@ -15,7 +15,7 @@ class Text:
 
     text: str
     quiet: bool = False
-    """Says why something is not shown."""
+    """A sentence that explains why something is not shown."""
 
 
 @dataclass(frozen=True)

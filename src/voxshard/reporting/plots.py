@@ -26,9 +26,9 @@ from voxshard.reporting.result_tables import Table, TableCell, metric_cell, tabl
 from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, short, svg_figure, to_svg
 
 _MOST_MARKERS = 40
-"""On a line; more hide it."""
+"""Maximum number of markers on a line; more would hide it."""
 MAX_LINES = len(PALETTE)
-"""Curves that can be told apart in one plot."""
+"""Curves that can be distinguished in one plot."""
 MAX_MATRIX = 40
 """Classes of a confusion matrix that is drawn; of more, only the table of the most frequent confusions is shown."""
 MAX_ROWS = 40
@@ -37,7 +37,7 @@ MAX_ROWS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A drawing, what it says in a sentence, and its numbers."""
+    """A drawing, its message in a sentence, and its numbers."""
 
     key: str
     title: str
@@ -191,7 +191,7 @@ def histogram(spread: ScoreHistogram, *, key: str, system: str, where: str) -> P
         axes.set_ylim(bottom=0)
         legend_below(figure)
         title = f"Scores of {system} on {where}"
-        caption = "The less the classes overlap, the better they can be told apart."
+        caption = "The less the classes overlap, the better they can be distinguished."
         svg = to_svg(figure, key=key, title=title, description=caption)
     rows = [
         [f"{low:.4g} to {high:.4g}", *(f"{int(counts[place]):,}" for counts in spread.counts.values())]
@@ -251,7 +251,7 @@ def _shaded(
 
 
 def _label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Names beside the rows and, slanted where they are long or many, below the columns."""
+    """Names next to the rows and, slanted where they are long or many, below the columns."""
     names = [short(name, 18) for name in columns]
     if sum(map(len, names)) + 2 * len(names) <= 45:
         axes.set_xticks(np.arange(len(names)) + 0.5, names)

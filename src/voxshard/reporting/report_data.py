@@ -91,7 +91,7 @@ class SplitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FewShot:
-    """Results on one split after training on so many examples per class, several times."""
+    """Results on one split after training on a few examples per class, several times."""
 
     split: str
     num_shots: int
@@ -125,7 +125,7 @@ class System:
     config: str = ""
     """Resolved config, YAML."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Fingerprints, versions and whatever else says how it was made."""
+    """Fingerprints, versions and everything else that describes how it was made."""
     notes: Sequence[str] = ()
     """Sentences that training or testing left behind."""
     not_scored: str = ""

@@ -1,4 +1,4 @@
-"""Which results a report shows, by content: the page says it in its head, so that no time of a file has to."""
+"""Which results a report shows, by content: the page states it in its head, so that no time of a file has to."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _on(view: View) -> str:
 
 
 def no_results() -> Section:
-    """In place of results where nothing was trained."""
+    """Return the section that replaces results if nothing was trained."""
     return Section(
         "results", "Results", [Text("There are no results: nothing was trained on these features yet.", quiet=True)]
     )
@@ -52,7 +52,7 @@ def _intervals(view: View, *, key: str) -> plots.Plot:
     estimates = [(system.name, view.estimate(system)) for system in view.order]
     caption = f"{how.title.capitalize()} with 95 % confidence intervals, best first."
     more = len(estimates) - plots.MAX_ROWS
-    caption += f" The {plots.MAX_ROWS} best; {more} more stand in the table." if more > 0 else ""
+    caption += f" The {plots.MAX_ROWS} best; {more} more are in the table." if more > 0 else ""
     title = f"{how.title.capitalize()} on {view.split}"
     return plots.intervals(estimates, metric=view.headline, key=key, title=title, caption=caption, what="system")
 
@@ -79,7 +79,7 @@ def _meanings(systems: Sequence[System]) -> list[Block]:
 
 
 def _tied(comparisons: Sequence[Comparison], view: View) -> set[str]:
-    """Systems that the paired test does not tell from the best of a view."""
+    """Systems that the paired test does not distinguish from the best of a view."""
     here = [item for item in comparisons if item.split == view.split and item.metric == view.headline]
     best = view.order[0].name if view.order else ""
     return {item.second for item in here if item.first == best and item.p_value >= LEVEL}
@@ -131,10 +131,10 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[Block]:
         what = f"{how.symbol}, {unit}" if how.percent else unit
         numbers = (difference, p_value, f"{item.num_utterances:,}")
         rows.append([item.split, item.first, item.second, what, verdict, *numbers])
-    heads = ["split", "first", "second", "metric", "told apart", "first − second", "p-value", "utterances"]
+    heads = ["split", "first", "second", "metric", "distinguishable", "first − second", "p-value", "utterances"]
     text = (
         "Both systems are scored on the same resampled utterances, so what makes one hard for both does not count. "
-        f"Told apart: the two-sided p-value is below {LEVEL:g}; it is not corrected for the number of comparisons. "
+        f"Distinguishable: the two-sided p-value is below {LEVEL:g}; it is not corrected for multiple comparisons. "
         "It comes from 1,000 resamples, fewer (at least 200) over 200,000 utterances."
     )
     return [Heading("Paired bootstrap comparison"), Text(text), table(heads, rows, text=5)]

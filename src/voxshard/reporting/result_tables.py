@@ -21,7 +21,7 @@ class TableCell:
     """Smaller, under the text (intervals)."""
     best: bool = False
     tied: bool = False
-    """Not told apart from the best by the paired test."""
+    """Not distinguishable from the best by the paired test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def results(view: View, *, speakers: bool = True, tied: Collection[str] = ()) ->
     Parameters
     ----------
     speakers : below the metric that ranks, also the interval over speakers where there is one.
-    tied : systems that a paired test does not tell from the best, by the metric that ranks.
+    tied : systems that a paired test does not distinguish from the best, by the metric that ranks.
     """
     parts = [system.splits[view.split] for system in view.order]
     names = measures.overall({name for part in parts for name in part.metrics})
@@ -92,7 +92,7 @@ def _legend(rows: Sequence[Sequence[TableCell]]) -> str:
     cells = [cell for row in rows for cell in row]
     sentences = []
     if any(cell.tied for cell in cells):
-        sentences.append("★ best; ≈ not told apart from the best by the paired test.")
+        sentences.append("★ best; ≈ not distinguishable from the best by the paired test.")
     if any(len(cell.below) > 1 for cell in cells):
         sentences.append(
             "Below a value its 95 % confidence interval, from resampled utterances and from resampled speakers."

@@ -19,9 +19,9 @@ MAX_POINTS = 1000
 """Utterances of a map; more would hide each other."""
 MIN_POINTS = 10
 _MAX_VALUES = 60
-"""A column with more values than that tells nothing as colours."""
+"""A column with more values than that shows nothing as colours."""
 _GROUPS = ("codec", "attack_label", "speaker", "gender", "fold")
-"""Columns worth colouring by beside a label; the first that varies is taken."""
+"""Columns worth colouring by in addition to a label; the first that varies is taken."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,7 +38,7 @@ def embedding_map(features: FeatureSet, labels: Sequence[str], *, seed: int = 0)
 
     Returns
     -------
-    The map, or a sentence that says why there is none.
+    The map, or a sentence that gives the reason why there is none.
     """
     if len(features) < MIN_POINTS:
         return f"a map needs at least {MIN_POINTS} embeddings, here are {len(features)}."

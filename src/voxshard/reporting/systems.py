@@ -44,7 +44,7 @@ class PredictedTarget:
 
     @classmethod
     def of(cls, run: Run) -> PredictedTarget:
-        """Read what `train` wrote beside the model; the model itself is not opened."""
+        """Read what `train` wrote next to the model; the model itself is not opened."""
         path = run.model / "model.json"
         try:
             about = json.loads(path.read_text())
@@ -54,7 +54,7 @@ class PredictedTarget:
                 target["kind"], classes, None if positive is None else classes[positive], about.get("software", {})
             )
         except FileNotFoundError as exc:
-            raise IncompleteError(f"{path}: not there; train the run again") from exc
+            raise IncompleteError(f"{path}: missing; train the run again") from exc
         except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
             raise CorruptFileError(f"{path}: not what voxshard writes: {exc!r}; train the run again") from exc
 
@@ -64,7 +64,7 @@ def load_system(run: Run, name: str) -> System:
 
     Raises
     ------
-    VoxshardError : the run is incomplete or damaged; says which file and what to do.
+    VoxshardError : the run is incomplete or damaged; reports which file and what to do.
     """
     config, target = run.config, PredictedTarget.of(run)
     splits: dict[str, SplitResult] = {}
@@ -107,7 +107,7 @@ def _facts(config: Mapping[str, Any], content: Mapping[str, Any], target: Predic
         "classes": _listed(target.classes),
         "higher scores mean": target.positive or "",
         "trained on": f"{training['utterances']:,} utterances" if "utterances" in training else "",
-        "results on whole splits": f"{max(shots)} examples per class, first run" if shots else "",
+        "results on complete splits": f"{max(shots)} examples per class, first run" if shots else "",
         "software": ", ".join(f"{package} {version}" for package, version in target.software.items()),
         "created": moment(config.get("created", "")),
     }

@@ -1,4 +1,4 @@
-"""Seconds of audio per second of wall time, over time, from what the shards say of themselves."""
+"""Seconds of audio per second of wall time, over time, from what the shards record."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _confusions(view: View) -> Section | None:
 
 
 def _labels(view: View) -> Section | None:
-    """Metrics that each label or class has of its own, of the best system."""
+    """Metrics of each label or class, of the best system."""
     split = view.split
     for system in view.order:
         metrics = system.splits[split].metrics
@@ -86,7 +86,7 @@ def _labels(view: View) -> Section | None:
                 continue
             how = measures.measure(kind)
             title = f"{how.title[:1].upper()}{how.title[1:]} of {system.name}, label by label, on {split}"
-            caption = "One label against the rest, with 95 % confidence intervals."
+            caption = "One label against all others, with 95 % confidence intervals."
             key = f"label{view.key}-{kind}"
             drawn.append(plots.intervals(estimates, metric=kind, key=key, title=title, caption=caption, what="label"))
         return Section(f"labels{view.key}", f"Results by label{view.suffix}", [Plots(drawn)]) if drawn else None

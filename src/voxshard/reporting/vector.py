@@ -67,7 +67,7 @@ def to_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
     Parameters
     ----------
     key : unique on the page; letters, digits and dashes. Ids inside start with it.
-    title, description : what a screen reader says, plain text.
+    title, description : what a screen reader reads out, plain text.
     """
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
@@ -93,7 +93,7 @@ def to_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
 
 
 def short(text: str, limit: int = 24) -> str:
-    """A name that fits a plot: its middle left out if need be (the table behind the plot has it whole)."""
+    """A name that fits a plot: its middle left out if need be (the table behind the plot has all of it)."""
     text = " ".join(text.split())
     if len(text) <= limit:
         return text

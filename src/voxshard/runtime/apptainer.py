@@ -13,9 +13,9 @@ from voxshard.runtime import binds, image_command
 from voxshard.runtime.binds import RequiredPath
 
 FAILED_TO_START = 255
-"""Exit code of the container program itself; its FATAL line says why."""
+"""Exit code of the container program itself; its FATAL line gives the reason."""
 MIN_FREE_BYTES = 32 << 20
-"""In the folder for temporary files: for decoders, and for what the container program unpacks."""
+"""Free bytes needed in the folder for temporary files, by decoders and by what the container program unpacks."""
 
 
 class Container(Settings):
@@ -28,7 +28,7 @@ class Container(Settings):
     gpu_flag: str | None = None
     """E.g. --nv or --rocm; null: by the GPU. Passed on nodes that have one."""
     binds: tuple[str, ...] = ()
-    """Folders that jobs need to see beside their own; behind a link its target is shown too."""
+    """Folders that jobs need to see in addition to their own; behind a link its target is shown too."""
     options: tuple[str, ...] = ()
     """Further options of the program, e.g. [--containall]."""
 
@@ -42,7 +42,7 @@ def command(
     environment: Mapping[str, str],
     cache: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """How a program is run in an image, on this node.
+    """Return the command line that runs a program in an image on this node.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def command(
     Raises
     ------
     BackendUnavailableError : no container program.
-    EnvironmentProblemError : a folder to show is not there.
+    EnvironmentProblemError : a folder to show does not exist.
     StorageFullError : no room for temporary files.
     """
     program = program_of(container)
@@ -80,12 +80,12 @@ def command(
 
 
 def of_site(container: Container) -> list[RequiredPath]:
-    """The folders every image is shown on a site."""
+    """Return the folders that are bound to every image on a site."""
     return [need for path in container.binds for need in binds.needed(os.path.expandvars(path), "container.binds")]
 
 
 def program_of(container: Container) -> str:
-    """The container program that is there.
+    """The container program to use.
 
     Raises
     ------
@@ -96,14 +96,14 @@ def program_of(container: Container) -> str:
     if program is not None:
         return program
     remedy = f"`module load {container.module}`" if container.module else "load its module, or ask the site"
-    where = "container.program of the site says which one is meant" if container.program else "either will do"
+    where = "container.program of the site selects one" if container.program else "either will do"
     raise BackendUnavailableError(
         f"images need {' or '.join(names)}, not on PATH on {os.uname().nodename}; {remedy} ({where})"
     )
 
 
 def absent_folders() -> Iterator[tuple[str, str]]:
-    """Yield variable and path of the folders that the container program is told to use and that do not exist."""
+    """Yield variable and path of the folders that the container program is asked to use and that do not exist."""
     for prefix in ("APPTAINER", "SINGULARITY"):
         for variable in (f"{prefix}_TMPDIR", f"{prefix}_CACHEDIR"):
             value = os.environ.get(variable)

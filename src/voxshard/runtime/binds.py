@@ -32,11 +32,11 @@ class RequiredPath:
 
     path: Path
     what: str
-    """For messages: which setting or variable names it."""
+    """The setting or variable that names it, for messages."""
 
 
 def needed(path: str | os.PathLike[str], what: str) -> list[RequiredPath]:
-    """A path somebody gave as a need; none for a URL."""
+    """Return a given path as required; nothing for a URL."""
     text = os.fspath(path)
     return [] if is_url(text) else [RequiredPath(Path(text).expanduser().absolute(), what)]
 
@@ -101,7 +101,7 @@ def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]
 
     Raises
     ------
-    EnvironmentProblemError : recordings lie where nothing shows them: links file by file, or absolute paths.
+    EnvironmentProblemError : recordings are in folders that are not bound: links file by file, or absolute paths.
     """
     table = pq.ParquetFile(manifest)
     root = json.loads((table.schema_arrow.metadata or {}).get(b"voxshard", b"{}")).get("root", "")
@@ -119,7 +119,7 @@ def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]
         link = _linked_folder(path, Path(root).absolute())
         if link is None:
             raise EnvironmentProblemError(
-                f"{path} lies in {real.parent}, which the image is not shown; "
+                f"{path} is in {real.parent}, which the image is not shown; "
                 "--set site.container.binds=[FOLDER], or write it into the site's file"
             )
         found.append(RequiredPath(link, f"the audio of {manifest}"))

@@ -41,7 +41,7 @@ DEVICES = Path("/dev")
 _MEMORY_CACHE = "/voxshard-cache"
 """A folder in memory that lasts as long as the program."""
 _MAX_LINKS = 40
-"""Linux follows at most so many symbolic links in one path."""
+"""Linux follows at most this number of symbolic links in one path."""
 _SIF_MAGIC = b"SIF_MAGIC"
 _SIF_HEADER = struct.Struct("<112x2q")
 """The end of a SIF file's header: where the data begin, and their number of bytes (sylabs/sif, pkg/sif: `header`)."""

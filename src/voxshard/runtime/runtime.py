@@ -47,13 +47,13 @@ def command(
     needs : the folders and files it uses; an image is shown these.
     site : how images are run here.
     kept : folder for what is worth keeping of an image: the code that libraries compile, and its digest where that
-        cannot be noted beside it.
+        cannot be noted next to it.
 
     Raises
     ------
     ConfigError : no such kind of runtime.
-    BackendUnavailableError : the environment, the image or the container program is not there.
-    EnvironmentProblemError : something an image must be shown is not there.
+    BackendUnavailableError : the environment, the image or the container program is missing.
+    EnvironmentProblemError : something an image must be shown does not exist.
     """
     image = image_of(runtime)
     if image is None:

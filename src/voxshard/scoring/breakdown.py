@@ -45,9 +45,9 @@ def detection_by_group(
 ) -> list[Cell]:
     """Detection metrics for every combination of the columns' values, sorted by them.
 
-    A column of which no value occurs in both classes, such as the attack, tells spoofs apart and says nothing of bona
-    fide speech: it does not divide bona fide trials, and each cell holds all those that its other columns allow. So
-    does the ASVspoof 5 evaluation package.
+    A column of which no value occurs in both classes, such as the attack, distinguishes spoofs and states nothing of
+    bona fide speech: it does not divide bona fide trials, and each cell holds all those that its other columns allow.
+    So does the ASVspoof 5 evaluation package.
 
     Parameters
     ----------

@@ -97,12 +97,12 @@ def _checked_classes(truth: npt.ArrayLike, predicted: npt.ArrayLike, num_classes
 class MultiLabelTrials:
     """A score for each label of each trial; `measure` gives AUC and average precision per label and their means.
 
-    A label is measured on the trials where it is known, against the rest (one vs rest). A label that is known for no
+    A label is measured on the trials where it is known, against all others (one vs rest). A label that is known for no
     trial of one of its two values has no metrics, and stays out of the means.
 
     Parameters
     ----------
-    targets : (N, L), 1 or True where the trial has the label, 0 or False where not, nan where nobody knows.
+    targets : (N, L), 1 or True where the trial has the label, 0 or False where not, nan where it is unknown.
     scores : float (N, L), higher = has the label; finite wherever the target is known.
     labels : L names.
 

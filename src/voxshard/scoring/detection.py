@@ -77,7 +77,7 @@ class DetectionTrials:
         self._loss_spoof_N = np.where(bonafide_N, 0.0, loss_N)
 
     def measure(self, weights_RN: Ints) -> dict[str, Floats]:
-        """Metrics of the trials, each counted as often as its weight says.
+        """Metrics of the trials, each counted as often as its weight states.
 
         Parameters
         ----------

@@ -1,10 +1,10 @@
 """Bootstrap confidence intervals and paired comparisons, for whatever can be measured under weights.
 
-A replicate draws as many utterances (or groups: speakers, ...) as there are, with replacement, from the whole set, not
-per class: how many trials of each class there are is part of what another sample would change (Ferrer & Riera,
-Confidence Intervals for evaluation in machine learning, https://github.com/luferrer/ConfidenceIntervals).
-A draw is told as weights, how often each trial came up, so that nothing is copied or sorted again.
-Array suffixes: N trials, R replicates.
+A replicate draws as many utterances (or groups: speakers, ...) as there are, with replacement, from the complete set,
+not per class: how many trials of each class there are is part of what another sample would change (Ferrer & Riera,
+Confidence Intervals for evaluation in machine learning, https://github.com/luferrer/ConfidenceIntervals). A draw is
+given as weights, how often each trial came up, so that nothing is copied or sorted again. Array suffixes: N trials, R
+replicates.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def bootstrap(
 
     Parameters
     ----------
-    groups : (N,), what each trial belongs to (its speaker, say): whole groups are drawn, for trials of one group are
+    groups : (N,), what each trial belongs to (its speaker, say): complete groups are drawn, for trials of one group are
         not independent. None draws single trials.
     num_replicates : draws; 0 for values without bounds.
     level : probability that an interval covers the true value.
@@ -210,7 +210,7 @@ def _interval(value: float, replicates_R: Floats | None, level: float, *, correc
     shares = [(1 - level) / 2, (1 + level) / 2]
     if correct_bias:
         below = np.count_nonzero(defined_R < value) + np.count_nonzero(defined_R == value) / 2
-        # Half a replicate away from 0 and 1 is all that so many replicates can tell.
+        # Half a replicate away from 0 and 1 is all that this number of replicates can show.
         bias = _NORMAL.inv_cdf(min(max(below, 0.5), len(defined_R) - 0.5) / len(defined_R))
         shares = [_NORMAL.cdf(2 * bias + _NORMAL.inv_cdf(share)) for share in shares]
     low, high = np.quantile(defined_R, shares)

@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 class Counts:
     """Weighted numbers of trials between consecutive thresholds, for every row of weights.
 
-    Threshold k lies below block k (k = M: above all); a trial is accepted if its block is not below the threshold.
+    Threshold k is below block k (k = M: above all); a trial is accepted if its block is not below the threshold.
     """
 
     positives_RM: Ints
@@ -66,7 +66,7 @@ class Ranking:
     scores_N : float (N,), finite, higher = positive.
     is_positive_N : bool (N,); both classes occur.
     cuts : further thresholds at which a block must end.
-    every_score : make each distinct score a block of its own, as curves and average precision need.
+    every_score : make each distinct score its own block, as curves and average precision need.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def checked_trials(scores_N: npt.ArrayLike, is_positive_N: npt.ArrayLike) -> tup
 
 
 def finite_scores(scores_N: npt.ArrayLike, *, labels_shape: tuple[int, ...]) -> Floats:
-    """One finite float64 score per trial, or a ScoreError that says how many are not and where the first are."""
+    """One finite float64 score per trial, or a ScoreError that reports how many are not and where the first are."""
     scores = np.asarray(scores_N, dtype=np.float64)
     if scores.ndim != 1 or scores.shape != labels_shape:
         raise ScoreError(f"one score and one label per trial wanted, found shapes {scores.shape} and {labels_shape}")

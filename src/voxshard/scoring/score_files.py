@@ -45,7 +45,7 @@ class Keys:
     names: pa.Array
     is_bonafide: Bools
     speakers: Ints | None
-    """Number of each trial's speaker, where the file tells."""
+    """Number of each trial's speaker, if the file has it."""
 
 
 def read_scores(path: Path) -> Scores:
@@ -113,7 +113,7 @@ def scores_for(keys: Keys, scores: Scores) -> Floats:
 
     Raises
     ------
-    ScoreError : trials without a score or scores without a trial; says how many and the first names of both.
+    ScoreError : trials without a score or scores without a trial; reports how many and the first names of both.
     """
     rows = pc.index_in(keys.names, value_set=scores.names)
     missing = keys.names.filter(rows.is_null())

@@ -34,7 +34,7 @@ class VerificationCosts:
 
     @property
     def weights(self) -> tuple[float, float, float]:
-        """Of the miss rate, and of the false alarm rates of non-targets and of spoofs."""
+        """Return the weights of the miss rate and of the false alarm rates of non-targets and of spoofs."""
         return (
             self.cost_miss * self.prior_target,
             self.cost_false_alarm_nontarget * self.prior_nontarget,
@@ -82,7 +82,7 @@ class VerificationTrials:
         self.num_trials = len(scores_N)
         self._costs = costs
         self._rows = [order[rows[order]] for rows in is_class]
-        # Per class, how many of its sorted trials lie below each distinct score, and below infinity.
+        # Per class, how many of its sorted trials are below each distinct score, and below infinity.
         starts = np.concatenate(([0], np.flatnonzero(scores_N[1:] != scores_N[:-1]) + 1, [len(scores_N)]))
         self._below_K = [np.concatenate(([0], np.cumsum(rows[order])))[starts] for rows in is_class]
 

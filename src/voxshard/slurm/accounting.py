@@ -61,7 +61,7 @@ def _account(cluster: Cluster, step: Step, records: Sequence[TaskRecord]) -> dic
 
 
 def _energy_kwh(states: Sequence[TaskState]) -> float | None:
-    """By NVML; None where no GPU told."""
+    """Return the energy that NVML measured; None if no GPU reported it."""
     found = [float(state.gpu["energy_j"]) for state in states if state.gpu.get("energy_j")]
     return round(sum(found) / 3.6e6, 4) if found else None
 

@@ -113,7 +113,9 @@ class ArrayTask:
         try:
             missing = self.step.missing()
             if self.task not in missing and not (missing and self.step.can_take_over(self.task)):
-                self._write("done", message="other tasks are at the rest" if missing else "was done already")
+                self._write(
+                    "done", message="other tasks process the remaining shards" if missing else "was done already"
+                )
                 return 0
             self._check_inputs()
             code = self._commands()
@@ -183,17 +185,17 @@ class ArrayTask:
             site.requeue and self.record.restarts < site.max_requeues and not self.cluster.record.cancelled.exists()
         )
         self.record.to_requeue = allowed
-        self._write("stopped", exit_code=StoppedError.exit_code, message="told to stop")
+        self._write("stopped", exit_code=StoppedError.exit_code, message="asked to stop")
         if not allowed:
             return StoppedError.exit_code
         try:
             # A busy controller is asked until SLURM ends this process: nothing else is left to do.
             if queue.state_of(self.job, patience_s=queue.PATIENCE_S) != "RUNNING":
                 self.record.to_requeue = False
-                self._write("stopped", exit_code=StoppedError.exit_code, message="told to stop")
+                self._write("stopped", exit_code=StoppedError.exit_code, message="asked to stop")
                 return StoppedError.exit_code
             queue.call(["scontrol", "requeue", self.job])
-            print(f"voxshard: {self.job} was told to stop and goes back into the queue", flush=True)
+            print(f"voxshard: {self.job} was asked to stop and goes back into the queue", flush=True)
         except SchedulerError as exc:  # SLURM's own requeue came first, or it does not answer
             print(f"voxshard: {exc}", flush=True)
         return StoppedError.exit_code
@@ -217,7 +219,7 @@ class ArrayTask:
             if record.is_final and record.task in missing:
                 log = self.cluster.record.logs(before.name) / f"{record.job}.out"
                 raise IncompleteError(
-                    f"{before.name}: task {record.task} failed ({record.message}; {log}); mend it, then "
+                    f"{before.name}: task {record.task} failed ({record.message}; {log}); fix it, then "
                     f"voxshard retry {quoted(self.cluster.experiment.path)}"
                 )
 
@@ -251,7 +253,7 @@ class ArrayTask:
         )
 
     def _only_stopped(self, before: Step, missing: Sequence[int]) -> bool:
-        """Whether the missing tasks were told to stop and could not go back into the queue by themselves.
+        """Whether the missing tasks were asked to stop and could not go back into the queue by themselves.
 
         A stop is no failed attempt; there are at most as many as the site allows requeues.
         """

@@ -24,7 +24,7 @@ class EarlyFailure:
 
     task: int
     job: str
-    """As SLURM's commands take it: 7_0."""
+    """Job id as SLURM's commands take it: 7_0."""
     log: Path
     """May not exist: SLURM creates it when the job starts."""
     message: str

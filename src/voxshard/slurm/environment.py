@@ -2,8 +2,8 @@
 
 sbatch, srun, squeue and the other commands read options from the environment. Variables of an earlier allocation (a
 terminal that was opened inside a job), of a login script or of another project would change what a script states, or
-hide jobs from a query. So the commands are given none of them. What says who pays and where a job may run is read from
-the environment once, at submission, and becomes part of the script and of the record (`fill_in`).
+hide jobs from a query. So the commands are given none of them. What defines who pays and where a job may run is read
+from the environment once, at submission, and becomes part of the script and of the record (`fill_in`).
 
 Source: section INPUT ENVIRONMENT VARIABLES of sbatch(1), srun(1), squeue(1), scancel(1), sinfo(1), scontrol(1).
 """

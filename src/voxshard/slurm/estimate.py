@@ -29,14 +29,14 @@ from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.shard_table import ShardTable
 
 PROBE_UTTERANCES, PROBE_SHARDS = 500, 20
-"""Of a probe; it ends with what is done of them after `PROBE_S`."""
+"""Size of a probe; it ends after `PROBE_S` with what is done by then."""
 PROBE_S = 30.0
 _END_S = 20.0
-"""For a probe to end the batch it is at."""
+"""Seconds that a probe may take to finish its current batch."""
 _START_S = 5.0
 """Python, imports and reading the manifest, before a task's own clock starts; where nothing was measured."""
 _PACKED_COPIES = 2
-"""Shards, and the merged file beside them."""
+"""Shards, and the merged file next to them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Rate:
     source: str
     """How it is known, and from how much work: the less, the rougher."""
     is_probe: bool = False
-    """Of a trial here, not of a task."""
+    """True if the numbers come from a trial on this machine, not from a task."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def work_left(cluster: Cluster, step: Step, progress: Progress | None = None) ->
 
     Parameters
     ----------
-    progress : told when an encoder that never ran and needs no GPU is tried here, for half a minute; None: it is not.
+    progress : gets a message when an encoder that never ran and needs no GPU is tried here, for half a minute; None: it
+        is not.
     """
     name = step.name.removeprefix("extract-")
     audio_s = _audio_left_s(cluster, name)
@@ -158,7 +159,7 @@ def _audio_left_s(cluster: Cluster, name: str) -> float | None:
 
 
 def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
-    """From tasks that ran here or, for the same encoder with the same settings, in experiments beside this one;
+    """From tasks that ran here or, for the same encoder with the same settings, in experiments next to this one;
     of several, from where it worked longest."""
     own = cluster.experiment.config.extract[name].encoder
     chooses = registry.needs_gpu(own["name"], {key: value for key, value in own.items() if key != "name"})
@@ -199,8 +200,8 @@ def _more_workers(cluster: Cluster, name: str, states: Sequence[TaskState], shar
 
 
 def _start_s(place: Path, states: Sequence[TaskState]) -> float:
-    """What a task takes beside that: by the records of its jobs, if it had any, of tasks that ran once and undisturbed;
-    else by the tasks' own clocks, which start after Python has."""
+    """Seconds that a task takes in addition to that: by the records of its jobs, if it had any, of tasks that ran once
+    and undisturbed; else by the tasks' own clocks, which start after Python has."""
     work_s: dict[int, float] = {}
     inside_s: dict[int, float] = {}
     for state in states:
@@ -254,7 +255,7 @@ def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | 
 
 
 def _run_for_a_while(words: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run a command, tell it to stop after `PROBE_S`, end it if it does not."""
+    """Run a command, ask it to stop after `PROBE_S`, end it if it does not."""
     none = subprocess.DEVNULL
     with subprocess.Popen(words, env=environment, stdin=none, stdout=none, stderr=none) as child:
         try:
@@ -268,7 +269,7 @@ def _run_for_a_while(words: Sequence[str], environment: Mapping[str, str]) -> No
 
 
 def _bytes(identity: Identity | None) -> int | None:
-    """Of one vector per utterance; what frames take is known only afterwards."""
+    """Return the bytes of one vector per utterance; the size of frames is known only afterwards."""
     if identity is None or identity.granularity != "utterance":
         return None
     return identity.num_utterances * identity.dim * (identity.num_layers or 1) * 4 * _PACKED_COPIES
@@ -285,7 +286,7 @@ def lines_of(item: Estimate, unit: str, quota: Sequence[str] = ()) -> list[str]:
     shards = "shards not planned yet" if item.num_shards is None else f"{item.num_shards:,} shards"
     head = f"{item.step}: {item.num_tasks:,} tasks, {shards}"
     if item.audio_h is None:
-        lines = [f"{head}; how much audio there is, prepare has to find out first, so the cost is not known"]
+        lines = [f"{head}; cost unknown until `voxshard prepare` has measured the audio"]
     elif item.rate is None or item.task_hours is None:
         lines = [f"{head}, {item.audio_h:.2f} h of audio; this encoder was never run here, so the cost is not known"]
     else:

@@ -52,7 +52,7 @@ class QueuedTask:
 
     @property
     def id(self) -> str:
-        """As SLURM's commands take it."""
+        """Return the id as SLURM's commands take it."""
         return f"{self.job}" if self.element is None else f"{self.job}_{self.element}"
 
 

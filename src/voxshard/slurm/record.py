@@ -1,6 +1,6 @@
 """What was submitted, and how each task fared: small files in EXP/jobs that any node can read and write.
 
-They say what happened; whether a step is done is decided by its results alone (see `steps`).
+They report what happened; whether a step is done is decided by its results alone (see `steps`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Submission:
     """The experiment as it was given to a cluster."""
 
     token: str
-    """In the comment of every job: tells this experiment's jobs from any others, ids come back."""
+    """A token in the comment of every job that identifies this experiment's jobs, since SLURM reuses ids."""
     cluster: str
     cwd: str
     python: str
     submitted: float
     tasks: Mapping[str, int] = field(default_factory=dict)
-    """Extraction -> number of its tasks, where fewer were chosen than the site's file says."""
+    """Extraction -> number of its tasks, where fewer were chosen than the site's file states."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Record:
 
     @property
     def cancelled(self) -> Path:
-        """While this file is there nothing is submitted by itself."""
+        """While this file exists nothing is submitted by itself."""
         return self.path / "cancelled"
 
     def write(self, submission: Submission, site: Site) -> None:
@@ -118,7 +118,7 @@ class Record:
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{self.experiment_path}: was not submitted (no {self._submission.name}); see `voxshard submit`. What "
-                f"`voxshard run` says of a job lies in {self._submission.parent}/*.log"
+                f"`voxshard run` states of a job is in {self._submission.parent}/*.log"
             ) from exc
         except (ValueError, TypeError) as exc:
             raise CorruptFileError(f"{self._submission}: not a record of voxshard: {exc}") from exc

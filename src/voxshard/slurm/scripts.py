@@ -25,7 +25,7 @@ class Array:
     share: Partition
     script: Path
     text: str
-    """With `{dependency}` still open: see `with_dependency`."""
+    """The script, in which `{dependency}` is still open: see `with_dependency`."""
 
     @property
     def num_tasks(self) -> int:

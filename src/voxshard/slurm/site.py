@@ -20,7 +20,7 @@ VARIABLE = "VOXSHARD_SITES"
 
 OptionName = Annotated[str, Field(pattern="^[a-zA-Z][a-zA-Z0-9_-]*$")]
 OptionValue = str | int | float | bool | None
-"""Of sbatch; true: an option without a value; null: leave an option out that voxshard gives."""
+"""Value of an sbatch option. true: an option without a value; null: omit an option that voxshard gives."""
 
 
 def _as_list(value: Any) -> Any:
@@ -70,7 +70,7 @@ class Site(Settings):
     partitions: dict[str, Partition] = Field(default_factory=dict)
     """Name -> share."""
     stages: dict[str, JobOptions] = Field(default_factory=dict)
-    """Stage -> partitions, time and number of tasks, unless the experiment's `jobs` says otherwise. `extract_cpu` is
+    """Stage -> partitions, time and number of tasks, unless the experiment's `jobs` states otherwise. `extract_cpu` is
     for encoders without a framework; `networks` (as `extract`, if it has no entry) for training networks; `publish`
     needs a partition with a network; `default` for whatever has no entry."""
     max_array_size: int | Literal["ask"] = "ask"
@@ -84,9 +84,9 @@ class Site(Settings):
     signal_delay_s: int = Field(180, ge=1)
     """How long before; SLURM may be a minute early. Longer than a batch takes."""
     requeue: bool = True
-    """Let tasks that were told to stop go back into the queue by themselves."""
+    """Let tasks that were asked to stop go back into the queue by themselves."""
     max_requeues: int = Field(20, ge=0)
-    """Of one task, in one attempt."""
+    """How often one task is requeued in one attempt."""
     max_attempts: int = Field(3, ge=1)
     """How often missing tasks of a step are submitted before a person must look."""
     srun_cpus: bool = True
@@ -121,7 +121,7 @@ class Site(Settings):
         )
         unknown = sorted(set(self.stages) - set(stages))
         if unknown:
-            raise ValueError(f"stages: unknown {', '.join(unknown)}; there: {', '.join(stages)}")
+            raise ValueError(f"stages: unknown {', '.join(unknown)}; available: {', '.join(stages)}")
         for stage in stages[:-1]:
             self.check_partitions(self.options(stage).partitions or (), f"stages.{stage}")
         return self
@@ -141,7 +141,8 @@ class Site(Settings):
         unknown = sorted(set(names) - set(self.partitions))
         if unknown:
             raise ValueError(
-                f"{where}: site {self.name} has no partition {', '.join(unknown)}; there: {', '.join(self.partitions)}"
+                f"{where}: site {self.name} has no partition {', '.join(unknown)}; "
+                f"available: {', '.join(self.partitions)}"
             )
 
 
@@ -164,7 +165,7 @@ def find(name: str) -> AnyLocation:
             return path
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} - {"template"})
     raise ConfigError(
-        f"--site {name}: no {name}.yaml in {', '.join(map(str, folders))}; there: {', '.join(known)}. "
+        f"--site {name}: no {name}.yaml in {', '.join(map(str, folders))}; available: {', '.join(known)}. "
         "For a new cluster copy template.yaml, or give a path"
     )
 

@@ -69,7 +69,7 @@ class Cluster:
         return options
 
     def array_limit(self) -> int:
-        """Array indices lie below this."""
+        """Array indices are below this."""
         if self.site.max_array_size != "ask":
             return self.site.max_array_size
         found = queue.setting("MaxArraySize")

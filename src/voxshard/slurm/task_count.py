@@ -16,7 +16,7 @@ from voxshard.slurm.estimate import Work, work_left
 from voxshard.slurm.submit import Cluster, given_tasks
 
 START_SHARE = 0.02
-"""Of a task's time, at most, for starting."""
+"""Maximum share of a task's time for starting."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TaskCount:
 
     step: str
     asked: int
-    """By the config or the site's file."""
+    """Number of tasks that the config or the site's file asks for."""
     best: int
     """Most that start in `START_SHARE` of their time; at least one, and as many as end within their time limit."""
     num_tasks: int
@@ -33,12 +33,12 @@ class TaskCount:
     is_fewer: bool
     """Than the site's file asks for."""
     work_s: float
-    """Of all tasks together, without their starts."""
+    """Seconds of work of all tasks together, without their starts."""
     start_s: float
-    """Of one task."""
+    """Seconds that one task takes to start."""
 
     def start_share(self, num_tasks: int) -> float:
-        """Of a task's time, for starting, with so many tasks."""
+        """Return the share of a task's time that starting takes, for a number of tasks."""
         return self.start_s / (self.start_s + self.work_s / num_tasks)
 
     @property

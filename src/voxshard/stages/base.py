@@ -1,4 +1,4 @@
-"""What every stage gets beside its configuration."""
+"""What every stage gets in addition to its configuration."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Task:
     index: int = 0
     count: int = 1
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set by a signal handler; the stage publishes what is whole and raises StoppedError."""
+    """Set by a signal handler; the stage publishes finished work and raises StoppedError."""
     progress: Progress = field(default_factory=Silent)
 
     def check(self) -> None:
-        """Raise StoppedError if somebody asked to stop."""
+        """Raise StoppedError if a stop was requested."""
         if self.stop.is_set():
-            raise StoppedError("stopped by a signal; what is finished is kept, run the same command again to go on")
+            raise StoppedError("stopped by a signal; what is finished is kept, run the same command again to continue")

@@ -26,7 +26,7 @@ def run(config: EvaluateConfig, task: Task | None = None) -> Evaluation:
     ------
     BackendUnavailableError : what the run needs (scikit-learn, or PyTorch) is not installed here.
     FeatureMismatchError : features of another fingerprint than those the model was trained on.
-    ConfigError, DataError : a split, column, run or feature set that is not there.
+    ConfigError, DataError : a split, column, run or feature set that does not exist.
     """
     task = task or Task()
     if config.out is None:

@@ -42,7 +42,7 @@ from voxshard.store.shard import ShardHeader, write_shard
 from voxshard.store.shard_table import ShardTable
 
 EARLY_STOP_UTTERANCES = 200
-"""A task gives up early only after so many utterances of its own; over fewer, merge judges."""
+"""A task gives up early only after it has processed this number of utterances itself; over fewer, merge judges."""
 EARLY_STOP_FAILURES = 20
 _IMAGE_LABELS = Path("/.singularity.d/labels.json")
 _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torch", "transformers", "tensorflow")
@@ -58,7 +58,7 @@ class ExtractOptions(Settings):
     batch_seconds: float | None = Field(None, gt=0)
     """Padded seconds of audio per batch; null: 8 on a CPU, 320 on a GPU."""
     workers: int | None = Field(None, ge=1)
-    """Decode workers; null: as many as CPUs (less two beside a model, at least one)."""
+    """Decode workers; null: as many as CPUs (less two alongside a model, at least one)."""
     max_failure_fraction: float = Field(0.05, ge=0, le=1)
     """Share of failed utterances from which on the run is considered broken; judged from 20 failures on."""
 
@@ -91,7 +91,7 @@ class ExtractResult:
     num_selected: int
     """Shards asked for."""
     missing: Sequence[int]
-    """Of those, the ones nobody has published yet (other tasks may be at them)."""
+    """Selected shards that no task has published yet; other tasks may be working on them."""
     num_failed: int
     """Failed utterances in this task's shards."""
     advice: str | None = None
@@ -283,7 +283,7 @@ class Extraction:
                 ) as pool:
                     with self.timers.measure("load_s"):
                         self.encoder.load(self.device)
-                    gpu.say("after loading")
+                    gpu.log("after loading")
                     state.state = "running"
                     heartbeat.write()
                     task.progress.begin(f"extract {info.name}", items=num_utterances, audio_s=audio_s)
@@ -306,7 +306,7 @@ class Extraction:
                 raise
 
     def publish(self, result: ShardResult) -> None:
-        """Publish one whole shard; the first one wins."""
+        """Publish one complete shard; the first one wins."""
         path = self.folder.shard(result.index, len(self.shards))
         header = self.header(result)
         write_shard(
@@ -319,7 +319,7 @@ class Extraction:
         )
 
     def header(self, result: ShardResult) -> ShardHeader:
-        """What a shard says about itself. How long it took to write is known only afterwards: `write_s` is the time
+        """What a shard states about itself. How long it took to write is known only afterwards: `write_s` is the time
         spent on writing since the shard before."""
         info = self.encoder.info
         write_s, self._written_s = self.timers.write_s - self._written_s, self.timers.write_s

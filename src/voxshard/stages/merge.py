@@ -15,7 +15,7 @@ def run(config: MergeConfig, task: Task | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    What stands in summary.json.
+    What is in summary.json.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class PrepareOptions(Settings):
     glob: str | None = None
     """Only paths that match; `*` stays in one folder, `**` is any number of them."""
     part: str | None = None
-    """Only what lies below this folder of the root."""
+    """Only what is below this folder of the root."""
     split: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """NAME=FILE: the utterances that FILE names are split NAME."""
     split_from: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
@@ -53,9 +53,9 @@ class PrepareOptions(Settings):
     label_from: str | None = None
     """A regular expression searched in the path; each named group becomes a column."""
     study: str | None = None
-    """What a column `study` says in every row."""
+    """The value of a column `study`, the same in every row."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many utterances."""
+    """Only the first N utterances."""
     probe: bool = True
     """Read every header; false finds only sizes and missing files."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -94,7 +94,7 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     Raises
     ------
     ConfigError : an option that makes no sense, or `out` is there and no manifest.
-    EmptyCorpusError : nothing found; says where, what was looked for, and what lies there.
+    EmptyCorpusError : nothing found; reports where, what was looked for, and what exists.
     DuplicateIdError : two utterances with one id.
     ManifestError : lists or labels that do not fit the corpus.
     TransientFaultError : the storage failed; nothing is written.
@@ -237,7 +237,7 @@ def _chosen(listing: Listing, request: Request) -> pa.Table:
 
 
 def _annotated(table: pa.Table, config: PrepareConfig) -> tuple[pa.Table, list[str]]:
-    """The user's labels and splits; the more particular an option is, the later it has its say."""
+    """The user's labels and splits; the more particular an option is, the later it is applied."""
     require_all = config.part is None and config.glob is None
     notes: list[str] = []
     if config.study is not None:
@@ -275,7 +275,7 @@ def _probed(table: pa.Table, root: str, config: PrepareConfig, task: Task) -> pa
             table = _with_warnings(table, found[name].combine_chunks().take(recordings.indices))
             continue
         if not measured or (name not in COLUMNS and name in table.column_names):
-            continue  # a corpus may have a column `format` of its own
+            continue  # a corpus may have its own column `format`
         values = found[name].combine_chunks().take(recordings.indices)
         if name == "warning" and values.null_count == len(values):
             continue

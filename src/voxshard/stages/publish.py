@@ -20,7 +20,7 @@ from voxshard.store.merged import read_summary
 from voxshard.uploads import Published, publish
 
 _RECORD = "published.json"
-"""In EXP/jobs: what the experiment published last, so that jobs without a network know it."""
+"""File in EXP/jobs that records what the experiment published last, for jobs without a network."""
 
 
 class PublishConfig(Settings):

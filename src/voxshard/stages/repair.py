@@ -24,7 +24,7 @@ class Repaired:
 
     num_tried: int
     num_ok: int
-    """Of those, how many are embedded now."""
+    """Number of these that are embedded now."""
 
 
 def last_config(folder: FeatureDir, overrides: dict[str, object] | None = None) -> ExtractConfig:
@@ -34,7 +34,7 @@ def last_config(folder: FeatureDir, overrides: dict[str, object] | None = None) 
     ------
     IncompleteError : nothing was extracted there.
     """
-    Identity.read(folder.identity)  # says so if there is none
+    Identity.read(folder.identity)  # raises if there is none
     if not folder.config.exists():
         raise IncompleteError(f"{folder.path}: no {folder.config.name}; it was not made by `voxshard extract`")
     content = load_yaml(folder.config)
@@ -84,7 +84,7 @@ def _failed_works(extraction: Extraction, shards: dict[int, Shard]) -> Iterator[
     for index, shard in shards.items():
         names = {failure.utterance_id for failure in shard.failures}
         utterances = extraction.utterances_of(index)
-        # What prepare found may have been mended since: judge the recording as it is now.
+        # What prepare found may have been fixed since: judge the recording as it is now.
         yield ShardWork(index, [replace(item, problem=None) for item in utterances if item.utterance_id in names])
 
 

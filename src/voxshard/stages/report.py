@@ -29,7 +29,7 @@ class ReportConfig(Settings):
 
 
 def run(config: ReportConfig, task: Task | None = None) -> AnyLocation:
-    """Write the report, and the results beside it as CSV and LaTeX; each file is replaced whole.
+    """Write the report, and the results next to it as CSV and LaTeX; each file is replaced completely.
 
     Raises
     ------

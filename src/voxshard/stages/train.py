@@ -31,7 +31,7 @@ _EXTRAS = {
 
 
 def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | None:
-    """Train, publish the run directory `config.out`, and enter its results in runs.csv beside it.
+    """Train, publish the run directory `config.out`, and enter its results in runs.csv next to it.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | 
     ------
     BackendUnavailableError : what training needs is not installed here; with `wandb`, that.
     ConfigError, DataError : what is wrong with the config or the features; nothing is published.
-    StoppedError : a network's training was asked to stop; the same command goes on.
+    StoppedError : a network's training was asked to stop; the same command continues.
     """
     task = task or Task()
     wandb = wandb_module() if config.wandb else None
@@ -70,7 +70,7 @@ def _train(config: TrainConfig | NetworkConfig, task: Task) -> Run | None:
 
 
 def learning(module: str) -> ModuleType:
-    """Import a module that needs scikit-learn or PyTorch, or say how to get it."""
+    """Import a module that needs scikit-learn or PyTorch, or report how to get it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as exc:

@@ -37,7 +37,7 @@ class _Job:
     """Where the first byte of `blocks` goes in the merged file; None: it is only checked."""
     dataset: str | None
     is_last: bool
-    """Of its shard."""
+    """True for the last piece of its shard."""
 
 
 def copy_shards(

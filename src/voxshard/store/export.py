@@ -56,11 +56,11 @@ class ExportConfig(Settings):
 
 
 def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) -> Sequence[AnyLocation]:
-    """Write a feature set, or one split of it, in another format; each file appears whole or not at all.
+    """Write a feature set, or one split of it, in another format; each file appears complete or not at all.
 
     Parameters
     ----------
-    check : called now and then; raises if somebody asked to stop.
+    check : called now and then; raises if a stop was requested.
 
     Returns
     -------
@@ -285,7 +285,7 @@ class _ExportWriter:
 
 
 def _text(stream: IO[bytes]) -> io.TextIOWrapper:
-    """For the csv module; detached, not closed, at the end."""
+    """Return a text stream for the csv module; it is detached, not closed, at the end."""
     return io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
 
 

@@ -23,7 +23,7 @@ def open_foreign(path: Path) -> ForeignFile:
     ------
     ManifestError : a format that is not known, or ids that are not where they should be.
     FeatureMismatchError : arrays that do not fit together, or that only pickle can read.
-    CorruptFileError : damaged, or not what its name says, or against the SHA256SUMS beside it.
+    CorruptFileError : damaged, or not what its name promises, or against the SHA256SUMS next to it.
     """
     readers = {
         ".npy": read_npy,

@@ -24,7 +24,7 @@ def read_npy(path: Path) -> ForeignFile:
     metadata = next((item for item in beside if item.is_file()), None)
     if metadata is None:
         raise ManifestError(
-            f"{path}: no {beside[0].name} or {beside[1].name} beside it, so nobody knows whose rows these are"
+            f"{path}: no {beside[0].name} or {beside[1].name} next to it, so it is unknown whose rows these are"
         )
     check_sums(metadata)
     columns, ids = csv_columns(metadata, ",")
@@ -55,7 +55,7 @@ def read_npy(path: Path) -> ForeignFile:
 def _row_numbers(metadata: Path, column: pa.Array) -> Array:
     if not pa.types.is_integer(column.type) or column.null_count:
         found = next((value for value in column.to_pylist() if not isinstance(value, int)), None)
-        raise FeatureMismatchError(f"{metadata}: embedding_idx is {found!r} in one row; whole numbers are wanted")
+        raise FeatureMismatchError(f"{metadata}: embedding_idx is {found!r} in one row; integers are wanted")
     rows: Array = column.to_numpy()
     return rows
 
@@ -91,9 +91,9 @@ def read_npz(path: Path) -> ForeignFile:
     if len(keys) == 2:
         of_codes, kind, _ = _npy_rows(path, "codes")
         check_numbers(path, "codes", kind, whole=True)
-        if len(of_codes) not in (1, 2) or of_codes[:1] != shape[:1]:
+        if of_codes != shape[:1]:
             raise FeatureMismatchError(
-                f"{path}: codes has shape {of_codes}, one row per row of X is wanted: ({shape[0]},) or ({shape[0]}, K)"
+                f"{path}: codes has shape {of_codes}, one code per row of X is wanted: {shape[:1]}"
             )
 
     def items() -> Iterator[tuple[str, Arrays]]:
@@ -108,11 +108,11 @@ def read_npz(path: Path) -> ForeignFile:
 
 
 def _ids(path: Path, name: str, values: Array) -> list[str]:
-    """Ids (N,) as texts; whole numbers become their digits."""
+    """Ids (N,) as texts; integers become their digits."""
     if values.ndim != 1 or values.dtype.kind not in "Uiu":
         advice = "; bytes become text by .astype(str)" if values.dtype.kind == "S" else ""
         raise FeatureMismatchError(
-            f"{path}: {name} is of type {values.dtype} and shape {values.shape}; texts or whole numbers, (N,), are "
+            f"{path}: {name} is of type {values.dtype} and shape {values.shape}; texts or integers, (N,), are "
             f"wanted{advice}"
         )
     return [str(value) for value in values.tolist()]
@@ -142,7 +142,7 @@ def _runs(path: Path, of_row: Array) -> tuple[list[str], Array]:
         seen: set[str] = set()
         for name in ids:
             if name in seen:
-                raise FeatureMismatchError(f"{path}: windows of {name!r} stand in several places; sort the rows by IDS")
+                raise FeatureMismatchError(f"{path}: windows of {name!r} are in several places; sort the rows by IDS")
             seen.add(name)
     return ids, starts
 

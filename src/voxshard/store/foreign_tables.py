@@ -59,7 +59,7 @@ def _check_parquet_ids(path: Path, schema: pa.Schema) -> None:
     kind = schema.field("utterance_id").type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise ManifestError(f"{path}: utterance_id is of type {kind}; texts or whole numbers are wanted")
+        raise ManifestError(f"{path}: utterance_id is of type {kind}; texts or integers are wanted")
 
 
 def _lists(path: Path, name: str, column: pa.Array) -> Iterator[Array]:

@@ -31,7 +31,7 @@ PER_FRAME = ("frames", "codes")
 """Datasets with one row per frame or window, cut by /offsets; the others have one row per utterance."""
 
 ALIGNMENT_BYTES = 512
-"""Of datasets of at least this size, so that mapped arrays are aligned."""
+"""Alignment of datasets of at least this size, so that mapped arrays are aligned."""
 
 TEXT = h5py.string_dtype("utf-8")
 FAILURE = np.dtype([("utterance_id", TEXT), ("error", TEXT), ("message", TEXT)])
@@ -50,7 +50,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except OSError as exc:
-        if exc.errno is not None:  # the storage's own verdict: says nothing about the content
+        if exc.errno is not None:  # the storage's own verdict, which is no statement about the content
             raise
         raise CorruptFileError(f"{path}: cannot be read as HDF5: {exc}") from exc
     except (KeyError, RuntimeError) as exc:

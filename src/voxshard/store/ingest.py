@@ -73,16 +73,16 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
 
     Parameters
     ----------
-    check : called now and then; raises if somebody asked to stop.
+    check : called now and then; raises if a stop was requested.
 
     Returns
     -------
-    What stands in summary.json.
+    What is in summary.json.
 
     Raises
     ------
     ConfigError : no file, or `out` is something else than a feature set, such as a run.
-    DuplicateIdError : an id stands in two places; names both files.
+    DuplicateIdError : an id is in two places; names both files.
     FeatureMismatchError : files that do not hold the same kind of features.
     IdentityError : the folder holds other features already.
     ManifestError, CorruptFileError : see `store.foreign.open_foreign`.
@@ -220,7 +220,7 @@ def _check_unique(ids: Sequence[str], of_file: Sequence[int], sources: Sequence[
             raise ManifestError(f"{sources[number].path}: utterance {name!r}: an id cannot hold NUL")
         if name in seen:
             raise DuplicateIdError(
-                f"utterance {name!r} stands in {sources[seen[name]].path} and again in {sources[number].path}; "
+                f"utterance {name!r} is in {sources[seen[name]].path} and again in {sources[number].path}; "
                 "ids must be unique"
             )
         seen[name] = number

@@ -26,9 +26,9 @@ class ShardInventory:
     shards: ShardTable
     present: Sequence[int]
     pending: Sequence[int]
-    """Of splits of which no shard was published yet."""
+    """Shards of splits of which no shard was published yet."""
     missing: Sequence[int]
-    """Of splits that were begun."""
+    """Missing shards of splits that were begun."""
     foreign: Sequence[Path]
     """Shards whose names are of another plan."""
 
@@ -95,7 +95,7 @@ class ShardInventory:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise IncompleteError(
                 f"{self.folder.path}: {len(names)} of {len(self.shards)} shards are missing: {shown}; "
-                f"run `voxshard retry {quoted(self.folder.path)}`, or merge what is there with --allow-missing"
+                f"run `voxshard retry {quoted(self.folder.path)}`, or merge what exists with --allow-missing"
             )
 
 

@@ -1,4 +1,4 @@
-"""Rows that lie in files: mapped for look-ups, read in large pieces for passes over everything.
+"""Rows that are in files: mapped for look-ups, read in large pieces for passes over everything.
 
 Nothing here keeps an HDF5 library handle, so that a reader can be forked, shared between threads and pickled.
 """
@@ -93,7 +93,7 @@ class MappedFile:
 
     def _check(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
         if at + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize > self.size:
-            raise CorruptFileError(f"{self.path}: {self.size} bytes are too few for what it says it holds; truncated")
+            raise CorruptFileError(f"{self.path}: {self.size} bytes are too few for what it states it holds; truncated")
 
 
 class PackedRows:

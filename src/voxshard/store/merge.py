@@ -46,10 +46,6 @@ MIN_FAILURES_TO_JUDGE = 20
 """Fewer failures than this are never too many, whatever their share."""
 
 
-_OTHER_MERGE_S = 3600.0
-"""Temporary files in DIR that were written to more recently may be those of another merge."""
-
-
 class MergeConfig(Settings):
     """Settings of one merge."""
 
@@ -58,7 +54,7 @@ class MergeConfig(Settings):
     mode: Literal["auto", "packed", "index"] = "auto"
     """packed: one contiguous file; index: the arrays stay in the shards; auto: packed up to 64 GiB."""
     allow_missing: bool = False
-    """Merge what is there, though shards are missing of splits that were begun."""
+    """Merge what exists, though shards are missing of splits that were begun."""
     labels: Location | None = None
     """Manifest whose columns describe the utterances; null: the one they were extracted with."""
     delete_shards: bool = False
@@ -88,11 +84,11 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
 
     Parameters
     ----------
-    check : called now and then; raises if somebody asked to stop.
+    check : called now and then; raises if a stop was requested.
 
     Returns
     -------
-    What stands in summary.json.
+    What is in summary.json.
 
     Raises
     ------
@@ -129,8 +125,8 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
         )
     if config.delete_shards:
         summary = _delete_shards(inventory, summary)
-    files.sweep_temporaries(folder.shards, everything=inventory.is_complete)
-    files.sweep_temporaries(folder.path, everything=inventory.is_complete, spare_s=_OTHER_MERGE_S)
+    for place in (folder.path, folder.shards):
+        files.sweep_temporaries(place, everything=inventory.is_complete)
     _judge(folder, summary, allowed_failures(config))
     return summary
 
@@ -364,7 +360,7 @@ def _merged_and_deleted(folder: FeatureDir, summary: dict[str, Any], config: Mer
     if config.labels or config.mode == "index" or not is_intact(folder, summary):
         raise IncompleteError(
             f"{folder.path}: its shards were deleted after an earlier merge, so it cannot be merged again; "
-            "what is there stays, or extract it anew into another --out"
+            "what exists stays, or extract it again into another --out"
         )
     _judge(folder, summary, allowed_failures(config))
     return summary
@@ -380,6 +376,6 @@ def _judge(folder: FeatureDir, summary: Mapping[str, Any], allowed: float) -> No
     raise TooManyFailuresError(
         f"{folder.path}: {failed} of {total} utterances failed ({failed / total:.1%}, allowed are {allowed:.1%}): "
         f"{reasons}; see {folder.failures}. What is good was merged. "
-        f"Mend the recordings and run `voxshard retry {quoted(folder.path)} --failed`, "
+        f"Fix the recordings and run `voxshard retry {quoted(folder.path)} --failed`, "
         f"or accept it with `voxshard merge {quoted(folder.path)} --max-failure-fraction {enough:g}`"
     )

@@ -37,7 +37,7 @@ class MergeLedger:
     """Row of the manifest, and why it failed; in order."""
     offsets: npt.NDArray[np.int64] | None
     num_id_bytes: int
-    """Of the utterance_ids that are ok, in UTF-8."""
+    """Number of bytes of the utterance_ids that are ok, in UTF-8."""
     warnings: Mapping[str, str]
     """utterance_id -> what is odd about a recording that was decoded."""
 
@@ -124,7 +124,7 @@ def totals_of(pieces: Sequence[ShardSummary]) -> dict[str, Any]:
 
 
 def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, Any]:
-    """What summary.json says of a merge, but for merge_id and checksums."""
+    """What summary.json records about a merge, but for merge_id and checksums."""
     inventory, totals = ledger.inventory, totals_of(ledger.pieces)
     total, splits = _count(ledger)
     mixtures = {name: versions for name, versions in totals["software"].items() if len(versions) > 1}

@@ -32,7 +32,7 @@ from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, seale
 from voxshard.store.shard import Failure
 
 FRAME_COLUMNS = ("first_frame", "num_frames")
-"""Columns of utterances.parquet that say which rows of /frames are an utterance's."""
+"""Columns of utterances.parquet that record which rows of /frames are an utterance's."""
 
 _TEXTS_AT_ONCE = 1 << 16
 _LEASE = ".merge.lease"
@@ -189,7 +189,7 @@ def publish_set(
     content : its attributes hold the merge_id.
     utterances : at least one table, N rows in all; row i describes row i of the arrays.
     failures : rows of failures.csv: utterance_id, path, split, error, message.
-    summary : what summary.json says, without merge_id and the files' digests.
+    summary : what summary.json states, without merge_id and the files' digests.
 
     Returns
     -------
@@ -271,24 +271,6 @@ def _failures_csv(rows: Iterable[Mapping[str, Any]], merge_id: str) -> bytes:
     return text.getvalue().encode()
 
 
-_KEYS_OF_SUMMARY: dict[str, type] = {
-    "merge_id": str,
-    "stale": bool,
-    "mode": str,
-    "reasons": dict,
-    "splits": dict,
-    "utterances/total": int,
-    "utterances/ok": int,
-    "utterances/failed": int,
-    "shards/total": int,
-    "shards/deleted": bool,
-    "files/features.h5": dict,
-    "files/utterances.parquet/sha256": str,
-    "files/failures.csv/sha256": str,
-}
-"""What readers take from summary.json."""
-
-
 def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
     """DIR/summary.json, or None if nothing was merged yet.
 
@@ -298,19 +280,9 @@ def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
     FormatVersionError : written by a newer voxshard.
     """
     try:
-        summary = read_sealed(folder.summary)
+        return read_sealed(folder.summary)
     except FileNotFoundError:
         return None
-    for keys, kind in _KEYS_OF_SUMMARY.items():
-        value: Any = summary
-        for key in keys.split("/"):
-            value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise CorruptFileError(
-                f"{folder.summary}: not the summary of a merged set: {keys.replace('/', '.')} is {value!r:.60}; run "
-                f"`voxshard merge {folder.path}`"
-            )
-    return summary
 
 
 def write_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> None:
@@ -332,12 +304,12 @@ def differs_from_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> list
 
 
 def merge_id_of_table(path: Path) -> str:
-    """merge_id that stands in utterances.parquet; reads its footer only."""
+    """merge_id that is in utterances.parquet; reads its footer only."""
     try:
         metadata = files.with_retries(path, lambda: pq.read_schema(path)).metadata or {}
         return str(json.loads(metadata[b"voxshard"])["merge_id"])
     except FileNotFoundError as exc:
-        raise IncompleteError(f"{path}: not there; run `voxshard merge {quoted(path.parent)}`") from exc
+        raise IncompleteError(f"{path}: missing; run `voxshard merge {quoted(path.parent)}`") from exc
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as exc:
         raise CorruptFileError(
             f"{path}: not the table of a merged set: {exc}; run `voxshard merge {quoted(path.parent)}`"

@@ -8,8 +8,8 @@
     RUN/tables/*.csv     confusion-<split>, by-<column>-<split>, n-shot, folds ...
     RUN/trials.parquet   one row per scored utterance: split, label, prediction, scores and the corpus's columns
 
-A run is written into a temporary folder beside its place and renamed there whole: a killed training leaves the run
-that was there before. `evaluate` replaces single files of a run, each whole.
+A run is written into a temporary folder next to its place and renamed there when complete: a killed training leaves the
+run that existed before. `evaluate` replaces single files of a run, each at once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Run:
         return self.path.resolve().name
 
     def found(self, recorded: AnyLocation) -> Path:
-        """Where a feature set or a manifest that this run names is: there, or, if the experiment was moved as a whole,
+        """Where a feature set or a manifest that this run names is: there, or, if the experiment was moved completely,
         in it."""
         if isinstance(recorded, Url):
             return local_copy(recorded)
@@ -119,7 +119,7 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """metrics.json as it is now: `["metrics"][split][name]` = {value, low, high}, and what stands beside it."""
+        """metrics.json as it is now: `["metrics"][split][name]` = {value, low, high}, and what is next to it."""
         text = _text(self.metrics_file, self.path)
         try:
             content = json.loads(text)
@@ -207,7 +207,7 @@ def file_name(text: str) -> str:
 
 @contextmanager
 def publish_run(path: Path) -> Iterator[Run]:
-    """Write a run that appears at `path`, whole, when the block ends without an error.
+    """Write a run that appears at `path`, complete, when the block ends without an error.
 
     Raises
     ------
@@ -289,7 +289,7 @@ def results_table(runs: Sequence[Run]) -> pa.Table:
 def append_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append rows to a CSV file that several processes add to, all with the same keys.
 
-    The header is published whole and once, and all rows go out in one append, so that two writers on one machine
+    The header is published completely and once, and all rows go out in one append, so that two writers on one machine
     never mix their lines.
     """
     if not rows:

@@ -50,7 +50,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardHeader:
-    """What a shard says about itself, as attributes of the HDF5 file."""
+    """What a shard states about itself, as attributes of the HDF5 file."""
 
     encoder: str
     fingerprint: str
@@ -68,7 +68,7 @@ class ShardHeader:
     software: Mapping[str, str] = field(default_factory=dict)
     """Name -> version of what computed it."""
     image_digest: str | None = None
-    """Of the container image it was computed in."""
+    """Digest of the container image it was computed in."""
     host: str = ""
     created: str = ""
     """UTC, ISO 8601."""
@@ -83,7 +83,7 @@ class ShardHeader:
     format_version: int = FORMAT_VERSION
 
     def attributes(self) -> dict[str, Any]:
-        """As HDF5 attributes; mappings are JSON text."""
+        """Return the header as HDF5 attributes; mappings are JSON text."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             name: json.dumps(dict(value), sort_keys=True) if isinstance(value, Mapping) else value
@@ -150,7 +150,7 @@ def write_shard(
     path : DIR/shards/shard-....h5; its folder is made if need be.
     outputs : (utterance_id, output) in manifest order, all with the same keys; see `hdf5.Arrays` for shapes.
     failures : the other utterances of this shard, in manifest order.
-    replace : put it in place of a shard that is there; by default the first one published stays.
+    replace : put it in place of a shard that exists; by default the first one published stays.
     warnings : utterance_id -> what is odd about a recording that was decoded.
 
     Returns
@@ -191,7 +191,7 @@ def _facts(
     datasets: Datasets,
     warnings: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the seal says of a shard, so that merge need not open it as HDF5."""
+    """What the seal records of a shard, so that merge need not open it as HDF5."""
     return {
         "header": {name: value for name, value in header.attributes().items() if value is not None},
         "num_rows": len(ids),
@@ -282,7 +282,7 @@ def _fill(dataset: h5py.Dataset, arrays: Iterator[npt.NDArray[Any]], key: str) -
 
 @dataclass(frozen=True)
 class Shard:
-    """What stands in one shard beside its arrays, which are read when asked for."""
+    """What is in one shard in addition to its arrays, which are read when asked for."""
 
     path: Path
     header: ShardHeader
@@ -295,7 +295,7 @@ class Shard:
     """utterance_id -> what is odd about a recording that was decoded."""
 
     def read(self, dataset: str) -> npt.NDArray[Any]:
-        """One whole dataset: `embeddings`, `frames`, `codes` or `offsets`."""
+        """One complete dataset: `embeddings`, `frames`, `codes` or `offsets`."""
         with hdf5.reading(self.path) as file:
             values: npt.NDArray[Any] = file[dataset][...]
         return values
@@ -352,7 +352,7 @@ class ShardSummary:
 
 
 def summarize_shard(path: Path) -> ShardSummary:
-    """Read what the seal says of a shard: user block and table; one of format 1 is opened.
+    """Read what the seal records of a shard: user block and table; one of format 1 is opened.
 
     Raises
     ------
@@ -430,7 +430,7 @@ def _check_rows(shard: Shard, offsets: npt.NDArray[np.int64] | None) -> None:
 
 
 def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) -> ShardSummary:
-    """Validate what a shard's seal says of it against identity and plan; its bytes are not read.
+    """Validate what a shard's seal records against identity and plan; its bytes are not read.
 
     Parameters
     ----------
@@ -458,7 +458,7 @@ def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) ->
     if (header.shard_index, header.num_shards) != (index, identity.num_shards):
         raise StaleShardError(
             f"{path}: holds shard {header.shard_index} of {header.num_shards}, "
-            f"its name says {index} of {identity.num_shards}; {again}"
+            f"its name states {index} of {identity.num_shards}; {again}"
         )
     if ids_digest(ids.filter(ok_rows(ids, summary.failures))) != summary.ids or not _counts_match(summary, len(ids)):
         _check_ids(read_shard(path), ids.to_pylist(), again)
@@ -504,7 +504,7 @@ def _check_ids(shard: Shard, wanted: list[str], again: str) -> None:
 
 
 def check_contents(path: Path, *, ids: pa.Array) -> None:
-    """Open a shard and compare what is in it with what its seal says, and with the plan, row by row.
+    """Open a shard and compare what is in it with what its seal records, and with the plan, row by row.
 
     Raises
     ------
@@ -521,5 +521,5 @@ def check_contents(path: Path, *, ids: pa.Array) -> None:
 
 
 def index_of(path: Path) -> int:
-    """Index that stands in a shard's name."""
+    """Index that is in a shard's name."""
     return int(path.name.removeprefix("shard-").partition("-")[0])

@@ -25,7 +25,7 @@ from voxshard.manifest import Manifest
 from voxshard.store.layout import PLAN_FOOTER, FeatureDir, Identity, Plan
 
 _NO_TABLE = hashlib.sha256(b"").hexdigest()
-"""Of a plan of format 1 that was frozen before its identity was."""
+"""Digest of the table of a plan of format 1 that was frozen before its identity."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ShardTable:
     starts: Sequence[int]
     """First manifest row of each shard, and the end."""
     splits: Sequence[str | None]
-    """Of each shard."""
+    """Split of each shard."""
     audio_s: Sequence[float] | None
     """Seconds of audio of each shard; None where nothing was probed."""
 
@@ -70,7 +70,7 @@ class ShardTable:
         return cls(**json.loads(text))
 
     def to_json(self) -> bytes:
-        """For the footer of the plan."""
+        """Return the table as JSON, for the footer of the plan."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class ShardTable:
         return self.starts[shard], self.starts[shard + 1]
 
     def num_utterances(self, shards: Sequence[int]) -> int:
-        """Of all these shards."""
+        """Return the number of utterances of these shards."""
         return sum(self.starts[shard + 1] - self.starts[shard] for shard in shards)
 
     def total_audio_s(self, shards: Sequence[int]) -> float | None:

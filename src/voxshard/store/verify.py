@@ -14,7 +14,7 @@ from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.progress import Progress
-from voxshard.store import hdf5, merged, seal, structure
+from voxshard.store import hdf5, merged, seal
 from voxshard.store.features import FeatureSet, is_stale
 from voxshard.store.inventory import ShardInventory
 from voxshard.store.layout import FeatureDir, Identity
@@ -30,7 +30,7 @@ class Problem:
     path: Path
     error: DataError
     is_bad_file: bool = True
-    """The file itself is wrong, and made anew once it is out of the way; else something is missing."""
+    """The file itself is wrong, and made again once it is out of the way; else something is missing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
 
     Parameters
     ----------
-    check : called now and then; raises if somebody asked to stop.
+    check : called now and then; raises if a stop was requested.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def quarantine(problems: list[Problem]) -> list[Path]:
 
 
 def _of_shard(path: Path, index: int, inventory: ShardInventory) -> Iterator[DataError]:
-    """A shard with changed bytes is looked into all the same: what else is wrong may say how that came about."""
+    """A shard with changed bytes is looked into all the same: what else is wrong may show how that came about."""
     is_sealed = True
     ids = inventory.plan.ids(*inventory.shards.rows(index))
     try:
@@ -169,9 +169,6 @@ def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
             if start != len(features) or len(file["utterance_id"]) != start:
                 error = CorruptFileError(f"{folder.utterances}: {start} rows, {folder.features} has {len(features)}")
                 yield Problem(folder.utterances, error)
-                return
-        for error in structure.check_numbers(features, features.offsets):
-            yield Problem(folder.features, error)
     except DataError as exc:
         yield Problem(folder.features, exc)
 

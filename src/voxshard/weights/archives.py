@@ -21,8 +21,8 @@ from voxshard.errors import CorruptFileError
 MAX_MEMBERS = 10_000
 MAX_EXPANSION = 20
 MIN_BOUND_BYTES = 64 << 20
-"""What an archive may hold: so many members, and so many times its own size in bytes or this many, whichever is more.
-Weights hardly compress; a bomb expands a thousand times."""
+"""What an archive may hold: a number of members, and a multiple of its own size in bytes or this many, whichever is
+more. Weights hardly compress; a bomb expands a thousand times."""
 
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
 _NAME_ERRNOS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
@@ -73,7 +73,7 @@ def unpack(archive: Path, folder: Path, *, where: str, reserved: tuple[str, ...]
 
 
 class _Refused(Exception):
-    """What the archive holds is not unpacked; the text says why."""
+    """What the archive holds is not unpacked; the text gives the reason."""
 
 
 class _Bounded:

@@ -41,7 +41,7 @@ class WeightSource:
     is_archive: bool = False
     """A tar file; what it holds goes into the folder, the archive itself is not kept."""
     place: HubPlace | None = None
-    """On the hub; None for other origins."""
+    """Place on the hub; None for other origins."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class WeightSet:
     """What one encoder needs."""
 
     name: str
-    """As given to `voxshard weights fetch`; also its folder under $VOXSHARD_WEIGHTS."""
+    """Name as given to `voxshard weights fetch`; also its folder under $VOXSHARD_WEIGHTS."""
     origin: str
     licence: str
     size: str
@@ -189,7 +189,7 @@ def _hub_model(repository: str, revision: str | None) -> WeightSet:
 
 
 def known_sets() -> dict[str, WeightSet]:
-    """The sets with a name of their own; `hf/ORG/NAME` stands for any model of the hub besides."""
+    """The sets with their own name; `hf/ORG/NAME` stands for any model of the hub besides."""
     sets = [_metis8d(), _ecapa(), *(_trillsson(size) for size in range(1, 6)), _vggish(), _ge2e(), *_wespeaker()]
     return {item.name: item for item in sets}
 

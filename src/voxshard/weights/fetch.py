@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `verify` says of one file."""
+    """What `verify` reports about one file."""
 
     path: Path
     state: str
@@ -54,7 +54,7 @@ class FileCheck:
 
 
 def weights_root(given: Path | None) -> Path:
-    """The folder all weights lie in: as given, or $VOXSHARD_WEIGHTS.
+    """The folder all weights are in: as given, or $VOXSHARD_WEIGHTS.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def weights_root(given: Path | None) -> Path:
 
 
 def fetch(wanted: WeightSet, root: Path, *, progress: Progress | None = None, wait_s: float = 2.0) -> Path:
-    """Bring every file of a set under `root`, checked, readable by the group, with a record beside them.
+    """Bring every file of a set under `root`, checked, readable by the group, with a record next to them.
 
     Files that are here already and are what they should be are not fetched again.
 
@@ -322,7 +322,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _check_inside(name: str, where: str) -> None:
     path = PurePosixPath(name)
     if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
-        raise CorruptFileError(f"{where}: names the file {name!r}, which lies outside the model's folder")
+        raise CorruptFileError(f"{where}: names the file {name!r}, which is outside the model's folder")
 
 
 def _make_shared(folder: Path) -> None:

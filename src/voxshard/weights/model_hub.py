@@ -32,7 +32,7 @@ class HubFile:
 
     num_bytes: int | None
     sha256: str | None
-    """Of a large file."""
+    """Published digest of a large file."""
     git_blob: str | None
     """SHA-1 (hex) of a small file, with git's header before its content."""
 

@@ -38,7 +38,7 @@ def download(url: str, target: Path, *, sha256: str | None, num_bytes: int | Non
     CorruptFileError : complete, but not the file it should be; nothing is kept.
     TransientFaultError : cut off or unreachable, again and again.
     """
-    target.unlink(missing_ok=True)  # pooch would take a file that is there for the one that is wanted
+    target.unlink(missing_ok=True)  # pooch would take a file that exists for the one that is wanted
     with files.storage_errors(target):
         _retrieve(url, target, wait_s)
     found = files.sha256_of(target)

@@ -16,12 +16,12 @@ from voxshard.encoders.vggish_weights import CONVERTED, check_weights
 def convert_vggish(checkpoint: Path, folder: Path | None = None) -> Path:
     """Turn `vggish_model.ckpt` into `vggish.safetensors`: the same variables, under the same names, in the same layout.
 
-    Beside it, `vggish.safetensors.json` says what it was made of.
+    Next to it, `vggish.safetensors.json` describes what it was made of.
 
     Parameters
     ----------
     checkpoint : the downloaded file.
-    folder : where to write; by default beside the checkpoint.
+    folder : where to write; by default next to the checkpoint.
 
     Returns
     -------

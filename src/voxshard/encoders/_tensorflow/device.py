@@ -30,7 +30,7 @@ def choose(request: str) -> tuple[str, str]:
     Raises
     ------
     ConfigError : not one of these.
-    DeviceUnavailableError : a GPU that TensorFlow does not see, with the likely cause and the mend.
+    DeviceUnavailableError : a GPU that TensorFlow does not see, with the likely cause and the remedy.
     """
     kind, index = parse_device(request)
     if kind == "cpu":
@@ -47,8 +47,8 @@ def choose(request: str) -> tuple[str, str]:
 def prepare(device: str, precision: Precision) -> None:
     """Make a device the only one TensorFlow uses in this process.
 
-    A GPU's memory is taken as it is needed, not whole: another process may share it. In float32, TensorFloat-32 is
-    switched off.
+    A GPU's memory is taken as it is needed, not all at once: another process may share it. In float32, TensorFloat-32
+    is switched off.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def prepare(device: str, precision: Precision) -> None:
 
     Raises
     ------
-    DeviceUnavailableError : a GPU that TensorFlow does not see, with the likely cause and the mend; or TensorFlow
+    DeviceUnavailableError : a GPU that TensorFlow does not see, with the likely cause and the remedy; or TensorFlow
         already runs on another device in this process.
     """
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")

@@ -18,13 +18,13 @@ _KAGGLE_WORDS = ("models", "frameworks", "variations", "versions")
 
 
 def fetch_savedmodel(handle_or_url: str, target: Path) -> Path:
-    """Bring a SavedModel into a folder; one that is there already is kept as it is.
+    """Bring a SavedModel into a folder; one that exists already is kept as it is.
 
     Parameters
     ----------
     handle_or_url : `https://tfhub.dev/...` (resolved by tensorflow-hub), or a Kaggle handle
         `owner/model/framework/variation[/version]` or the model's address on kaggle.com (by kagglehub).
-    target : the folder that shall hold saved_model.pb and variables/; appears whole or not at all.
+    target : the folder that shall hold saved_model.pb and variables/; appears complete or not at all.
 
     Returns
     -------

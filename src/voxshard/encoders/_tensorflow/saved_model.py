@@ -27,7 +27,7 @@ OUTPUT = "embedding"
 
 @dataclass(frozen=True)
 class ClipModel:
-    """What a SavedModel folder says of itself, read without loading it."""
+    """What a SavedModel folder records, read without loading it."""
 
     folder: Path
     title: str
@@ -35,7 +35,7 @@ class ClipModel:
     files: tuple[str, ...]
     """What the loader opens, relative to the folder."""
     dim: int | None
-    """Size of the embedding; None where no signature tells."""
+    """Size of the embedding; None where no signature defines it."""
 
 
 def inspect(folder: Path, title: str) -> ClipModel:
@@ -57,8 +57,8 @@ def inspect(folder: Path, title: str) -> ClipModel:
     data = sorted(str(path.relative_to(folder)) for path in folder.glob("variables/variables.data-*"))
     if not data:
         raise MissingWeightsError(
-            f"{folder}: no variables/variables.data-00000-of-00001 beside {INDEX}; half a download?"
-            f" `voxshard weights fetch {title}` brings {title} whole"
+            f"{folder}: no variables/variables.data-00000-of-00001 next to {INDEX}; half a download?"
+            f" `voxshard weights fetch {title}` downloads all of {title}"
         )
     signatures = model.meta_graphs[0].signature_def
     dim = _dim_of(signatures[SIGNATURE], graph, title) if SIGNATURE in signatures else None
@@ -89,7 +89,7 @@ def load(model: ClipModel, dim: int) -> Callable[[tf.Tensor], tf.Tensor]:
     except Exception as exc:  # a damaged file makes the loader trip in ever other ways
         raise CorruptFileError(
             f"{model.folder}: TensorFlow cannot load this SavedModel: {_first_line(exc)} (its files:"
-            f" {', '.join(model.files)}); `voxshard weights fetch {model.title}` brings it whole"
+            f" {', '.join(model.files)}); `voxshard weights fetch {model.title}` downloads all of it"
         ) from exc
     call = loaded if callable(loaded) else _by_signature(loaded, model)
     try:
@@ -143,13 +143,13 @@ def _by_signature(loaded: Any, model: ClipModel) -> Callable[[tf.Tensor], Any]:
     if SIGNATURE not in loaded.signatures:
         raise _other(model, f"it can neither be called nor has it a signature {SIGNATURE}")
     (name,) = loaded.signatures[SIGNATURE].structured_input_signature[1]
-    # The closure holds the whole object: a signature alone would let the variables it reads be freed.
+    # The closure holds the complete object: a signature alone would let the variables it reads be freed.
     return lambda clips: loaded.signatures[SIGNATURE](**{name: clips})
 
 
 def _damaged(graph: Path, title: str, found: str) -> CorruptFileError:
     return CorruptFileError(
-        f"{graph}: {found} ({graph.stat().st_size} bytes); `voxshard weights fetch {title}` brings {title} whole"
+        f"{graph}: {found} ({graph.stat().st_size} bytes); `voxshard weights fetch {title}` downloads all of {title}"
     )
 
 

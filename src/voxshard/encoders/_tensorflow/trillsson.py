@@ -31,7 +31,7 @@ class TrillssonEncoder(Encoder):
     after the other (sum of S,), with their lengths in samples, and cuts them into the windows the model itself would
     cut: each window is embedded, and what a clip gets is the mean of its own. The hop of those windows is not written
     in the folder: `load` finds it by trying, and `loaded` holds it from then on. A model whose clips are not the mean
-    of their windows is called with whole clips instead, only those of one length together.
+    of their windows is called with complete clips instead, only those of one length together.
     """
 
     settings_model = TrillssonSettings

@@ -1,6 +1,6 @@
 """Self-attention with relative positions in less memory than transformers' own, and through PyTorch's fused kernels.
 
-Both modules stand in for a stock one, share its weights and give its numbers to float32 rounding.
+Both modules replace a stock one, share its weights and give its numbers to float32 rounding.
 Suffixes: B utterances, H heads, T frames, P relative positions, D size of a head.
 """
 
@@ -16,7 +16,7 @@ LEAN_TYPES = ("wavlm", "wav2vec2-bert")
 
 
 class RelativeKeyAttention(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """Stands in for transformers' Wav2Vec2BertSelfAttention with `position_embeddings_type` "relative_key".
+    """Replacement for transformers' Wav2Vec2BertSelfAttention with `position_embeddings_type` "relative_key".
 
     The stock layer looks up an embedding for every pair of frames, (T, T, D) floats, 0.9 GB for a minute; there are
     only P = left + right + 1 different ones. Here queries are multiplied with those P, and the products are gathered.
@@ -63,10 +63,10 @@ class RelativeKeyAttention(nn.Module):  # type: ignore[misc]  # torch is Any whe
 
 
 class GatedBiasAttention(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """Stands in for transformers' WavLMAttention.
+    """Replacement for transformers' WavLMAttention.
 
     The stock layer keeps the position bias once per utterance of the batch, and always computes the weights it does
-    not need. Here the bias is one (H, T, T) for the whole batch, and only its gated form is per utterance.
+    not need. Here the bias is one (H, T, T) for the complete batch, and only its gated form is per utterance.
     """
 
     def __init__(self, stock: Any) -> None:

@@ -23,9 +23,9 @@ TensorOutput: TypeAlias = torch.Tensor | list[torch.Tensor]
 
 
 class TorchEncoder(Encoder):
-    """An encoder whose model is a `torch.nn.Module`. Subclasses say how it is built and what one batch goes through.
+    """An encoder whose model is a `torch.nn.Module`. Subclasses define how it is built and what one batch goes through.
 
-    On a CPU `forward` runs in several threads at once, each with a batch of its own.
+    On a CPU `forward` runs in several threads at once, each with its own batch.
     """
 
     settings: EncoderSettings

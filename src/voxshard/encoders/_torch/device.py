@@ -21,7 +21,7 @@ from voxshard.errors import (
 
 
 def resolve_device(request: str) -> tuple[str, str]:
-    """Turn `--device` into a device, and say why it is that one.
+    """Turn `--device` into a device, and report why it is that one.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def resolve_device(request: str) -> tuple[str, str]:
     Raises
     ------
     ConfigError : not one of these.
-    DeviceUnavailableError : a GPU was asked for, or given to this job, and cannot be used; says what to check.
+    DeviceUnavailableError : a GPU was asked for, or given to this job, and cannot be used; reports what to check.
     """
     kind, index = parse_device(request)
     if kind == "cpu":

@@ -97,7 +97,7 @@ class HfEncoder(TorchEncoder):
     def _from_windows(
         self, layers: list[torch.Tensor], valid: torch.Tensor, lengths_B: npt.NDArray[np.int64]
     ) -> dict[str, TensorOutput]:
-        """As `forward`, from the windows of all utterances one after the other."""
+        """Return what `forward` returns, from the windows of all utterances one after the other."""
         counts = [int(length) for length in lengths_B]
         valid_by_row = by_utterance(valid, counts)
         by_layer = [by_utterance(layer, counts) for layer in layers]

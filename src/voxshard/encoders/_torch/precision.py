@@ -1,4 +1,4 @@
-"""Arithmetic of a forward pass. Settings of the whole process are put back afterwards."""
+"""Arithmetic of a forward pass. Settings of the complete process are put back afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several batches at once on a CPU, each computed by threads of its own.
+"""Several batches at once on a CPU, each computed by its own threads.
 
 The threads of one batch wait for each other after every operation; batches do not. Two batches on one thread each
 need less of two cores than one batch on two threads, far less where cores are shared.

@@ -61,7 +61,7 @@ def _statistics(block: Block, pooling: Pooling) -> npt.NDArray[np.float32]:
 
 
 class AcousticEncoder(Encoder):
-    """All the work is in `prepare`. Subclasses say how many features a frame has and how short a clip may be."""
+    """All the work is in `prepare`. Subclasses define how many features a frame has and how short a clip may be."""
 
     preparer_class: ClassVar[type[AcousticPreparer]]
     code_version: ClassVar[int] = 1

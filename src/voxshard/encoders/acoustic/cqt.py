@@ -15,7 +15,7 @@ from voxshard.encoders.pooling import Pooling
 from voxshard.errors import ConfigError
 
 _C1_HZ = 32.70319566257483  # librosa.note_to_hz("C1"), its default
-_QUIETLY = threading.Lock()  # the list of warning filters belongs to the whole process
+_QUIETLY = threading.Lock()  # the list of warning filters belongs to the complete process
 
 
 class CqtSettings(AcousticSettings):

@@ -37,7 +37,7 @@ class LfccSettings(AcousticSettings):
     win_length: int = Field(320, ge=2)
     """Samples in a window (Hann)."""
     n_fft: int = Field(512, ge=16)
-    """Points of the transform; the window stands in the middle of as many."""
+    """Points of the transform; the window is in the middle of as many."""
     n_filter: int = Field(20, ge=1)
     """Triangular filters, evenly spaced from `f_min` to `f_max`."""
     n_lfcc: int = Field(20, ge=1)

@@ -74,7 +74,7 @@ class AudioBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioDataset(ABC):
-    """Utterances as a data set for torch: `examples[epoch, row]`. Subclasses say where the features come from."""
+    """Utterances as a data set for torch: `examples[epoch, row]`. Subclasses define where the features come from."""
 
     utterances: Sequence[Utterance]
     targets_UC: Floats
@@ -132,7 +132,7 @@ class Recordings(AudioDataset):
 
     @classmethod
     def of(cls, manifest: Manifest, targets_UC: Floats, backbone: Any, **settings: Any) -> Recordings:
-        """For a network's backbone: its sample rate, its features."""
+        """Return the data set for a network's backbone: with its sample rate and its features."""
         return cls(
             utterances=list(manifest.utterances()),
             root=manifest.root,
@@ -217,9 +217,9 @@ def collate_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> Audi
 
 
 class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch is Any where it is not installed
-    """Batches of an epoch: a pure function of seed and epoch, so that a training can go on in the middle.
+    """Batches of an epoch: a pure function of seed and epoch, so that a training can continue in the middle.
 
-    `position` tells the epoch, and how many of its batches are done already; `rank` and `world` are this process's
+    `position` is the epoch and the number of its batches are done already; `rank` and `world` are this process's
     share of every batch. All three are set when the training starts.
 
     Parameters
@@ -235,7 +235,7 @@ class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch 
         self.rank, self.world = 0, 1
 
     def __len__(self) -> int:
-        """Whole batches; a rest that is smaller comes up in other epochs. All rows are one batch if they are few."""
+        """Complete batches; a rest that is smaller comes up in other epochs. All rows are one batch if they are few."""
         return max(1, len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -254,7 +254,7 @@ class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch 
 class EpisodeOrder(Sampler[list[Key]]):  # type: ignore[misc]
     """Episodes: of every class drawn, support recordings and then query recordings, one class after the other.
 
-    `position`, `rank` and `world` as in `ResumableBatchSampler`; every process has episodes of its own.
+    `position`, `rank` and `world` as in `ResumableBatchSampler`; every process has its own episodes.
 
     Parameters
     ----------

@@ -38,12 +38,12 @@ from voxshard.store.runs import Run
 
 @reading_faults()
 def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evaluation:
-    """Score, measure, and put the results into the run; all it takes lies in the run's folder, but the recordings
+    """Score, measure, and put the results into the run; all it takes is in the run's folder, but the recordings
     or features.
 
     Raises
     ------
-    ConfigError : a split or column that is not there, or features for a network that takes none.
+    ConfigError : a split or column that does not exist, or features for a network that takes none.
     FeatureMismatchError : features extracted otherwise than the network wants its input.
     IncompleteError : what the network was trained on is gone, and nothing else was given.
     TransientFaultError : the storage fails, or a process that reads recordings dies.
@@ -131,7 +131,7 @@ def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
         return path, None if path.resolve() == own else path.stem
     if not own.exists():
         raise IncompleteError(
-            f"{own}: what this network was trained on is not there any more; give --on MANIFEST, or --on DIR"
+            f"{own}: what this network was trained on no longer exists; give --on MANIFEST, or --on DIR"
         )
     return own, None
 

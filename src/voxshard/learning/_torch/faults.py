@@ -1,4 +1,4 @@
-"""What goes wrong in the processes that read recordings, as the one sentence it is there."""
+"""What goes wrong in the processes that read recordings, as one sentence."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def reading_faults() -> Iterator[None]:
         raise type(exc)(_last_line(exc).partition(": ")[2]) from exc
     except OSError as exc:
         raise TransientFaultError(
-            f"{_last_line(exc)}; when it can be read again, run the same command: it goes on from what is saved"
+            f"{_last_line(exc)}; when it can be read again, run the same command: it continues from what is saved"
         ) from exc
     except RuntimeError as exc:
         if not str(exc).startswith("DataLoader worker"):
             raise
         raise TransientFaultError(
             f"{_last_line(exc)}; lack of memory is the usual reason: ask for more, or give fewer --set workers=N, and "
-            "run the same command again: it goes on from what is saved"
+            "run the same command again: it continues from what is saved"
         ) from exc
 
 

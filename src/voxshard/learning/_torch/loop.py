@@ -1,9 +1,8 @@
-"""Running Lightning: devices, precision, where a training goes on, and how it is stopped.
+"""Running Lightning: devices, precision, where a training continues, and how it is stopped.
 
-RUN.training/state.safetensors    all a training needs to go on, written after every epoch and every so many steps
-RUN.training/best.safetensors     the weights that early stopping would keep
-RUN.training/config.yaml          what is being trained: another config starts anew
-RUN.training/training.csv         the epochs so far
+RUN.training/state.safetensors    all a training needs to continue, written after every epoch and at regular numbers of
+steps RUN.training/best.safetensors     the weights that early stopping would keep RUN.training/config.yaml
+what is being trained: another config starts again RUN.training/training.csv         the epochs so far
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
         self.best: float | None = None
         self.epochs_without = 0
         self.stopped = False
-        """Somebody asked to stop; the state is saved."""
+        """A stop was requested; the state is saved."""
         self._handlers: dict[signal.Signals, Any] = {}
 
     @property
@@ -84,12 +83,12 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
         self.epochs_without = state_dict["epochs_without"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: TrainedNetwork) -> None:
-        """Tell the sampler where to start, and which part of every batch is ours."""
+        """Set where the sampler starts, and which part of every batch is ours."""
         self.order.rank, self.order.world = trainer.global_rank, trainer.world_size
         self.order.position = lambda: self._position(trainer.current_epoch)
         if (
             trainer.global_rank
-        ):  # dropout of its own; the first process keeps its state in checkpoints, and tells how it goes
+        ):  # dropout of its own; the first process keeps its state in checkpoints, and reports progress
             torch.manual_seed(self.seed + trainer.global_rank)
             self.progress = Silent()
 
@@ -102,7 +101,7 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
         self.progress.advance(self.done[0] * trainer.num_training_batches + self.done[1])
 
     def _position(self, epoch: int) -> tuple[int, int]:
-        """Epoch, and the batch of it to go on with."""
+        """Epoch, and the batch of it to continue with."""
         return epoch, self.done[1] if self.done[0] == epoch else 0
 
     def save_signal_handlers(self) -> None:
@@ -113,7 +112,7 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: TrainedNetwork, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every so many steps, and when asked to stop; never between accumulated steps."""
+        """Save after a number of steps, and when asked to stop; never between accumulated steps."""
         self.progress.advance()
         self.done = (trainer.current_epoch, batch_idx + 1)
         is_last = batch_idx + 1 >= trainer.num_training_batches
@@ -175,7 +174,7 @@ def fit(
 
     Returns
     -------
-    The trainer; `keeper.stopped` tells whether it was stopped before its end.
+    The trainer; `keeper.stopped` is true if it was stopped before its end.
     """
     training = config.training
     device = torch.device(resolve_device(config.device)[0])
@@ -200,7 +199,7 @@ def fit(
         )
         resumed = keeper.state.exists()
         if resumed:
-            keeper.progress.note(f"going on with the training in {keeper.folder}")
+            keeper.progress.note(f"continuing the training in {keeper.folder}")
         try:
             with memory_errors(device), tensor_cores("float32"), stable_attention():
                 trainer.fit(module, batches, ckpt_path=keeper.state if resumed else None)

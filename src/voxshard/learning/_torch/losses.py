@@ -71,7 +71,7 @@ class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
 def balanced_weights(targets_UC: npt.NDArray[np.float32], loss: Loss, sizes: Sequence[int]) -> npt.NDArray[np.float32]:
     """Weights (C,) that make rare classes count as much as frequent ones.
 
-    For outputs of their own (bce, mse) the positives' weight is negatives / positives; for exclusive classes it is
+    For their own outputs (bce, mse) the positives' weight is negatives / positives; for exclusive classes it is
     number / (classes * number of this class), as in scikit-learn.
     """
     known = ~np.isnan(targets_UC)

@@ -18,7 +18,7 @@ from voxshard.networks.heads import squared_distances
 from voxshard.networks.network import Network
 
 _CURVE_ROWS = 200
-"""About as many as can be told apart in a plot."""
+"""About as many as can be distinguished in a plot."""
 Validate = Callable[[Network], dict[str, float]]
 """Loss and metrics of the validation split, by name."""
 
@@ -28,7 +28,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
 
     After every epoch `history` has a row more: `epoch`, `train_loss`, `learning_rate`, and for a validation
     split `validation_<name>`; `curve` has rows all along, about `_CURVE_ROWS`: `epoch` and its part that is done,
-    `train_loss` since the row before, `learning_rate`. What lies below the heads may have a `backbone_learning_rate`.
+    `train_loss` since the row before, `learning_rate`. What is below the heads may have a `backbone_learning_rate`.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.history: list[dict[str, float]] = []
         self.curve: list[dict[str, float]] = []
         self.epoch_loss: list[torch.Tensor] = []
-        """Of the batches of this epoch so far, on the device: reading one makes the host wait for the GPU."""
+        """Losses of the batches of this epoch so far, on the device: reading one makes the host wait for the GPU."""
         self.recent_loss: list[torch.Tensor] = []
-        """Of the batches since the last row of the curve."""
+        """Losses of the batches since the last row of the curve."""
         self.learning_rates: dict[str, float] = {}
-        """Of the last step."""
+        """Learning rates of the last step."""
         self.interrupted = False
         """Stopped in the middle of an epoch."""
         self.unusable: dict[int, tuple[str, str]] = {}
@@ -147,7 +147,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         return float(reduced)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a training needs to go on as if nothing had happened."""
+        """What a training needs to continue as if nothing had happened."""
         checkpoint["voxshard"] = {
             "history": self.history,
             "curve": self.curve,
@@ -167,7 +167,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self._generator, self._cuda_generator = state["generator"], state.get("cuda_generator")
 
     def on_train_batch_start(self, _batch: AudioBatch, _number: int) -> None:
-        """Dropout goes on where it was."""
+        """Dropout continues where it was."""
         if self._generator is not None:
             torch.set_rng_state(self._generator)
             self._generator = None

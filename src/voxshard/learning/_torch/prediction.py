@@ -34,7 +34,7 @@ class Outputs:
     rows: Ints
     """(N,) rows of the manifest, rising; those that cannot be used are missing."""
     values: Floats
-    """(N, C), or (N, D) of what lies below the heads."""
+    """(N, C), or (N, D) of what is below the heads."""
     unusable: list[Unusable]
 
 
@@ -49,7 +49,7 @@ class Predictor:
     """Called after every batch; may raise to stop."""
 
     def outputs(self, network: Network, rows: Ints) -> Outputs:
-        """(N, C): what the heads say."""
+        """(N, C): the output of the heads."""
         return self._run(network, network, rows)
 
     def place_prototypes(self, network: Network, rows: Ints) -> None:

@@ -16,7 +16,7 @@ from voxshard.errors import CorruptFileError
 
 
 class SafetensorsIO(CheckpointIO):  # type: ignore[misc]  # lightning is Any where it is not installed
-    """Writes and reads the state of a training; a reader sees a whole file or none."""
+    """Writes and reads the state of a training; a reader sees a complete file or none."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Publish the state as one file."""
@@ -37,7 +37,7 @@ class SafetensorsIO(CheckpointIO):  # type: ignore[misc]  # lightning is Any whe
                 content = json.loads(stream.metadata()["state"])
         except (SafetensorError, KeyError, TypeError, ValueError) as exc:
             raise CorruptFileError(
-                f"{path}: not the state of a training: {exc}; remove its folder to start anew"
+                f"{path}: not the state of a training: {exc}; remove its folder to start again"
             ) from exc
         state: dict[str, Any] = _decode(content, tensors)
         return state

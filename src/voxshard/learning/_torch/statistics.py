@@ -30,7 +30,7 @@ def standardize(backbone: Backbone, examples: AudioDataset, rows: Ints, seed: in
         features = features.reshape(-1, features.shape[-1])
         count += len(features)
         total, squares = total + features.sum(axis=0), squares + np.square(features).sum(axis=0)
-    if not count:  # the training will say why
+    if not count:  # the training will give the reason
         return
     mean_M = total / count
     deviation_M = np.sqrt(np.maximum(squares / count - np.square(mean_M), 1e-10))

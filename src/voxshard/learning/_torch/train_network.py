@@ -43,7 +43,7 @@ from voxshard.store.runs import check_is_run, publish_run
 
 @reading_faults()
 def train(config: NetworkConfig, progress: Progress, check: Check, stop: threading.Event) -> bool:
-    """Train and test as `config` says, and publish the run.
+    """Train and test as `config` specifies, and publish the run.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     Raises
     ------
     ConfigError, DataError : what is wrong with the config or the manifest; nothing is published.
-    StoppedError : asked to stop; the same command goes on from there.
+    StoppedError : asked to stop; the same command continues from there.
     TransientFaultError : the storage fails, or a process that reads recordings dies; the same.
     """
     check_is_run(as_path(config.out))
@@ -158,7 +158,7 @@ def _resolved(trainer: NetworkTrainer, fingerprint: str, split: str | None, spli
     packages = ("torch", "lightning", "transformers", "speechbrain", "numpy")
     return {
         "features": [vars(source_of(trainer.stored.features))] if trainer.stored else [],
-        "manifest": str(origin(local_copy(config.manifest).resolve())) if config.manifest else None,
+        "manifest": str(origin(local_copy(config.manifest))) if config.manifest else None,
         "label": list(target.labels),
         "kind": target.kind,
         "classes": list(target.classes),

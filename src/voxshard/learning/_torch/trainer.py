@@ -49,7 +49,7 @@ from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSetti
 from voxshard.progress import NotesOnly, Progress
 
 _NOT_IN_IDENTITY = {"out", "wandb", "workers", "device", "devices", "replicates"}
-"""Of the config: what does not make another training of it."""
+"""Fields of the config that do not make it another training."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class FittedNetwork:
     curve: list[dict[str, float]]
     """All along; see `TrainedNetwork`."""
     is_first: bool
-    """Of the processes that trained it together, this one writes."""
+    """True for the one process, of those that train together, that writes."""
 
 
 @dataclass
 class NetworkTrainer:
-    """Fits networks to the utterances of one manifest, as a config says."""
+    """Fits networks to the utterances of one manifest, as a config specifies."""
 
     config: NetworkConfig
     manifest: Manifest
@@ -121,7 +121,7 @@ class NetworkTrainer:
 
         Raises
         ------
-        StoppedError : asked to stop; the state is kept, the same command goes on.
+        StoppedError : asked to stop; the state is kept, the same command continues.
         """
         self.check()
         torch.manual_seed(seed)
@@ -149,7 +149,9 @@ class NetworkTrainer:
         batches = loader(examples, order, network.backbone.batch_policy, self.workers, device)
         trainer = fit(module, batches, keeper, self.config, what=what)
         if keeper.stopped and trainer.is_global_zero:
-            raise StoppedError(f"stopped by a signal; {folder} has all it takes, run the same command again to go on")
+            raise StoppedError(
+                f"stopped by a signal; {folder} has all it takes, run the same command again to continue"
+            )
         self._take_note_of(module)
         network.eval()
         if isinstance(network.heads, PrototypeHead) and trainer.is_global_zero:
@@ -165,14 +167,14 @@ class NetworkTrainer:
         return trials_of(found, fitted.network.spec, self.manifest, self.labels, split)
 
     def note(self, *messages: str) -> None:
-        """Tell whoever is watching, and keep it in the results."""
+        """Report progress, and keep it in the results."""
         for message in messages:
             if message not in self.notes:
                 self.notes.append(message)
                 self.progress.note(message)
 
     def _open_folder(self) -> None:
-        """Go on in the folder of an earlier attempt at the same training; of another one nothing is kept."""
+        """Continue in the folder of an earlier attempt at the same training; of another one nothing is kept."""
         content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
         content["content"] = self.manifest.content_digest()
         content["groups"] = [group.model_dump(mode="json") for group in self.groups]
@@ -180,7 +182,7 @@ class NetworkTrainer:
             content["fingerprint"] = self.stored.features.fingerprint
         text, path = dump_yaml(content), self.folder / "config.yaml"
         if path.exists() and path.read_text() != text:
-            self.progress.note(f"{self.folder} is of another config or manifest: starting anew")
+            self.progress.note(f"{self.folder} is of another config or manifest: starting again")
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         files.publish_bytes(path, text.encode())
@@ -195,7 +197,7 @@ class NetworkTrainer:
         if self.config.augment.background.is_on:
             recordings_in(
                 local_copy(self.config.augment.background.folder or Path())
-            )  # a wrong folder is told before training
+            )  # a wrong folder is reported before training
         return examples_of(self.manifest, self.stored, self.targets_UC, network, **settings)
 
     def _order(self, examples: AudioDataset, utterances: Ints, seed: int) -> ResumableBatchSampler | EpisodeOrder:
@@ -214,7 +216,7 @@ class NetworkTrainer:
         if counts[rarest] <= episodes.support:
             raise DataError(
                 f"episodes: class {rarest} has {counts[rarest]} training recordings, none of them left to ask about"
-                f" beside support={episodes.support}; give a smaller support"
+                f" next to support={episodes.support}; give a smaller support"
             )
         ways = min(episodes.ways or 20, len(counts))
         return EpisodeOrder(utterances, numbers, ways, size, episodes.per_epoch, seed)

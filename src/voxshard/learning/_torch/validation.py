@@ -37,7 +37,7 @@ class Validation:
     labels: Labels
     split: str
     rows: Ints
-    """Of the split, with labels."""
+    """Rows of the split that have labels."""
     trained_on: Ints
     """Where prototypes lie."""
     early: EarlyStopping | None
@@ -54,7 +54,7 @@ class Validation:
             )
 
     def __call__(self, network: Network) -> dict[str, float]:
-        """By name; of what is measured per class or label only what early stopping judges by."""
+        """Return metrics by name; of those per class or label only the one that early stopping uses."""
         if isinstance(network.heads, PrototypeHead):
             self.predictor.place_prototypes(network, self.trained_on)
         found = self.predictor.outputs(network, self.rows)
@@ -62,7 +62,7 @@ class Validation:
         device = next(network.parameters()).device
         values = {"loss": float(self.loss.to("cpu")(torch.from_numpy(found.values).float(), targets))}
         self.loss.to(device)
-        if all(map(math.isfinite, values.values())):  # else the training says what is wrong
+        if all(map(math.isfinite, values.values())):  # else the training describes what is wrong
             values |= self._metrics(found)
         kept = self.early.metric if self.early else None
         return {name: value for name, value in values.items() if "." not in name or name == kept}

@@ -40,7 +40,7 @@ class Family(ABC):
     default_pooling: ClassVar[Pooling] = "mean"
     gives_codes: ClassVar[bool] = False
     counts_valid_frames: ClassVar[bool] = True
-    """The frames of an utterance are those that are valid; False: as many as `num_frames` says."""
+    """The frames of an utterance are those that are valid; False: `num_frames` of them."""
     note: str | None = None
     """What the user should know of this model, for the log."""
 

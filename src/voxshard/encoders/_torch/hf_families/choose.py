@@ -70,7 +70,7 @@ def _config(path: Path, model_type: Any) -> Any:
         ) from exc
     except (ImportError, MemoryError, OSError):
         raise
-    except Exception as exc:  # transformers has errors of its own for values of the wrong kind
+    except Exception as exc:  # transformers has its own errors for values of the wrong kind
         raise _no_model(path.parent, f"{hf.CONFIG} describes", exc) from exc
 
 
