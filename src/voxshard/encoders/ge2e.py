@@ -10,6 +10,7 @@ audio.py and hparams.py (Apache-2.0).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from typing import Any, Literal
 import librosa
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
+from voxshard.cpus import available_cpus
 from voxshard.encoders.base import Encoder, EncoderSettings, Features, KnownHashes, Output, Waveform, describe
 from voxshard.encoders.ge2e_weights import CONVERTED, HIDDEN, NUM_LAYERS, NUM_MELS, Weights, read_converted
 from voxshard.encoders.weight_files import hash_files, locate
@@ -33,8 +36,8 @@ STEP_FRAMES = round(SAMPLE_RATE / 1.3 / HOP_SAMPLES)
 """Frames from one window to the next: 1.3 windows a second."""
 MIN_COVERAGE = 0.75
 """A last window of which less is audio is dropped, unless it is the only one."""
-_LARGEST_BATCH = 256
-"""Windows computed at once; their activations then take some MB."""
+_LARGEST_BATCH = 64
+"""Windows computed at once by one thread; their activations then take some 50 MB."""
 _Array = npt.NDArray[np.float32]
 
 
@@ -107,11 +110,15 @@ class Ge2eEncoder(Encoder):
         MissingWeightsError, CorruptFileError : the file is missing, damaged, or another model's.
         """
         self._network = Network(read_converted(self._folder / CONVERTED))
+        self._threads = ThreadPoolExecutor(available_cpus())
+        self._blas = ThreadpoolController().select(user_api="blas")
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
         assert self._network is not None, "load() comes before encode()"
         parts = [features[start : start + _LARGEST_BATCH] for start in range(0, len(features), _LARGEST_BATCH)]
-        windows_PD = np.concatenate([self._network(part) for part in parts])
+        # One product of an LSTM's step is too small to share: threads of BLAS would wait for each other 480 times.
+        with self._blas.limit(limits=1):
+            windows_PD = np.concatenate(list(self._threads.map(self._network, parts)))
         means = [part.mean(axis=0) for part in np.split(windows_PD, np.cumsum(lengths)[:-1])]
         return [{"embedding": mean / np.linalg.norm(mean)} for mean in means]
 

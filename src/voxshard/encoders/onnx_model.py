@@ -174,6 +174,7 @@ def _open(folder: Path, providers: list[Any]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
     options.log_severity_level = _FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores may be shared
     try:
         return onnxruntime.InferenceSession(folder / MODEL, options, providers=providers)
     except Exception as exc:
