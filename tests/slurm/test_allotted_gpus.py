@@ -76,9 +76,7 @@ def test_auto_ends_with_exit_code_4_and_the_reason_on_a_gpu_it_cannot_use(
     check_allotted("no driver")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_GPUS", "1")
-    with pytest.raises(
-        DeviceUnavailableError, match=r"given a GPU \(SLURM_JOB_GPUS=1\) .*: the driver is too old"
-    ) as caught:
+    with pytest.raises(DeviceUnavailableError, match=r"given a GPU \(SLURM_JOB_GPUS=1\) .*: old driver") as caught:
         check_allotted("old driver")
     assert caught.value.exit_code == EnvironmentProblemError.exit_code == 4
 
