@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,3 +20,12 @@ def test_no_basename_has_two_meanings() -> None:
             continue
         places[path.stem].add(folder.parent if folder.name in MIRRORED else folder)
     assert {name: sorted(map(str, found)) for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_class_name_has_two_meanings() -> None:
+    """A name in a message, a docstring or an import says which class it is."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        for name in re.findall(r"^class (\w+)", path.read_text(), flags=re.MULTILINE):
+            places[name].append(str(path.relative_to(PACKAGE)))
+    assert {name: sorted(found) for name, found in places.items() if len(found) > 1} == {}

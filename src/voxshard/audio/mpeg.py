@@ -45,7 +45,7 @@ class _Frame:
 
 
 @dataclass
-class Part:
+class FrameRun:
     """Frames of one kind; a second Xing or Info header begins another part."""
 
     sample_rate: int
@@ -88,7 +88,7 @@ class Part:
 class Frames:
     """All of a file's frames."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[FrameRun] = field(default_factory=list)
     num_leading_bytes: int = 0
     """Bytes before the first frame that are no tag."""
     num_foreign_bytes: int = 0
@@ -107,7 +107,7 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
     end = len(content) if end is None else end
     found = Frames()
     known: dict[bytes, _Frame | None] = {}
-    part: Part | None = None
+    part: FrameRun | None = None
     kind: _Kind | None = None
     at = start
     while at + 4 <= end:
@@ -138,7 +138,7 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
             at = resumed
             continue
         kind = frame.kind
-        part = Part(kind.sample_rate, kind.num_samples)
+        part = FrameRun(kind.sample_rate, kind.num_samples)
         found.parts.append(part)
         _extend(part, at, at + frame.num_bytes)
         part.header_at, part.stated_frames = _header(content, at, frame)
@@ -151,7 +151,7 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
     return found
 
 
-def _extend(part: Part, start: int, end: int) -> None:
+def _extend(part: FrameRun, start: int, end: int) -> None:
     part.num_frames += 1
     if part.pieces and part.pieces[-1][1] == start:
         part.pieces[-1] = (part.pieces[-1][0], end)

@@ -201,7 +201,7 @@ def _of_frames(content: bytes, frames: mpeg.Frames, original: Source | None) -> 
     return Layout(tuple(parts), tuple(warnings), "mp3")
 
 
-def _uncounted(content: bytes, part: mpeg.Part) -> Part:
+def _uncounted(content: bytes, part: mpeg.FrameRun) -> Part:
     """Frames that no header counts, or that one counts wrongly.
 
     libsndfile then guesses a length from the size and the first bit rate, and stops there. It is given the frames

@@ -8,7 +8,7 @@ import os
 from voxshard.audio.sources import HEAD_BYTES, Source
 
 
-class _Stream(io.RawIOBase):
+class _ViewStream(io.RawIOBase):
     """A source as a file that `soundfile.SoundFile` opens."""
 
     def __init__(self, source: Source) -> None:
@@ -56,7 +56,7 @@ class Rewritten(Source):
         return self._read(0, self.num_bytes)
 
     def for_libsndfile(self) -> int | io.RawIOBase | io.BytesIO:
-        return _Stream(self)
+        return _ViewStream(self)
 
 
 class Repeated(Source):
@@ -79,4 +79,4 @@ class Repeated(Source):
         return self._content
 
     def for_libsndfile(self) -> int | io.RawIOBase | io.BytesIO:
-        return _Stream(self)
+        return _ViewStream(self)

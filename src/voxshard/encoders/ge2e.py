@@ -88,7 +88,7 @@ class Ge2eEncoder(Encoder):
 
     def __init__(self, name: str, settings: Ge2eSettings, known_hashes: KnownHashes) -> None:
         self._folder = locate(name, settings.weights, required=(CONVERTED,))
-        self._network: Network | None = None
+        self._network: Ge2eNetwork | None = None
         self.info = describe(
             name=name,
             settings=settings,
@@ -109,7 +109,7 @@ class Ge2eEncoder(Encoder):
         ------
         MissingWeightsError, CorruptFileError : the file is missing, damaged, or another model's.
         """
-        self._network = Network(read_converted(self._folder / CONVERTED))
+        self._network = Ge2eNetwork(read_converted(self._folder / CONVERTED))
         self._threads = ThreadPoolExecutor(available_cpus())
         self._blas = ThreadpoolController().select(user_api="blas")
 
@@ -126,7 +126,7 @@ class Ge2eEncoder(Encoder):
         return length * WINDOW_SAMPLES / SAMPLE_RATE
 
 
-class Network:
+class Ge2eNetwork:
     """An LSTM of three layers, a linear layer and a ReLU, in float32."""
 
     def __init__(self, weights: Weights) -> None:
