@@ -16,6 +16,8 @@ def test_no_basename_has_two_meanings() -> None:
     places: dict[str, set[Path]] = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
         folder = path.parent.relative_to(PACKAGE)
+        if path == PACKAGE / "hear.py":  # the name under which HEAR's tools load any encoder; `encoders/hear.py` is one
+            continue
         if path.stem in ("__init__", "__main__", "base") or folder.parts[:1] in (("cli",), ("stages",)):
             continue
         places[path.stem].add(folder.parent if folder.name in MIRRORED else folder)
