@@ -1,6 +1,6 @@
 """How well embeddings tell speakers apart: equal error rate of all pairs of recordings, with an interval.
 
-    python bench/speakers.py --column speaker FEATURES...
+    python bench/speakers.py [--standardize] FEATURES...
 
 Every pair of recordings is a trial, its score the cosine of the two embeddings; with `--standardize` each dimension is
 brought to mean 0 and deviation 1 over the set first, without labels. An interval draws recordings, not pairs, with
