@@ -171,6 +171,7 @@ def extract(
     batch_seconds: float | None = None,
     workers: int | None = None,
     limit: int | None = None,
+    reuse: AnyPath | None = None,
     max_failure_fraction: float = 0.05,
     progress: bool = False,
 ) -> FeatureSet:
@@ -190,6 +191,7 @@ def extract(
     batch_seconds : padded seconds of audio per batch; None: by the device.
     workers : processes that decode; None: by the CPUs of this machine or job.
     limit : only the first N utterances of the manifest.
+    reuse : merged feature set of the same encoder; its rows of recordings with the same path, size and span are copied.
     max_failure_fraction : share of failed utterances that is accepted, from 20 failures on.
     progress : show progress on stderr.
 
@@ -206,7 +208,7 @@ def extract(
     values = {
         "manifest": manifest, "encoder": encoder, "out": out, "settings": _or_empty(settings), "split": split,
         "shards": shards, "device": device, "batch_seconds": batch_seconds, "workers": workers, "limit": limit,
-        "max_failure_fraction": max_failure_fraction,
+        "reuse": reuse, "max_failure_fraction": max_failure_fraction,
     }  # fmt: skip
     config = validated(extract_stage.ExtractConfig, values, where="extract")
     with _task(progress) as task:

@@ -37,6 +37,7 @@ from voxshard.store.features import is_stale
     "--workers", type=click.IntRange(1), help="Number of decode workers; by default it depends on the available CPUs."
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the first utterances of the manifest.")
+@click.option("--reuse", type=PATH, help="Merged set of the same encoder; rows of unchanged recordings are copied.")
 @click.option(
     "--max-failure-fraction", type=click.FloatRange(0, 1), help="Stop if more than this share of the utterances fails."
 )

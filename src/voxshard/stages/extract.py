@@ -8,7 +8,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ from voxshard import audio, files, remote
 from voxshard.config import Settings, dump_yaml
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
-from voxshard.encoders.base import Encoder, EncoderSettings
+from voxshard.encoders.base import Encoder, EncoderSettings, Output
 from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultError
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
@@ -32,6 +32,7 @@ from voxshard.extraction.gpu import GpuRecorder, open_reader
 from voxshard.extraction.heartbeat import Heartbeat, TaskState, progress_file
 from voxshard.extraction.pipeline import Pipeline, ShardResult, ShardWork
 from voxshard.extraction.pool import DecodePool
+from voxshard.extraction.reuse import ReusableRows
 from voxshard.extraction.telemetry import Timers, advice
 from voxshard.locations import LocalPath, Location, local_copy
 from voxshard.manifest import Manifest, ManifestFile, Utterance, no_such_split
@@ -76,6 +77,8 @@ class ExtractConfig(ExtractOptions):
     """Folder of the feature set (DIR)."""
     split: str | None = None
     """Only the shards of this split."""
+    reuse: LocalPath | None = None
+    """Merged feature set of the same encoder; rows of recordings with the same path, size and span are copied."""
     limit: int | None = Field(None, ge=1)
     """Only the first utterances of the manifest."""
     io_retry_delays_s: tuple[float, ...] = audio.RETRY_DELAYS_S
@@ -127,10 +130,14 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
     )
     todo = claims.missing()
     if todo and not plan_only:
+        works, publish = extraction.whole_shards(claims), extraction.publish
+        if config.reuse is not None:
+            reused = _Reused(extraction, ReusableRows.open(config.reuse, extraction.encoder.info), claims.release)
+            works, publish = reused.remaining(works), reused.publish
         try:
             extraction.encode(
-                extraction.whole_shards(claims),
-                extraction.publish,
+                works,
+                publish,
                 num_shards=len(chosen),
                 num_utterances=extraction.shards.num_utterances(todo),
                 audio_s=extraction.shards.total_audio_s(todo),
@@ -147,6 +154,39 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
         extraction.failures.total(),
         extraction.advice(),
     )
+
+
+class _Reused:
+    """Shards of which some rows are copied from another set, and the remaining ones computed."""
+
+    def __init__(self, extraction: Extraction, rows: ReusableRows, on_published: Callable[[int], None]) -> None:
+        self._extraction, self._rows, self._on_published = extraction, rows, on_published
+        self._open: dict[int, tuple[list[Utterance], Mapping[str, Output]]] = {}
+
+    def remaining(self, works: Iterator[ShardWork]) -> Iterator[ShardWork]:
+        """What is left to compute of each shard; shards that are copied completely are published here."""
+        copied = 0
+        for work in works:
+            outputs = self._rows.outputs(work.utterances)
+            copied += len(outputs)
+            self._open[work.index] = (work.utterances, outputs)
+            left = [utterance for utterance in work.utterances if utterance.utterance_id not in outputs]
+            self._extraction.task.progress.advance(len(outputs))
+            if left:
+                yield ShardWork(work.index, left)
+            else:
+                self.publish(ShardResult(work.index, [], [], 0.0, Timers(), None, {}))
+                self._on_published(work.index)
+        self._extraction.task.progress.note(f"{copied:,} utterances were copied from {self._extraction.config.reuse}")
+
+    def publish(self, result: ShardResult) -> None:
+        """Publish a shard with the copied and the computed rows, in manifest order."""
+        utterances, copied = self._open.pop(result.index)
+        outputs = {**copied, **dict(result.outputs)}
+        audio_s = sum(utterance.duration_s or 0.0 for utterance in utterances if utterance.utterance_id in copied)
+        ids = [utterance.utterance_id for utterance in utterances]
+        complete = [(name, outputs[name]) for name in ids if name in outputs]
+        self._extraction.publish(replace(result, outputs=complete, audio_s=result.audio_s + audio_s))
 
 
 def deleted_after_merge(folder: FeatureDir) -> bool:

@@ -38,7 +38,14 @@ def last_config(folder: FeatureDir, overrides: dict[str, object] | None = None) 
     if not folder.config.exists():
         raise IncompleteError(f"{folder.path}: no {folder.config.name}; it was not made by `voxshard extract`")
     content = load_yaml(folder.config)
-    content |= {"manifest": folder.manifest, "out": folder.path, "limit": None, "shards": None, "split": None}
+    content |= {
+        "manifest": folder.manifest,
+        "out": folder.path,
+        "limit": None,
+        "shards": None,
+        "split": None,
+        "reuse": None,
+    }
     return validated(ExtractConfig, merged(content, overrides or {}), where=str(folder.config))
 
 
