@@ -148,7 +148,7 @@ def test_an_object_that_is_gone_or_was_replaced_is_a_named_failure_of_its_record
         row = next(row for row in manifest.utterances() if row.utterance_id == name)
         assert row.object_version is not None
         url = remote.PinnedUrl(store.url(place, name), row.object_version)
-        return len(read_with_retries(url, sample_rate=8000, clip=_CLIP, utterance_id=name))
+        return len(read_with_retries(url, sample_rate=8000, clip=_CLIP, utterance_id=name).waveform)
 
     assert read("same.wav") == 1600
     with pytest.raises(MissingRecordingError, match="the object is gone"):

@@ -7,8 +7,9 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from voxshard import remote
 from voxshard.audio.members import check_header, member_of
@@ -137,9 +138,42 @@ def _check_not_empty(source: Source) -> None:
         raise EmptyAudioError("the file is empty (0 bytes)")
 
 
+class ReadAhead:
+    """Fetches objects before they are opened, with several requests at once; `opened` takes them from here.
+
+    Whoever asks for more objects than are opened holds them in memory: ask for a few blocks of recordings at most.
+    """
+
+    _pending: ClassVar[dict[str, Future[bytes]]] = {}
+
+    def __init__(self, num_requests: int) -> None:
+        self._pool = ThreadPoolExecutor(num_requests, "read-ahead")
+
+    def ask(self, path: AudioPath) -> None:
+        """Fetch what is at a URL; a local path is left to the file system."""
+        if isinstance(path, str) and is_url(path) and path not in self._pending:
+            self._pending[path] = self._pool.submit(_read, path)
+
+    @classmethod
+    def take(cls, url: str) -> bytes | None:
+        """The bytes of an object that was asked for, once; None: it was not.
+
+        Raises
+        ------
+        OSError, ChangedObjectError, EnvironmentProblemError : the request failed.
+        """
+        future = cls._pending.pop(url, None)
+        return None if future is None else future.result()
+
+
+def _read(url: str) -> bytes:
+    return remote.read(url, version=url.version if isinstance(url, PinnedUrl) else None, retries=False)
+
+
 def _fetch(url: str) -> bytes:
     """The bytes of an object; reading recordings is tried again by `read_with_retries`."""
     try:
-        return remote.read(url, version=url.version if isinstance(url, PinnedUrl) else None, retries=False)
+        content = ReadAhead.take(url)
+        return _read(url) if content is None else content
     except ChangedObjectError as exc:
         raise ChangedRecordingError("the object was replaced in its bucket since it was prepared") from exc

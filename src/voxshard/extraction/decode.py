@@ -156,12 +156,16 @@ class Decoder:
             raise UnexpectedFaultError(f"{self.encoder}, utterance {name!r}: {type(exc).__name__}: {exc}") from exc
         return PreparedUtterance(pieces, len(waveform) / rate, warning)
 
-    def _read(self, utterance: Utterance) -> audio.Clip:
+    def place(self, utterance: Utterance) -> str | bytes:
+        """Where a recording is; an object in a bucket is pinned to the version that was prepared."""
         place = audio.resolve(self.root, utterance.path)
         if utterance.object_version is not None and isinstance(place, str):
-            place = PinnedUrl(place, utterance.object_version)
+            return PinnedUrl(place, utterance.object_version)
+        return place
+
+    def _read(self, utterance: Utterance) -> audio.Clip:
         return audio.read_with_retries(
-            place,
+            self.place(utterance),
             sample_rate=None if self.keeps_rate else self.sample_rate,
             clip=self.clip,
             utterance_id=utterance.utterance_id,

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
+from voxshard.audio import ReadAhead
 from voxshard.errors import BrokenPluginError, EnvironmentProblemError, TransientFaultError, UnexpectedFaultError
 from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, send_block
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
+REQUESTS_PER_WORKER = 8
+"""Requests to a bucket at once."""
 READY = "ready"
 OUT_OF_MEMORY = 71
 """Exit code of a worker that has no memory left to receive work; no recording is at fault."""
@@ -37,7 +40,7 @@ def main(descriptor: int) -> None:
         connection.send(Fault(exc))
         return
     blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, blocks), daemon=True).start()
+    threading.Thread(target=_listen, args=(connection, blocks, decoder), daemon=True).start()
     connection.send(READY)
     with ThreadPoolExecutor(start.num_readers) as readers:
         while True:
@@ -66,11 +69,16 @@ def _decoder(start: WorkerStart) -> Decoder:
     return decoder
 
 
-def _listen(connection: Connection, blocks: queue.SimpleQueue[Block]) -> None:
-    """Take blocks in; leave at once, whatever is being decoded, when the parent is gone."""
+def _listen(connection: Connection, blocks: queue.SimpleQueue[Block], decoder: Decoder) -> None:
+    """Take blocks in, and fetch what they name in buckets; leave at once, whatever is being decoded, when the parent is
+    gone."""
+    ahead = ReadAhead(REQUESTS_PER_WORKER)
     while True:
         try:
-            blocks.put(connection.recv())
+            block = connection.recv()
+            for utterance in block.utterances:
+                ahead.ask(decoder.place(utterance))
+            blocks.put(block)
         except (EOFError, OSError):
             os._exit(0)
         except MemoryError:
