@@ -249,19 +249,19 @@ def test_scripts_copied_without_the_launcher_report_it(job: Job, tmp_path: Path)
     assert job.step["words"][-5:] == ["voxshard", "merge", "features", "--mode", "auto"]
 
 
-@pytest.mark.parametrize("noted", ["before", "after", "never"])
+@pytest.mark.parametrize("noted", ["of this image", "of another one", "never"])
 def test_a_step_in_an_image_notes_its_digest_as_a_submitted_one_does(job: Job, noted: str) -> None:
     image = write_image(job.folder / "voxshard-pytorch.sif")
     digest = images.digest(image)
     note = job.folder / "voxshard-pytorch.sif.sha256"
-    note.write_text(f"{'0' * 64}  voxshard-pytorch.sif\n")
+    mark = note.read_text().splitlines()[1]
+    note.write_text(f"{'0' * 64}  voxshard-pytorch.sif\n{mark if noted == 'of this image' else mark + '0'}\n")
+    os.utime(note, (0, 0))
     if noted == "never":
         note.unlink()
-    elif noted == "before":
-        os.utime(note, (0, 0))
     job.run(SCRIPTS / "merge.sh")
     assert job.step["environment"]["APPTAINERENV_VOXSHARD_IMAGE_DIGEST"] == (
-        f"sha256:{'0' * 64}" if noted == "after" else digest
+        f"sha256:{'0' * 64}" if noted == "of this image" else digest
     )
 
 

@@ -71,7 +71,7 @@ def test_a_run_holds_what_every_run_holds_and_no_pickle(ecapa_run: Run) -> None:
     names = {str(path.relative_to(ecapa_run.path)) for path in ecapa_run.path.rglob("*") if path.is_file()}
     assert names == {
         "config.yaml", "metrics.json", "scores.tsv", "trials.parquet", "tables/training.csv",
-        "tables/training-curve.csv", "tables/confusion-test.csv", "model/model.json",
+        "tables/training-curve.csv", "tables/confusion-test.csv", "inputs.json", "model/model.json",
         "model/model.safetensors", "model/network.yaml",
     }  # fmt: skip
     target = json.loads((ecapa_run.model / "model.json").read_text())["target"]

@@ -58,7 +58,7 @@ def wandb_module() -> ModuleType:
         if exc.name != "wandb":
             raise
         raise absent from exc
-    if found.__file__ is None:  # a folder wandb/ of earlier runs
+    if hasattr(found, "__path__") and getattr(found, "__file__", None) is None:  # a folder wandb/ of earlier runs
         raise absent
     return found
 

@@ -45,6 +45,7 @@ _MAX_LINKS = 40
 _SIF_MAGIC = b"SIF_MAGIC"
 _SIF_HEADER = struct.Struct("<112x2q")
 """The end of a SIF file's header: where the data begin, and their number of bytes (sylabs/sif, pkg/sif: `header`)."""
+_HEAD_BYTES = 64 << 10
 _NOTE_LINE = re.compile(r"([0-9a-f]{64})\s")
 _LABELS = Path(".singularity.d") / "labels.json"
 
@@ -195,7 +196,8 @@ def check(image: Path) -> None:
 def digest(image: Path, notes: Path | None = None) -> str:
     """Return `sha256:...` of a SIF file, or of an unpacked image's labels, which record when it was built.
 
-    Hashing gigabytes takes a while. Therefore `IMAGE.sha256` keeps the sum, in the format of sha256sum.
+    Hashing gigabytes takes a while. Therefore `IMAGE.sha256` keeps the sum, in the format of sha256sum, and in a
+    comment below it what tells this image from others. The times of the two files decide nothing.
 
     Parameters
     ----------
@@ -205,22 +207,32 @@ def digest(image: Path, notes: Path | None = None) -> str:
         labels = image / _LABELS
         return f"sha256:{_sha256_of(labels)}" if labels.exists() else "sha256:unknown"
     name = f"{image.name}.sha256"
+    mark = _mark_of(image)
     places = [image.with_name(name), *([] if notes is None else [notes / name])]
     for place in places:
         try:
-            match = _NOTE_LINE.match(place.read_text())
-            if match and place.stat().st_mtime_ns >= image.stat().st_mtime_ns:
+            note = place.read_text()
+            match = _NOTE_LINE.match(note)
+            if match and mark in note.splitlines():
                 return f"sha256:{match[1]}"
         except (OSError, UnicodeDecodeError):
             continue
     sum_of_image = _sha256_of(image)
     for place in places:
         try:
-            _publish(place, f"{sum_of_image}  {image.name}\n")
+            _publish(place, f"{sum_of_image}  {image.name}\n{mark}\n")
         except OSError:
             continue
         break
     return f"sha256:{sum_of_image}"
+
+
+def _mark_of(image: Path) -> str:
+    """A line that differs for every build: the size, and a digest of the first bytes, which hold the image's UUID and
+    the time of its build (sylabs/sif, pkg/sif: `type header`)."""
+    with open(image, "rb") as stream:
+        head = hashlib.sha256(stream.read(_HEAD_BYTES)).hexdigest()
+    return f"# of {image.stat().st_size} bytes that begin with {head}"
 
 
 def _sha256_of(path: Path) -> str:
