@@ -16,6 +16,7 @@ from support.feature_sets import write_set
 from voxshard.errors import ConfigError, DataError, FeatureMismatchError
 from voxshard.learning import data as data_module
 from voxshard.learning import memory
+from voxshard.learning.classifiers import CLASSIFIERS
 from voxshard.learning.data import Dataset
 from voxshard.learning.fitting import Fitted, fit
 from voxshard.learning.train_config import NAMES, settings_of
@@ -126,10 +127,11 @@ def test_a_classifier_that_needs_all_rows_says_so_before_it_starts(
     name: str, large: tuple[Dataset, np.ndarray]
 ) -> None:
     dataset, numbers = large
+    needed_gb = memory.needed_gb(900, 8, CLASSIFIERS[name].bytes_per_value)
     message = (
-        f"{name} needs all training rows in memory: 8.64e-05 GB for 900 rows of 8 values, and there are 1.73e-05 GB; "
-        "raise memory_limit_gb or the job's memory, pool frames when extracting, or use a classifier that reads piece "
-        "by piece: mlp, perceptron, prototypes"
+        f"{name} needs all training rows in memory: {needed_gb:.3g} GB for 900 rows of 8 values, and there are "
+        "1.73e-05 GB; raise memory_limit_gb or the job's memory, pool frames when extracting, or use a classifier that "
+        "reads piece by piece: mlp, perceptron, prototypes"
     )
     with pytest.raises(DataError, match=re.escape(message)):
         _fit(name, dataset, numbers, memory_limit_gb=LIMIT_GB)
@@ -160,6 +162,29 @@ def test_a_set_larger_than_the_limit_trains_piece_by_piece(
     rows = take(dataset.rows_of(np.arange(900))[0])
     assert (found.pipeline.predict(rows) == numbers).mean() > 0.95
     np.testing.assert_array_equal(again.pipeline.predict_proba(rows), found.pipeline.predict_proba(rows))
+
+
+def test_a_set_whose_preprocessing_does_not_fit_is_preprocessed_in_blocks(large: tuple[Dataset, np.ndarray]) -> None:
+    dataset, numbers = large
+    settings = {"standardize": True, "l2": True}
+    limit_gb = 1.05 * memory.needed_gb(900, 8, CLASSIFIERS["logistic"].bytes_per_value)
+    assert limit_gb < memory.needed_gb(900, 8, memory.PREPROCESSING_BYTES_PER_VALUE)
+    messages: list[str] = []
+    found = fit(
+        "logistic",
+        settings_of("logistic", {**settings, "memory_limit_gb": limit_gb}),
+        0,
+        dataset,
+        np.arange(900),
+        numbers,
+        what="training",
+        on_start=messages.append,
+    )
+    assert not found.streamed
+    assert messages[0].startswith("training: logistic on 900 rows of 8 values, in blocks: about ")
+    complete = _fit("logistic", dataset, numbers, memory_limit_gb=1, **settings)
+    rows = dataset.take(dataset.rows_of(np.arange(900))[0])
+    np.testing.assert_allclose(found.pipeline.predict_proba(rows), complete.pipeline.predict_proba(rows), atol=1e-3)
 
 
 def test_prototypes_are_the_same_piece_by_piece(large: tuple[Dataset, np.ndarray]) -> None:

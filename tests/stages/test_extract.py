@@ -135,6 +135,23 @@ def test_other_settings_are_refused_and_named(make_corpus: MakeCorpus, tmp_path:
         extract.run(config_of(other, tmp_path / "set", shards=None))
 
 
+def test_of_two_extractions_that_start_at_once_with_other_shards_the_second_reports_it(
+    make_corpus: MakeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_corpus([0.2] * 8)
+    write = Plan.write
+
+    def write_after_another(plan: Plan, *arguments: object) -> None:
+        monkeypatch.setattr(Plan, "write", write)
+        extract.run(config_of(manifest, tmp_path / "set", shards=4), plan_only=True)
+        plan.write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Plan, "write", write_after_another)
+    with pytest.raises(IdentityError, match=r"is cut into 4 shards already, --shards 2 would make 2; omit it, or give"):
+        extract.run(config_of(manifest, tmp_path / "set", shards=2), plan_only=True)
+    assert Plan.read(tmp_path / "set" / "plan.parquet").num_shards == 4
+
+
 def test_what_does_not_change_numbers_does_not_change_the_identity(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     manifest = make_corpus([0.2] * 8)
     first = extract.run(config_of(manifest, tmp_path / "set"), plan_only=True)

@@ -78,13 +78,7 @@ def freeze(
     options: dict[str, Any] = {"itemsize": itemsize, "on_gpu": on_gpu}
     if folder.identity.exists():
         plan = Plan.read(folder.plan)
-        if num_shards is not None:
-            wanted = make_plan(manifest, info, num_shards=num_shards, **options).num_shards
-            if wanted != plan.num_shards:
-                raise IdentityError(
-                    f"{folder.path} is cut into {plan.num_shards} shards already, --shards {num_shards} would make "
-                    f"{wanted}; omit it, or give another --out"
-                )
+        wanted = None if num_shards is None else make_plan(manifest, info, num_shards=num_shards, **options)
     else:
         for path in (folder.path, folder.shards, folder.progress):
             path.mkdir(parents=True, exist_ok=True)
@@ -95,9 +89,14 @@ def freeze(
                 f"{folder.path} was begun with another manifest, and nothing was made with it; remove that folder, or "
                 "give another --out"
             )
-        plan = make_plan(manifest, info, num_shards=num_shards, **options)
-        plan.write(folder.plan, ShardTable.of(plan, manifest).to_json())
-        plan = Plan.read(folder.plan)
+        wanted = make_plan(manifest, info, num_shards=num_shards, **options)
+        wanted.write(folder.plan, ShardTable.of(wanted, manifest).to_json())
+        plan = Plan.read(folder.plan)  # of whichever extraction was first
+    if num_shards is not None and wanted is not None and wanted.num_shards != plan.num_shards:
+        raise IdentityError(
+            f"{folder.path} is cut into {plan.num_shards} shards already, --shards {num_shards} would make "
+            f"{wanted.num_shards}; omit it, or give another --out"
+        )
     ours = replace(
         _identity(info, manifest.content_digest(), plan.digest(), plan.num_shards, len(manifest)),
         manifest_source=None if source is None else _facts_of(source),

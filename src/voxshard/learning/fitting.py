@@ -5,8 +5,9 @@ Letters: U utterances, N rows, C classes.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Fitted:
     num_rows: int
     streamed: bool
     notes: tuple[str, ...]
-    """Sentences a person should read: what did not converge."""
+    """Sentences for the user: what did not converge."""
 
 
 def fit(
@@ -57,6 +58,7 @@ def fit(
     numbers: Ints,
     *,
     what: str,
+    on_start: Callable[[str], None] = lambda message: None,
 ) -> Fitted:
     """Fit a classifier with its preprocessing.
 
@@ -65,6 +67,7 @@ def fit(
     utterances : (U,) positions in `data` to train on.
     numbers : (U,) their class numbers; every row of an utterance has its class.
     what : names the training in errors ("label cough", "fold 3").
+    on_start : receives the memory that the training takes, before it starts.
 
     Raises
     ------
@@ -77,16 +80,25 @@ def fit(
     _check_below_num_rows(settings, num_rows, data.dim, what)
     pipeline = build(name, settings, seed)
     limit_gb = settings.memory_limit_gb or memory.free_gb()
-    streamed = memory.must_stream(name, num_rows, data.dim, limit_gb)
+    how, needed_gb = memory.strategy(name, num_rows, data.dim, limit_gb, has_preprocessing=len(pipeline.steps) > 1)
+    on_start(
+        f"{what}: {name} on {num_rows:,} rows of {data.dim:,} values, {how}: about {needed_gb:.3g} GB of memory, "
+        f"{limit_gb:.3g} GB can be used"
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        if streamed:
+        if how == "streaming":
             pipeline = _fit_piecewise(pipeline, settings, seed, _Pieces(data, utterances, numbers, limit_gb))
         else:
-            rows, _ = data.rows_of(utterances)
             with joblib.parallel_config("threading", n_jobs=-1):
                 try:
-                    pipeline.fit(data.take(rows), np.repeat(numbers, data.counts[utterances]))
+                    if how == "in blocks":
+                        pipeline = _fit_in_blocks(
+                            pipeline, _Pieces(data, utterances, numbers, limit_gb, most_gb=min(0.5, limit_gb / 16))
+                        )
+                    else:
+                        rows, _ = data.rows_of(utterances)
+                        pipeline.fit(data.take(rows), np.repeat(numbers, data.counts[utterances]))
                 except ValueError as exc:  # such as early_stopping with too few rows to put some aside
                     raise DataError(f"{what}: {name} cannot be fitted to {num_rows:,} training rows: {exc}") from exc
     notes = []
@@ -95,7 +107,7 @@ def fit(
             notes.append(_not_converged(what, str(warning.message)))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return Fitted(pipeline, len(utterances), num_rows, streamed, tuple(dict.fromkeys(notes)))
+    return Fitted(pipeline, len(utterances), num_rows, how == "streaming", tuple(dict.fromkeys(notes)))
 
 
 def _check_below_num_rows(settings: TrainingSettings, num_rows: int, dim: int, what: str) -> None:
@@ -119,15 +131,17 @@ def _not_converged(what: str, message: str) -> str:
 
 
 class _Pieces:
-    """The training rows in blocks that fit in half the memory there is."""
+    """The training rows in blocks that fit in half the memory there is, and in `most_gb`."""
 
-    def __init__(self, data: Dataset, utterances: Ints, numbers: Ints, limit_gb: float) -> None:
+    def __init__(
+        self, data: Dataset, utterances: Ints, numbers: Ints, limit_gb: float, most_gb: float = math.inf
+    ) -> None:
         self._data = data
         self._rows, _ = data.rows_of(utterances)
         self.numbers = np.repeat(numbers, data.counts[utterances])
         self.num_rows = len(self.numbers)
         self.classes = np.unique(numbers)
-        self.block_rows = max(1, int(limit_gb / 2 / memory.needed_gb(1, data.dim)))
+        self.block_rows = max(1, int(min(limit_gb / 2, most_gb) / memory.needed_gb(1, data.dim)))
 
     def in_order(self) -> Iterator[npt.NDArray[Any]]:
         """Blocks of rows, one pass."""
@@ -151,6 +165,27 @@ class _Pieces:
             )
             mixed = generator.permutation(len(chosen))
             yield self._data.take([rows[chosen] for rows in self._rows])[mixed], self.numbers[chosen][mixed]
+
+
+def _fit_in_blocks(pipeline: Pipeline, pieces: _Pieces) -> Pipeline:
+    """Fit the preprocessing in passes over the rows, and the classifier to one array of what comes out of it.
+
+    Memory holds the preprocessed rows once, in float32, and what the classifier itself takes.
+    """
+    fitted: list[tuple[str, Any]] = []
+    *before, (name, estimator) = pipeline.steps
+    for step_name, step in before:
+        fitted.append((step_name, _fit_step(step, fitted, pieces)))
+    complete: npt.NDArray[np.float32] | None = None
+    start = 0
+    for rows in pieces.in_order():
+        block = _through(fitted, rows)
+        if complete is None:
+            complete = np.empty((pieces.num_rows, block.shape[1]), np.float32)
+        complete[start : start + len(block)] = block
+        start += len(block)
+    estimator.fit(complete, pieces.numbers)
+    return Pipeline([*fitted, (name, estimator)])
 
 
 def _fit_piecewise(pipeline: Pipeline, settings: TrainingSettings, seed: int, pieces: _Pieces) -> Pipeline:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from voxshard.errors import DataError
 from voxshard.learning.classifiers import CLASSIFIERS, classifier_of
 
 GB = 10**9
 BYTES_PER_VALUE = 12
-"""A stored float32 and the float64 copy that scikit-learn works on."""
+"""A stored float32 and a float64 copy of it: what a step of preprocessing takes for the rows it works on."""
+PREPROCESSING_BYTES_PER_VALUE = 15
+"""Of standardize, pca and l2 on all rows at once: their temporary copies, measured."""
+
+Strategy = Literal["complete", "in blocks", "streaming"]
+"""How rows are fitted: all at once; preprocessed block by block into one array, then all at once; or never all at
+once."""
 
 
-def needed_gb(num_rows: int, dim: int) -> float:
-    """Memory to hold and fit so many rows of `dim` values, in GB."""
-    return num_rows * dim * BYTES_PER_VALUE / GB
+def needed_gb(num_rows: int, dim: int, bytes_per_value: float = BYTES_PER_VALUE) -> float:
+    """Memory for so many rows of `dim` values, in GB."""
+    return num_rows * dim * bytes_per_value / GB
 
 
 def free_gb() -> float:
@@ -47,19 +54,23 @@ def _cgroup_free() -> int | None:
     return min(left, default=None)
 
 
-def must_stream(name: str, num_rows: int, dim: int, limit_gb: float) -> bool:
-    """Whether the training rows have to be read piece by piece because they do not fit in memory.
+def strategy(name: str, num_rows: int, dim: int, limit_gb: float, *, has_preprocessing: bool) -> tuple[Strategy, float]:
+    """How a classifier is fitted to its training rows within a limit, and the memory that this takes, in GB.
 
     Raises
     ------
     DataError : they do not fit and the classifier needs them all at once; reports how much it needs and how much is
         available.
     """
-    needed = needed_gb(num_rows, dim)
-    if needed <= limit_gb:
-        return False
-    if classifier_of(name).streams:
-        return True
+    entry = classifier_of(name)
+    needed = needed_gb(num_rows, dim, entry.bytes_per_value)
+    complete = max(needed, needed_gb(num_rows, dim, PREPROCESSING_BYTES_PER_VALUE)) if has_preprocessing else needed
+    if complete <= limit_gb:
+        return "complete", complete
+    if has_preprocessing and needed <= limit_gb:
+        return "in blocks", needed
+    if entry.streams:
+        return "streaming", limit_gb
     others = ", ".join(other for other, entry in CLASSIFIERS.items() if entry.streams)
     raise DataError(
         f"{name} needs all training rows in memory: {needed:.3g} GB for {num_rows:,} rows of {dim:,} values, and there "

@@ -75,6 +75,7 @@ class Trainer:
     check: Check
     notes: list[str] = field(default_factory=list)
     streamed: bool = False
+    was_started: bool = False
 
     def fit(self, utterances: Ints, seed: int, what: str) -> Model:
         """Fit a model to some utterances, and its calibration if one is asked for."""
@@ -86,7 +87,14 @@ class Trainer:
             chosen = utterances[columns[utterances, column] != MISSING]
             which = f"{what}, label {name}" if len(target.labels) > 1 else what
             fitted = fit(
-                self.config.classifier, self.settings, seed, self.data, chosen, columns[chosen, column], what=which
+                self.config.classifier,
+                self.settings,
+                seed,
+                self.data,
+                chosen,
+                columns[chosen, column],
+                what=which,
+                on_start=self._note_first,
             )
             pipelines.append(fitted.pipeline)
             self.streamed |= fitted.streamed
@@ -100,6 +108,12 @@ class Trainer:
             pipelines=pipelines,
         )
         return self._calibrated(model, utterances) if self.settings.calibrate else model
+
+    def _note_first(self, message: str) -> None:
+        """Print how the first training of several is fitted; folds and draws are alike."""
+        if not self.was_started:
+            self.progress.note(message)
+        self.was_started = True
 
     def _join(self) -> Join:
         graded = self.labels.target.kind != "classification" or self.config.classifier == "gmm"
