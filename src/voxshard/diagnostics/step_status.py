@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from voxshard.errors import SchedulerError
@@ -13,30 +13,21 @@ from voxshard.experiment.steps import Step
 from voxshard.files import quoted
 from voxshard.slurm import queue
 from voxshard.slurm.early_failures import early_failures
-from voxshard.slurm.record import Record, TaskRecord
+from voxshard.slurm.record import Record, TaskRecord, Usage
 from voxshard.slurm.submit import Cluster
 
 STUCK = ("DependencyNeverSatisfied", "JobHeldAdmin", "JobHeldUser", "launch failed requeued held")
 
 
 @dataclass(frozen=True)
-class StepStatus:
-    """One step at one moment."""
+class StepStatus(Usage):
+    """One step at one moment, with what all runs of its tasks used so far."""
 
     name: str
     num_tasks: int
     tasks: dict[str, int]
     """done, running, queued, failed, killed, stopped, waiting or missing -> number of tasks."""
     attempts: int
-    elapsed_s: float
-    """Wall time of all its tasks' runs."""
-    gpu_hours: float
-    cpu_hours: float
-    units: float | None
-    """Cost so far in the site's unit; None where the site names no price."""
-    max_rss_gb: float
-    mem_gb: float | None
-    """Asked for."""
     failures: list[str]
     """The most frequent messages of tasks that failed, with counts."""
     queue: list[str]
@@ -72,7 +63,6 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
         else _kind(task, missing, by_task.get(task), in_queue.get(task), items is not None)
         for task in range(step.num_tasks)
     )
-    priced = [record.units_per_hour for record in records]
     ended = [record for record in records if record.state in ("failed", "killed") and record.task not in early]
     messages = Counter(record.message or "no message" for record in ended)
     messages.update(item.message for task, item in early.items() if task in missing)
@@ -83,12 +73,7 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
         num_tasks=step.num_tasks,
         tasks=dict(kinds),
         attempts=len(attempts),
-        elapsed_s=sum(record.elapsed_s for record in records),
-        gpu_hours=sum(record.elapsed_s * record.gpus for record in records) / 3600,
-        cpu_hours=sum(record.elapsed_s * record.cpus for record in records) / 3600,
-        units=None if not priced or None in priced else units_of(records),
-        max_rss_gb=max((record.max_rss_gb for record in records), default=0.0),
-        mem_gb=max((record.mem_gb for record in records if record.mem_gb), default=None),
+        **asdict(Usage.of(records)),
         failures=[f"{count} x {text}" for text, count in messages.most_common(3)],
         queue=[f"{count} x {reason}" for reason, count in reasons.most_common(3)],
         next_step=_next_step(cluster, missing, stuck, own, items is not None),
@@ -100,11 +85,6 @@ def _until_now(record: TaskRecord, own: Sequence[queue.QueuedTask]) -> TaskRecor
     if record.state == "running" and any(item.id == record.job and item.state == "RUNNING" for item in own):
         record.updated = time.time()
     return record
-
-
-def units_of(records: Sequence[TaskRecord]) -> float:
-    """What tasks cost so far, in the site's unit."""
-    return sum(record.elapsed_s / 3600 * (record.units_per_hour or 0.0) for record in records)
 
 
 def _kind(

@@ -8,7 +8,7 @@ from typing import Any
 from voxshard import files
 from voxshard.experiment.steps import Step
 from voxshard.extraction.heartbeat import TaskState, read_progress
-from voxshard.slurm.record import Record, TaskRecord
+from voxshard.slurm.record import Record, TaskRecord, Usage
 from voxshard.slurm.submit import Cluster
 from voxshard.store.merged import read_summary
 
@@ -32,20 +32,18 @@ def account(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def _account(cluster: Cluster, step: Step, records: Sequence[TaskRecord]) -> dict[str, Any]:
-    hours = sum(record.elapsed_s for record in records) / 3600
-    gpu_hours = sum(record.elapsed_s * record.gpus for record in records) / 3600
-    priced = all(record.units_per_hour is not None for record in records)
+    usage = Usage.of(records)
     entry: dict[str, Any] = {
         "step": step.name,
         "tasks": len(records),
         "attempts": len(cluster.record.attempts(step.name)),
-        "task_hours": round(hours, 4),
-        "gpu_hours": round(gpu_hours, 4),
-        "cpu_hours": round(sum(record.elapsed_s * record.cpus for record in records) / 3600, 4),
-        "units": round(sum(r.elapsed_s / 3600 * (r.units_per_hour or 0.0) for r in records), 4) if priced else None,
+        "task_hours": round(usage.elapsed_s / 3600, 4),
+        "gpu_hours": round(usage.gpu_hours, 4),
+        "cpu_hours": round(usage.cpu_hours, 4),
+        "units": None if usage.units is None else round(usage.units, 4),
         "unit": cluster.site.unit,
-        "mem_gb": max((record.mem_gb for record in records if record.mem_gb), default=None),
-        "max_rss_gb": max(record.max_rss_gb for record in records),
+        "mem_gb": usage.mem_gb,
+        "max_rss_gb": usage.max_rss_gb,
         "minutes": max((record.minutes for record in records if record.minutes), default=None),
         "longest_minutes": round(max(record.updated - record.started for record in records) / 60, 2),
     }

@@ -209,3 +209,34 @@ class Record:
 
     def logs(self, step: str) -> Path:
         return self.folder(step) / "logs"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the runs of some tasks used and cost, all of them together."""
+
+    elapsed_s: float
+    """Wall time."""
+    gpu_hours: float
+    cpu_hours: float
+    units: float | None
+    """Cost in the site's unit; None where the site names no price."""
+    max_rss_gb: float
+    """Memory of the largest task."""
+    mem_gb: float | None
+    """Memory asked for."""
+
+    @classmethod
+    def of(cls, records: Sequence[TaskRecord]) -> Usage:
+        """Add up the records of tasks."""
+        prices = [record.units_per_hour for record in records]
+        return cls(
+            elapsed_s=sum(record.elapsed_s for record in records),
+            gpu_hours=sum(record.elapsed_s * record.gpus for record in records) / 3600,
+            cpu_hours=sum(record.elapsed_s * record.cpus for record in records) / 3600,
+            units=None
+            if not prices or None in prices
+            else sum(record.elapsed_s / 3600 * (record.units_per_hour or 0.0) for record in records),
+            max_rss_gb=max((record.max_rss_gb for record in records), default=0.0),
+            mem_gb=max((record.mem_gb for record in records if record.mem_gb), default=None),
+        )
