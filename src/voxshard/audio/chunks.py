@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from voxshard.audio.sources import Source
 from voxshard.audio.views import Rewritten
@@ -21,6 +21,7 @@ _WRAP_SLACK = 1 << 20
 """A size that wrapped at 4 GiB may leave this many bytes for the chunks that follow the samples."""
 LARGEST_EXCESS = 44
 """A header may promise as many bytes too much as a usual WAV header has: writers count themselves (cryptix/wav#10)."""
+_SHORTEST_WAV = 44
 _FEW_BYTES = 4096
 """Trailing bytes of a program's own, at most this many, are no samples."""
 
@@ -57,8 +58,7 @@ _PLAIN_TAGS = (1, 3, 6, 7)  # integers, floats, A-law, u-law
 _PLAIN_WORDS = (b"lpcm", b"NONE", b"sowt", b"fl32", b"alaw", b"ulaw")  # of CAF and AIFF-C
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """The format chunk of a WAV."""
 
     tag: int
@@ -67,8 +67,7 @@ class Format:
     """Samples per block of a block coding; 0 otherwise."""
 
 
-@dataclass(frozen=True)
-class DataChunk:
+class DataChunk(NamedTuple):
     """The chunk with the samples."""
 
     size_offset: int
@@ -79,8 +78,7 @@ class DataChunk:
     """None where the container is no WAV."""
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Where a container's samples really are."""
 
     source: Source
@@ -236,6 +234,8 @@ def _after_samples(source: Source, end: int) -> tuple[str, ...]:
 
 def next_recording(source: Source, samples: Samples) -> int | None:
     """Offset of a second WAV that follows the first; None where there is none."""
+    if samples.end + _SHORTEST_WAV > source.num_bytes:
+        return None
     end = samples.end + samples.end % 2
     for offset in {samples.end, end}:
         if source.head[:4] in _MULTIPLE and source.read_at(offset, 4) in _MULTIPLE:

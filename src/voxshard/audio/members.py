@@ -31,7 +31,7 @@ class Member(NamedTuple):
 
 def member_of(path: str | bytes | os.PathLike[str]) -> Member | None:
     """The member that a path names; None where it names a file."""
-    text = os.fsdecode(path)
+    text = path if isinstance(path, str) else os.fsdecode(path)
     if ".tar:" not in text:
         return None
     match = _REFERENCE.fullmatch(text)

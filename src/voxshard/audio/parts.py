@@ -7,7 +7,7 @@ is wrong in a known way, libsndfile gets the same samples behind a right one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from voxshard.audio import chunks, containers, mpeg, ogg
 from voxshard.audio.sndfile import Part
@@ -17,7 +17,8 @@ from voxshard.errors import TruncatedAudioError
 
 _FLAC_HEADERS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 """A STREAMINFO block of 34 bytes is the first in every FLAC file (RFC 9639, section 8.2)."""
-_FLAC_TAIL = 1 << 16
+_FLAC_TAIL = 1 << 14
+"""More than the decoder reads ahead (libFLAC: 8 KiB)."""
 _MPEG_COUNT_SLACK = 2
 """Frames by which the number in a Xing header may be wrong: encoders differ in counting the first and the last."""
 _LOOKED_THROUGH = 1 << 20
@@ -27,8 +28,7 @@ _SHORTEST_MPEG = 8
 _MOST_REPEATS = 64
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The streams of one recording, one after the other."""
 
     parts: tuple[Part, ...]
@@ -126,7 +126,7 @@ def parts_of_flac(source: Source, num_bytes_read: int) -> Layout | None:
     """
     start = max(4, num_bytes_read - _FLAC_TAIL)
     tail = source.read_at(start, source.num_bytes - start)
-    if not any(header in tail for header in _FLAC_HEADERS):
+    if b"fLaC" not in tail or not any(header in tail for header in _FLAC_HEADERS):
         return None
     content = source.whole()
     starts = sorted({at for header in _FLAC_HEADERS for at in _all_offsets(content, header)})

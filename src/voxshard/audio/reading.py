@@ -61,13 +61,18 @@ def probe(path: AudioPath) -> AudioHeader:
 def _facts(layout: Layout) -> AudioHeader | None:
     """What the headers of all parts state; None where only decoding shows it."""
     found = [sndfile.facts(part) for part in layout.parts]
+    name, warning = layout.format or found[0].format, "; ".join(layout.warnings) or None
+    if len(found) == 1:
+        about = found[0]
+        if about.num_frames is None:
+            return None
+        return _header(about.num_frames, about.num_channels, about.sample_rate, name, warning)
     rate = found[0].sample_rate
     lengths = [_num_resampled(about.num_frames, about.sample_rate, rate) for about in found if about.num_frames]
     if len(lengths) < len(found):
         return None
     num_channels = found[0].num_channels if len({about.num_channels for about in found}) == 1 else 1
-    name = layout.format or found[0].format
-    return _header(sum(lengths), num_channels, rate, name, "; ".join(layout.warnings) or None)
+    return _header(sum(lengths), num_channels, rate, name, warning)
 
 
 def _header(num_frames: int, num_channels: int, sample_rate: int, name: str, warning: str | None) -> AudioHeader:

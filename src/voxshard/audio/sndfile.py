@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
@@ -10,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +62,7 @@ class Span:
 WHOLE = Span()
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One stream for libsndfile: a recording, or one of several that follow each other in a file."""
 
     source: Source
@@ -89,8 +88,7 @@ class Decoded:
     """Position in the file after the last read."""
 
 
-@dataclass(frozen=True)
-class StreamFacts:
+class StreamFacts(NamedTuple):
     """What an audio file's header states."""
 
     sample_rate: int
@@ -181,14 +179,17 @@ def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) ->
 
 @contextmanager
 def _opened(part: Part) -> Iterator[tuple[_Stream, int | io.IOBase]]:
-    with _without_stderr() if part.is_noisy else contextlib.nullcontext():
-        file = part.source.for_libsndfile()
-        try:
-            stream = _Stream(file, closefd=False)
-        except soundfile.LibsndfileError as exc:
-            raise CannotOpenError(f"not audio that libsndfile can read ({_reason(exc)})") from exc
-        with stream:
-            yield stream, file
+    if part.is_noisy:
+        with _without_stderr(), _opened(part._replace(is_noisy=False)) as found:
+            yield found
+        return
+    file = part.source.for_libsndfile()
+    try:
+        stream = _Stream(file, closefd=False)
+    except soundfile.LibsndfileError as exc:
+        raise CannotOpenError(f"not audio that libsndfile can read ({_reason(exc)})") from exc
+    with stream:
+        yield stream, file
 
 
 def _facts(stream: _Stream, part: Part) -> StreamFacts:

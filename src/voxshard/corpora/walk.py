@@ -69,6 +69,7 @@ def audio_files(root: str, *, part: str | None = None, glob: str | None = None) 
             + ("; check the pattern: it is matched against the path relative to the root" if glob else "")
         )
     found.paths.sort()
+    found.endless.sort()
     return found
 
 
