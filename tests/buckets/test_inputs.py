@@ -131,3 +131,12 @@ def test_sizes_and_versions_come_from_the_listing_without_a_probe(store: ObjectS
     assert row["num_bytes"] == (tmp_path / "corpus" / "a.wav").stat().st_size
     assert row[OBJECT_VERSION].startswith("etag:" if store.scheme == "s3" else "md5:")
     assert json.dumps(row["problem"]) == "null"
+
+
+def test_features_of_other_programs_are_ingested_from_a_bucket(s3: ObjectStore, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
+    (tmp_path / "x_metadata.csv").write_text("utterance_id\na\nb\nc\n")
+    for name in ("x.npy", "x_metadata.csv"):
+        s3.put(tmp_path / name, s3.url("foreign", name))
+    main(["ingest", f"train={s3.url('foreign/x.npy')}", "--out", str(tmp_path / "set")])
+    assert voxshard.open_features(tmp_path / "set")["b"].tolist() == [2.0, 3.0]

@@ -17,7 +17,7 @@ from voxshard.experiment.schema import PRETRAINED, ExperimentConfig, Training
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import GridConfig, TrainConfig
 from voxshard.learning.training_inputs import is_trained_from
-from voxshard.locations import as_path
+from voxshard.locations import as_path, parse
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
@@ -117,9 +117,11 @@ class Experiment:
             return binds.audio(self.manifest, [*of_site, *binds.needed(self.path, "out")])
         prepare = self.config.prepare
         root = prepare.root
-        if Path(root).is_file():  # a table: its audio is next to it
-            root = str(Path(root).absolute().parent)
+        place = parse(root)
+        if isinstance(place, Path) and place.is_file():  # a table: its audio is next to it
+            root = str(place.absolute().parent)
         lists = [value.partition("=")[2] for value in prepare.split] + [prepare.labels or ""]
+        lists = [path for path in lists if path and isinstance(parse(path), Path)]
         return [
             *binds.corpus(root, "prepare.root"),
             *(need for path in lists if Path(path).is_file() for need in binds.needed(path, "prepare")),

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import ConfigError, DuplicateIdError, FeatureMismatchError, ManifestError, NonFiniteEmbeddingError
-from voxshard.locations import LocalPath
+from voxshard.locations import AnyLocation, LocalPath, Url, local_copy, parse
 from voxshard.manifest import COLUMNS, Manifest
 from voxshard.progress import Progress
 from voxshard.store import merged
@@ -147,11 +147,19 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
 
 def _split_and_path(text: str) -> tuple[str | None, Path]:
     split, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
-        return None, Path(text)
+    if not equals or isinstance(parse(text), Url) or Path(text).exists():
+        return None, _local(parse(text))
     if not split or not path:
         raise ConfigError(f"{text}: expected FILE or SPLIT=FILE")
-    return split, Path(path)
+    return split, _local(parse(path))
+
+
+def _local(place: AnyLocation) -> Path:
+    """A local file; one in a bucket with the files next to it, since ids and checksums are there."""
+    if isinstance(place, Path):
+        return place
+    folder, _, name = place.rpartition("/")
+    return local_copy(Url(folder)) / name
 
 
 def _survey(sources: Sequence[ForeignFile], progress: Progress, check: Callable[[], None]) -> _Survey:
