@@ -108,7 +108,9 @@ def publish(target: Path, *, first_wins: bool = False) -> Iterator[IO[bytes]]:
     temporary = temp_path_for(target)
     with storage_errors(target):
         try:
-            with open(temporary, "xb") as stream:
+            with open(
+                temporary, "xb", buffering=1 << 16
+            ) as stream:  # given, so that no call asks whether it is a terminal
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

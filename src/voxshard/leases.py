@@ -29,7 +29,11 @@ def take(path: Path) -> bool:
         path.unlink(missing_ok=True)
     temporary = files.temp_path_for(path)
     try:
-        temporary.write_text(owner)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            os.write(descriptor, owner.encode())
+        finally:
+            os.close(descriptor)
         return files.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
