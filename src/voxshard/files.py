@@ -198,13 +198,14 @@ def with_retries(path: Path, read: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def sweep_temporaries(folder: Path, *, everything: bool = False) -> list[Path]:
+def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float = 0.0) -> list[Path]:
     """Remove the files and folders that interrupted writers left in a folder (not below it).
 
     Parameters
     ----------
     everything : remove every temporary file, whoever owns it (only once nobody can be writing any more); otherwise
         only those of dead processes of this host.
+    spare_s : with `everything`, keep those written to within so many seconds, unless their process is known to be dead.
 
     Returns
     -------
@@ -213,13 +214,23 @@ def sweep_temporaries(folder: Path, *, everything: bool = False) -> list[Path]:
     removed = []
     for path in folder.glob("*.tmp"):
         owner = _TEMPORARY.search(path.name)
-        if owner and (everything or is_dead(owner["host"], owner["boot"], int(owner["pid"]))):
+        if not owner:
+            continue
+        is_left = is_dead(owner["host"], owner["boot"], int(owner["pid"]))
+        if is_left or (everything and not _is_younger(path, spare_s)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def _is_younger(path: Path, seconds: float) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < seconds
+    except OSError:
+        return False
 
 
 def is_dead(host: str, boot: str, pid: int) -> bool:

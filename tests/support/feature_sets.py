@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from voxshard import files
 from voxshard.manifest import Manifest
 from voxshard.progress import Silent
 from voxshard.store.layout import FeatureDir, Identity, Plan
 from voxshard.store.merge import MergeConfig, merge
 from voxshard.store.shard import ShardHeader, write_shard
+from voxshard.store.shard_table import ShardTable
 
 
 def write_set(
@@ -56,6 +59,9 @@ def write_set(
         "window_s": None,
         "hop_s": None,
     }
+    table = ShardTable.of(plan, manifest).to_json()
+    plan.write(folder.plan, table)
+    manifest.write(folder.manifest)
     Identity(
         provenance={"encoder": "mfcc"},
         manifest_hash=manifest.content_digest(),
@@ -64,10 +70,11 @@ def write_set(
         num_utterances=len(ids),
         weights_folder=None,
         weight_files=(),
+        manifest_file=files.sha256_of(folder.manifest),
+        plan_file=files.sha256_of(folder.plan),
+        shard_table=hashlib.sha256(table).hexdigest(),
         **facts,
     ).write(folder.identity)
-    plan.write(folder.plan)
-    manifest.write(folder.manifest)
     for index in range(plan.num_shards):
         outputs = [(name, {key: np.asarray(arrays[name])}) for name in plan.ids(index)]
         header = ShardHeader(plan_hash=plan.digest(), shard_index=index, num_shards=plan.num_shards, **facts)

@@ -46,6 +46,10 @@ MIN_FAILURES_TO_JUDGE = 20
 """Fewer failures than this are never too many, whatever their share."""
 
 
+_OTHER_MERGE_S = 3600.0
+"""Temporary files in DIR that were written to more recently may be those of another merge."""
+
+
 class MergeConfig(Settings):
     """Settings of one merge."""
 
@@ -125,8 +129,8 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
         )
     if config.delete_shards:
         summary = _delete_shards(inventory, summary)
-    for place in (folder.path, folder.shards):
-        files.sweep_temporaries(place, everything=inventory.is_complete)
+    files.sweep_temporaries(folder.shards, everything=inventory.is_complete)
+    files.sweep_temporaries(folder.path, everything=inventory.is_complete, spare_s=_OTHER_MERGE_S)
     _judge(folder, summary, allowed_failures(config))
     return summary
 
