@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fuzz import odd
 from voxshard import files
-from voxshard.store import hdf5
+from voxshard.store import hdf5, merged, seal
+from voxshard.store.layout import FeatureDir
 
 Craft = Callable[[Path], None]
 DATASETS = ("embeddings", "id_hash", "id_row", "id_text", "id_text_offsets")
@@ -74,12 +78,33 @@ def _replaced(name: str, make: Callable[[h5py.File, str, Any], Any]) -> Craft:
                     make(new, key, old[key][()])
                 else:
                     old.copy(key, new)
-        digest = files.sha256_of(changed, start=hdf5.USER_BLOCK_BYTES)
+        digest = files.sha256_of(changed, start=seal.USER_BLOCK_BYTES)
         with open(changed, "r+b") as stream:
-            stream.write(f"voxshard features 1\nsha256 {digest}\n".encode().ljust(hdf5.USER_BLOCK_BYTES, b"\0"))
+            stream.write(f"voxshard features 1\nsha256 {digest}\n".encode().ljust(seal.USER_BLOCK_BYTES, b"\0"))
         shutil.move(changed, path)
+        _record(path, digest)
 
     return craft
+
+
+def with_changed_facts(path: Path, rng: random.Random) -> None:
+    """Change what the seal says about the content of a features.h5, in place, and seal it again."""
+    found = seal.read_seal(path, "features")
+    facts = odd.changed(json.loads(json.dumps(found.facts)), rng)
+    digests = [digest.tobytes() for digest in found.digests]
+    block, table = seal.user_block_and_table("features", found.content_stop, found.stops.tolist(), digests, facts)
+    content = path.read_bytes()[seal.USER_BLOCK_BYTES : found.content_stop]
+    path.write_bytes(block + content + table)
+    _record(path, seal.read_digest(path, "features"))
+
+
+def _record(path: Path, digest: str) -> None:
+    """Make the summary name a changed features.h5 as the one it belongs to."""
+    folder = FeatureDir(path.parent)
+    summary = merged.read_summary(folder)
+    assert summary is not None
+    summary["files"][path.name]["digest"] = digest
+    merged.write_summary(folder, summary)
 
 
 def _virtual(file: h5py.File, name: str, data: Any) -> None:

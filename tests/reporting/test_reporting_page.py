@@ -79,6 +79,10 @@ def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page: str) -> None:
     assert not {tag for tag, _, _ in parsed.attributes} & {"script", "iframe", "link", "object", "embed"}
 
 
+def test_the_page_forbids_scripts_and_anything_from_elsewhere(page: str) -> None:
+    assert "Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
+
+
 def test_what_users_named_is_escaped(page: str) -> None:
     assert "<script" not in page
     assert "part_001/&lt;script&gt;alert(1)&lt;/script&gt;.wav" in page

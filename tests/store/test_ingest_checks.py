@@ -56,7 +56,7 @@ def refusal(path: Path) -> str:
         ),
         (
             {**FRAMES, "offsets": np.array([0, 2, 4]), "codes": np.array([1, 2, 3])},
-            "codes has shape (3,), one code per row of X is wanted: (4,)",
+            "codes has shape (3,), one row per row of X is wanted: (4,) or (4, K)",
         ),
         ({"X": X.astype(complex), "ids": IDS}, "X is of type complex128; real numbers are wanted"),
         ({"X": X.astype(bool), "ids": IDS}, "X is of type bool; real numbers are wanted"),

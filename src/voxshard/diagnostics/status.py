@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxshard import files
-from voxshard.errors import IncompleteError
+from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.extraction.telemetry import advice, summed
 from voxshard.files import quoted
@@ -167,8 +167,13 @@ def _eta_s(shards: ShardTable, done: Sequence[int], speed: float | None) -> floa
 
 
 def _failures(folder: FeatureDir) -> dict[str, int]:
-    with open(folder.failures, newline="") as stream:
-        return dict(Counter(row["error"] for row in csv.DictReader(stream)).most_common())
+    try:
+        with open(folder.failures, newline="", encoding="utf-8") as stream:
+            return dict(Counter(row["error"] for row in csv.DictReader(stream)).most_common())
+    except (KeyError, UnicodeDecodeError, csv.Error) as exc:
+        raise CorruptFileError(
+            f"{folder.failures}: not the table of failures of a merged set: {exc}; run `voxshard merge {folder.path}`"
+        ) from exc
 
 
 def _advice(states: Sequence[TaskState]) -> str | None:

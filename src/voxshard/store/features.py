@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,15 +17,14 @@ import pyarrow.parquet as pq
 from voxshard.errors import BackendUnavailableError, CorruptFileError, DataError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.store import hdf5, lookup, mapped, merged, seal
-from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
+from voxshard.store.hdf5 import BULK, PER_FRAME
 from voxshard.store.inventory import shard_names
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.mapped import MappedFile, PackedRows, Rows, ShardedRows, ShardRange
+from voxshard.store.structure import ARRAYS, structure_of, table_of_shards
 
 Check: TypeAlias = Literal["none", "open", "blocks"]
 """What a reader compares with the recorded digests; see `FeatureSet`."""
-
-_ARRAYS = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
 
 
 class Batch(NamedTuple):
@@ -80,7 +78,7 @@ class FeatureSet:
         self.summary: Mapping[str, Any] = summary
         """Content of summary.json."""
         self._file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
-        self._attributes, self._layout = _structure(self._file)
+        self._attributes, self._layout = structure_of(self._file)
         ids = {merged.merge_id_of_table(folder.utterances), summary["merge_id"], self._attributes["merge_id"]}
         if len(ids) > 1:
             raise IncompleteError(f"{path}: its files come from different merges; run `voxshard merge {quoted(path)}`")
@@ -88,9 +86,9 @@ class FeatureSet:
             self._check_small_files()
         self._intact: set[str] = set()
         """Arrays of the file that were checked completely."""
-        self._shards = _table_of_shards(self._file, self._layout, checks=check != "none")
+        self._shards = table_of_shards(self._file, self._layout, checks=check != "none")
         self._open_shard = mapped.keep_open(self._checked_shard)
-        arrays = {name: self._array(name) for name in _ARRAYS if name in self._layout}
+        arrays = {name: self._array(name) for name in ARRAYS if name in self._layout}
         self._id_text, self._id_text_offsets = arrays["id_text"], arrays["id_text_offsets"]
         self._slot_hash, self._slot_row = arrays["id_hash"], arrays["id_row"]
         self._offsets: npt.NDArray[np.int64] | None = arrays.get("offsets")
@@ -424,37 +422,6 @@ def _as_array(rows: Rows) -> Any:
     return rows.array if isinstance(rows, PackedRows) else rows
 
 
-def _structure(file: MappedFile) -> tuple[dict[str, Any], Datasets]:
-    """Attributes of a features file, and where its arrays are."""
-    facts = file.seal.facts
-    if file.seal.version > 1:
-        layout = {name: (tuple(shape), np.dtype(dtype), at) for name, (shape, dtype, at) in facts["datasets"].items()}
-        return dict(facts["attributes"]), layout
-    with hdf5.reading(file.path) as content:
-        return dict(content.attrs), dict(hdf5.datasets_of(content, _ARRAYS))
-
-
-def _table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict[str, Any]:
-    """Columns of the table of shards; empty for a set that was not made from shards."""
-    table: dict[str, Any] = {}
-    if file.seal.version == 1:
-        with hdf5.reading(file.path) as content:
-            for name, dataset in content.get("shards", {}).items():
-                is_text = h5py.check_string_dtype(dataset.dtype)
-                column = hdf5.read_texts(content, f"shards/{name}") if is_text else dataset[:]
-                table["digest" if name == "sha256" else name] = column
-        return table
-    for name in layout:
-        if name.startswith("shards/"):
-            shape, dtype, at = layout[name]
-            if checks:
-                start, stop = hdf5.range_of(layout[name])
-                file.check(start, stop - start)
-            column = file.array(at, shape, dtype)
-            table[name.removeprefix("shards/")] = column.astype(str).tolist() if dtype.kind == "S" else column
-    return table
-
-
 def is_stale(path: Path) -> bool:
     """Whether the shards of a merged set are others than those that were merged: some rewritten, gone or new.
 
@@ -470,7 +437,7 @@ def is_stale(path: Path) -> bool:
         return False
     try:
         file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
-        table = _table_of_shards(file, _structure(file)[1], checks=True)
+        table = table_of_shards(file, structure_of(file)[1], checks=True)
         digests = dict(zip(table["name"], table["digest"], strict=True))
         names = shard_names(folder)
         return set(names) != digests.keys() or any(

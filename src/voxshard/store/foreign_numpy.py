@@ -91,9 +91,9 @@ def read_npz(path: Path) -> ForeignFile:
     if len(keys) == 2:
         of_codes, kind, _ = _npy_rows(path, "codes")
         check_numbers(path, "codes", kind, whole=True)
-        if of_codes != shape[:1]:
+        if len(of_codes) not in (1, 2) or of_codes[:1] != shape[:1]:
             raise FeatureMismatchError(
-                f"{path}: codes has shape {of_codes}, one code per row of X is wanted: {shape[:1]}"
+                f"{path}: codes has shape {of_codes}, one row per row of X is wanted: ({shape[0]},) or ({shape[0]}, K)"
             )
 
     def items() -> Iterator[tuple[str, Arrays]]:

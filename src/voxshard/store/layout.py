@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydantic
 
 from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
@@ -153,9 +154,11 @@ class Identity:
                 f"{path.parent}: no feature set here (no {path.name}); make one with `voxshard extract`"
             ) from exc
         try:
-            return cls(**content)
-        except TypeError as exc:
-            raise CorruptFileError(f"{path}: not an identity file of voxshard: {exc}") from exc
+            cls(**content)  # the names
+            return pydantic.TypeAdapter(cls).validate_python(content)
+        except (TypeError, pydantic.ValidationError) as exc:
+            text = " ".join(str(exc).split())[:300]
+            raise CorruptFileError(f"{path}: not an identity file of voxshard: {text}") from exc
 
     def check_files(self, folder: FeatureDir) -> None:
         """Compare manifest and plan with the digests that were recorded when they were frozen.

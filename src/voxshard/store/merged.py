@@ -271,6 +271,24 @@ def _failures_csv(rows: Iterable[Mapping[str, Any]], merge_id: str) -> bytes:
     return text.getvalue().encode()
 
 
+_KEYS_OF_SUMMARY: dict[str, type] = {
+    "merge_id": str,
+    "stale": bool,
+    "mode": str,
+    "reasons": dict,
+    "splits": dict,
+    "utterances/total": int,
+    "utterances/ok": int,
+    "utterances/failed": int,
+    "shards/total": int,
+    "shards/deleted": bool,
+    "files/features.h5": dict,
+    "files/utterances.parquet/sha256": str,
+    "files/failures.csv/sha256": str,
+}
+"""What readers take from summary.json."""
+
+
 def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
     """DIR/summary.json, or None if nothing was merged yet.
 
@@ -280,9 +298,19 @@ def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
     FormatVersionError : written by a newer voxshard.
     """
     try:
-        return read_sealed(folder.summary)
+        summary = read_sealed(folder.summary)
     except FileNotFoundError:
         return None
+    for keys, kind in _KEYS_OF_SUMMARY.items():
+        value: Any = summary
+        for key in keys.split("/"):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise CorruptFileError(
+                f"{folder.summary}: not the summary of a merged set: {keys.replace('/', '.')} is {value!r:.60}; run "
+                f"`voxshard merge {folder.path}`"
+            )
+    return summary
 
 
 def write_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> None:

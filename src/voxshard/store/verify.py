@@ -14,7 +14,7 @@ from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.progress import Progress
-from voxshard.store import hdf5, merged, seal
+from voxshard.store import hdf5, merged, seal, structure
 from voxshard.store.features import FeatureSet, is_stale
 from voxshard.store.inventory import ShardInventory
 from voxshard.store.layout import FeatureDir, Identity
@@ -169,6 +169,9 @@ def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
             if start != len(features) or len(file["utterance_id"]) != start:
                 error = CorruptFileError(f"{folder.utterances}: {start} rows, {folder.features} has {len(features)}")
                 yield Problem(folder.utterances, error)
+                return
+        for error in structure.check_numbers(features, features.offsets):
+            yield Problem(folder.features, error)
     except DataError as exc:
         yield Problem(folder.features, exc)
 

@@ -1,0 +1,166 @@
+"""What a features file is made of: its attributes and arrays, checked against what merge writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from voxshard.errors import CorruptFileError
+from voxshard.store import hdf5
+from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
+from voxshard.store.mapped import MappedFile
+from voxshard.store.seal import USER_BLOCK_BYTES
+
+ARRAYS = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
+GRANULARITIES = ("utterance", "frames", "windows")
+_FLOATS = ("<f4", "<f2")
+_TYPES: dict[str, tuple[str, ...]] = {
+    "id_text": ("|u1",),
+    "id_text_offsets": ("<i8",),
+    "id_hash": ("<u8",),
+    "id_row": ("<i8",),
+    "offsets": ("<i8",),
+    "embeddings": _FLOATS,
+    "frames": _FLOATS,
+    "codes": ("<i4",),
+}
+"""Of each array, as NumPy writes them; columns of shards/ are int64 or texts."""
+
+
+def structure_of(file: MappedFile) -> tuple[dict[str, Any], Datasets]:
+    """Attributes of a features file, and where its arrays are.
+
+    Raises
+    ------
+    CorruptFileError : sealed as it is, and yet not what merge writes: an attribute or array is missing, is of another
+        type or shape, or is not in the file.
+    """
+    facts = file.seal.facts
+    layout: Datasets
+    if file.seal.version > 1:
+        try:
+            datasets = facts["datasets"].items()
+            layout = {name: (tuple(shape), np.dtype(dtype), at) for name, (shape, dtype, at) in datasets}
+            attributes = dict(facts["attributes"])
+        except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as exc:
+            raise _odd(file.path, f"its facts cannot be read: {exc}") from exc
+    else:
+        with hdf5.reading(file.path) as content:
+            attributes, layout = dict(content.attrs), dict(hdf5.datasets_of(content, ARRAYS))
+    _check_attributes(file.path, attributes)
+    _check_layout(file, attributes, layout)
+    return attributes, layout
+
+
+def _odd(path: Path, what: str) -> CorruptFileError:
+    return CorruptFileError(f"{path}: {what}; not what voxshard writes, run `voxshard merge {path.parent}`")
+
+
+def _check_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
+    for name in ("merge_id", "mode", "encoder", "fingerprint", "granularity"):
+        if not isinstance(attributes.get(name), str):
+            raise _odd(path, f"attribute {name} is {attributes.get(name)!r:.60}, a text is wanted")
+    if attributes["granularity"] not in GRANULARITIES or attributes["mode"] not in ("packed", "index"):
+        raise _odd(path, f"granularity is {attributes['granularity']!r:.60}, mode is {attributes['mode']!r:.60}")
+    for name, is_wanted in (("dim", True), ("num_layers", False), ("num_codebooks", False)):
+        value = attributes.get(name)
+        is_size = isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+        if not is_size and (is_wanted or value is not None):
+            raise _odd(path, f"attribute {name} is {value!r:.60}, a number above 0 is wanted")
+    for name in BULK.values():
+        if attributes.get(f"{name}_dtype", _TYPES[name][0]) not in _TYPES[name]:
+            raise _odd(path, f"attribute {name}_dtype is {attributes[f'{name}_dtype']!r:.60}")
+
+
+def _check_layout(file: MappedFile, attributes: Mapping[str, Any], layout: Datasets) -> None:
+    for name, (shape, dtype, at) in layout.items():
+        if not (isinstance(at, int) and all(isinstance(size, int) and size >= 0 for size in shape)):
+            raise _odd(file.path, f"/{name} has shape {shape} and starts at {at!r:.60}")
+        wanted = _TYPES.get(name)
+        is_type = dtype.str in wanted if wanted else dtype.str == "<i8" or dtype.kind == "S"
+        if not is_type or dtype.itemsize == 0:
+            raise _odd(file.path, f"/{name} is of type {dtype}, wanted: {' or '.join(wanted or ('int64', 'text'))}")
+        start, stop = hdf5.range_of((shape, dtype, at))
+        if stop > file.size or start < 0 or (stop and start < USER_BLOCK_BYTES):
+            raise _odd(file.path, f"/{name} is at bytes {start} to {stop} of {file.size}")
+    missing = [name for name in ("id_text", "id_text_offsets", "id_hash", "id_row") if name not in layout]
+    if missing:
+        raise _odd(file.path, f"/{', /'.join(missing)} is missing")
+    sizes = {name: shape for name, (shape, _, _) in layout.items()}
+    num_rows = (sizes["id_text_offsets"] or (0,))[0] - 1
+    for name, wanted_shape in _shapes(attributes, sizes, num_rows).items():
+        if name in sizes and sizes[name] != wanted_shape:
+            raise _odd(file.path, f"/{name} has shape {sizes[name]}, wanted: {wanted_shape}")
+    is_framewise = any(name in sizes for name in PER_FRAME)
+    if is_framewise and "offsets" not in sizes:
+        raise _odd(file.path, "/offsets is missing")
+
+
+def _shapes(
+    attributes: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]], num_rows: int
+) -> dict[str, tuple[int, ...]]:
+    """The shapes that fit the attributes and the number of rows."""
+    dim, layers = int(attributes["dim"]), attributes.get("num_layers")
+    row = (dim,) if layers is None else (int(layers), dim)
+    codebooks = attributes.get("num_codebooks")
+    frames = next((sizes[name][0] for name in PER_FRAME if sizes.get(name)), 0)
+    num_shards = (sizes.get("shards/name") or (0,))[0]
+    return {
+        "id_text": (max(sizes["id_text"], default=0),),
+        "id_text_offsets": (max(num_rows, 0) + 1,),
+        "id_row": sizes["id_hash"],
+        "offsets": (num_rows + 1,),
+        "embeddings": (num_rows, *row),
+        "frames": (frames, *row),
+        "codes": (frames, *sizes.get("codes", ())[1:2]) if codebooks is None else (frames, int(codebooks)),
+        **{name: (num_shards,) for name in sizes if name.startswith("shards/")},
+    }
+
+
+def check_numbers(features: Any, offsets: npt.NDArray[np.int64] | None) -> Iterator[CorruptFileError]:
+    """Read all arrays of a set: numbers are finite, codes are not negative, frames follow one another.
+
+    Parameters
+    ----------
+    features : the FeatureSet.
+    offsets : its offsets, if it has frames.
+    """
+    path = features.path / "features.h5"
+    if offsets is not None and (offsets[0] != 0 or (np.diff(offsets) < 0).any()):
+        yield _odd(path, "/offsets does not start at 0, or decreases")
+        return
+    for batch in features.iter_batches():
+        for name in ("embeddings", "frames"):
+            values = getattr(batch, name)
+            if values is not None and not np.isfinite(values).all():
+                yield _odd(path, f"/{name} has NaN or infinite numbers, the first from {batch.ids[0]!r} on")
+                return
+        if batch.codes is not None and batch.codes.size and batch.codes.min() < 0:
+            yield _odd(path, f"/codes has negative numbers, the first from {batch.ids[0]!r} on")
+            return
+
+
+def table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict[str, Any]:
+    """Columns of the table of shards; empty for a set that was not made from shards."""
+    table: dict[str, Any] = {}
+    if file.seal.version == 1:
+        with hdf5.reading(file.path) as content:
+            for name, dataset in content.get("shards", {}).items():
+                is_text = h5py.check_string_dtype(dataset.dtype)
+                column = hdf5.read_texts(content, f"shards/{name}") if is_text else dataset[:]
+                table["digest" if name == "sha256" else name] = column
+        return table
+    for name in layout:
+        if name.startswith("shards/"):
+            shape, dtype, at = layout[name]
+            if checks:
+                start, stop = hdf5.range_of(layout[name])
+                file.check(start, stop - start)
+            column = file.array(at, shape, dtype)
+            table[name.removeprefix("shards/")] = column.astype(str).tolist() if dtype.kind == "S" else column
+    return table
