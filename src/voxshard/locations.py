@@ -102,12 +102,11 @@ def as_path(location: AnyLocation) -> Path:
 
 
 def origin(path: Path) -> AnyLocation:
-    """The URL that a path in the cache is a copy of; any other path as it is, with its links resolved."""
-    path = path.resolve()
-    top = (cache_root() / "objects").resolve()
-    if not path.is_relative_to(top):
+    """The URL that a path in the cache is a copy of; any other path as it is."""
+    real, top = path.resolve(), (cache_root() / "objects").resolve()
+    if not real.is_relative_to(top):
         return path
-    folder, version, _, _, *below = path.relative_to(top).parts
+    folder, version, _, _, *below = real.relative_to(top).parts
     content = json.loads((top / folder / version / "entry.json").read_bytes())
     return Url(remote.join(content["url"], *below))
 

@@ -37,13 +37,13 @@ def table_corpus(root: Path) -> dict[str, Any]:
     return {}
 
 
-def uid_corpus(root: Path) -> dict[str, Any]:
-    tones(root / "clinic", [f"u{n}/waveform.wav" for n in range(4)])
-    for n in range(4):
-        (root / "clinic" / f"u{n}" / "metadata.json").write_text('{"encoding": "WAV", "sample_rate_hz": 8000}')
-    (root / "train.csv").write_text("uid,fluent\nu0,1\nu1,0\n")
-    (root / "test.csv").write_text("uid,fluent\nu2,1\nu3,0\n")
-    return {"study": "clinic"}
+def uid_corpus(root: Path, study: str = "clinic") -> dict[str, Any]:
+    tones(root / study, [f"u{n}/waveform.wav" for n in range(8)])
+    for n in range(8):
+        (root / study / f"u{n}" / "metadata.json").write_text('{"encoding": "WAV", "sample_rate_hz": 8000}')
+    for split, numbers in (("train", range(4)), ("test", range(4, 8))):
+        (root / f"{split}.csv").write_text("uid,fluent\n" + "".join(f"u{n},{n % 2}\n" for n in numbers))
+    return {"study": study}
 
 
 def list_corpus(root: Path) -> dict[str, Any]:

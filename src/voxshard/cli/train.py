@@ -13,7 +13,7 @@ from voxshard.errors import ConfigError
 from voxshard.files import quoted
 from voxshard.learning.network_config import SET_KEYS, NetworkConfig
 from voxshard.learning.train_config import NAMES, TrainConfig
-from voxshard.locations import AnyLocation, local_copy
+from voxshard.locations import AnyLocation, local_copy, origin
 from voxshard.networks.settings import NAMES as NETWORKS
 from voxshard.stages.train import run
 from voxshard.store.runs import Run
@@ -102,6 +102,5 @@ def print_summary(trained: Run) -> None:
         if row["metric"] in ("accuracy", "eer") and row["mean"] is not None:
             spread = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
             echo(f"{row['split']}, {row['shots']} per class: {row['metric']} {row['mean']:.4f}{spread}")
-    echo_info(
-        f"{trained.path}: model, scores and metrics; next: voxshard report {quoted(trained.path)} --out report.html"
-    )
+    place = origin(trained.path)
+    echo_info(f"{place}: model, scores and metrics; next: voxshard report {quoted(place)} --out report.html")

@@ -260,5 +260,5 @@ def _layer(features: FeatureSet, layer: int | None) -> int | None:
 
 def source_of(features: FeatureSet) -> FeatureSource:
     """How a run remembers a feature set."""
-    path = origin(features.path)
+    path = origin(features.path.resolve())
     return FeatureSource(path=str(path), name=path.name, encoder=features.encoder, fingerprint=features.fingerprint)

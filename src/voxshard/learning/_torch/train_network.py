@@ -158,7 +158,7 @@ def _resolved(trainer: NetworkTrainer, fingerprint: str, split: str | None, spli
     packages = ("torch", "lightning", "transformers", "speechbrain", "numpy")
     return {
         "features": [vars(source_of(trainer.stored.features))] if trainer.stored else [],
-        "manifest": str(origin(local_copy(config.manifest))) if config.manifest else None,
+        "manifest": str(origin(local_copy(config.manifest).resolve())) if config.manifest else None,
         "label": list(target.labels),
         "kind": target.kind,
         "classes": list(target.classes),

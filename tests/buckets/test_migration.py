@@ -1,0 +1,48 @@
+"""The commands of docs/coming-from, from bucket to bucket, as they are written there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from support.bucket_corpora import uid_corpus
+from support.object_stores import ObjectStore
+from voxshard.cli import main
+from voxshard.locations import MARKER
+
+DOCS = Path(__file__).parents[2] / "docs" / "coming-from"
+
+
+def commands(page: str) -> list[str]:
+    """The lines of the last block of a page."""
+    text = (DOCS / page).read_text()
+    return re.findall(r"```\n(.*?)```", text, re.DOTALL)[-1].splitlines()
+
+
+def test_both_pages_show_the_same_commands() -> None:
+    def without_encoder(page: str) -> list[str]:
+        return [re.sub(r"--encoder \S+ --set \S+", "", line) for line in commands(page)]
+
+    assert without_encoder("wav2vec2.md") == without_encoder("ecapa.md")
+
+
+def test_the_documented_commands_go_from_bucket_to_bucket(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uid_corpus(tmp_path / "corpus", study="uds")
+    place = f"clinic-{store.scheme}"
+    store.put(tmp_path / "corpus", store.url(place, "speech"))
+    for line in commands("wav2vec2.md"):
+        line = re.sub(r"--encoder \S+ --set \S+", "--encoder mfcc --workers 1", line)
+        main(shlex.split(line.replace("gs://clinic", store.url(place)))[1:])
+    names = store.names(place, "results")
+    expected = {"embeddings/train.npy", "embeddings/test.npy", "run/metrics.json", "evaluated/metrics.json"}
+    assert {*expected, "report.html", "features/features.h5", f"features/{MARKER}"} <= set(names)
+    metrics = json.loads(store.read(place, "results", "evaluated", "metrics.json"))["metrics"]
+    assert metrics["test"]["accuracy"]["value"] is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "corpus", "work"]
