@@ -31,4 +31,4 @@ def test_an_old_checkpoint_is_read_and_computed_as_pytorch_does() -> None:
     with torch.inference_mode():
         raw = torch.relu(linear(lstm(windows)[1][0][-1]))
         expected = (raw / raw.norm(dim=1, keepdim=True)).numpy()
-    np.testing.assert_allclose(ge2e.Network(weights)(windows.numpy()), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(ge2e.Ge2eNetwork(weights)(windows.numpy()), expected, rtol=0, atol=1e-6)
