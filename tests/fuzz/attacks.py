@@ -172,13 +172,16 @@ def _exported(features: Path, out: Path) -> dict[str, bytes]:
     from voxshard.cli import main
 
     main(["export", str(features), "--format", "npy", "--out", str(out)])
-    return {path.name: path.read_bytes() for path in out.glob("*.npy")}
+    return _contents(out)
+
+
+def _contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("*") if path.suffix in (".npy", ".csv")}
 
 
 def _same_as(out: Path, right: dict[str, bytes]) -> Callable[[int], str | None]:
     def judge(code: int) -> str | None:
-        found = {path.name: path.read_bytes() for path in out.glob("*.npy")} if out.exists() else {}
-        return "exported other numbers and reported success" if code == 0 and found != right else None
+        return "exported other numbers or ids and reported success" if code == 0 and _contents(out) != right else None
 
     return judge
 
@@ -226,6 +229,51 @@ def _without_digest(path: Path, rng: random.Random) -> Any:
         content = {**content, "format_version": 1}
         del content["digest"]
     return content
+
+
+def attack_flips(work: Path) -> Iterator[Case]:
+    """One bit changed anywhere in a set, of both modes, before an export, a training or an opening in Python: 600."""
+    rng = random.Random(600)
+    bases = [make_set(work / mode, mode) for mode in ("packed", "index")]
+    rights = [
+        (_exported(base, work / f"right-{base.name}"), _trained(base, work / f"run-{base.name}")) for base in bases
+    ]
+    for number in range(600):
+        base, (numbers, scores) = bases[number % 2], rights[number % 2]
+        target, out = work / f"f{number}", work / f"o{number}"
+        shutil.copytree(base, target)
+        sizes = {path: path.stat().st_size for path in sorted(target.rglob("*")) if path.is_file()}
+        path = rng.choice([path for path, size in sizes.items() if size])
+        content = bytearray(path.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        if number // 2 % 2:
+            arguments, judge = ["export", str(target), "--format", "npy", "--out", str(out)], _same_as(out, numbers)
+        else:
+            arguments, judge = _training(target, out), _same_scores(out, scores)
+        yield Case(f"{number} {path.name} {arguments[0]}", arguments, judge)
+        shutil.rmtree(target)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _training(features: Path, out: Path) -> list[str]:
+    return ["train", str(features), "--label", "label", "--classifier", "prototypes", "--out", str(out)]
+
+
+def _trained(features: Path, out: Path) -> bytes:
+    from voxshard.cli import main
+
+    main(_training(features, out))
+    return (out / "scores.tsv").read_bytes()
+
+
+def _same_scores(out: Path, right: bytes) -> Callable[[int], str | None]:
+    def judge(code: int) -> str | None:
+        if code == 0 and (out / "scores.tsv").read_bytes() != right:
+            return "trained on other numbers and reported success"
+        return None
+
+    return judge
 
 
 def attack_ingest(work: Path) -> Iterator[Case]:
@@ -370,6 +418,7 @@ ATTACKS: dict[str, Attack] = {
     "tables": attack_tables,
     "crafted HDF5": attack_hdf5,
     "small files of a set": attack_small_files,
+    "flips": attack_flips,
     "ingest": attack_ingest,
     "weights folders": attack_weights,
     "archives": attack_archives,
