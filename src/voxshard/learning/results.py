@@ -68,11 +68,12 @@ def trials_table(
     columns: dict[str, Any] = {"utterance_id": utterances["utterance_id"], "split": [split] * len(scores)}
     if target.kind == "multilabel":
         columns["label"] = [_applying(row, target.classes) if row.max() >= 0 else None for row in labels.numbers]
-        for column, name in enumerate(target.classes):
-            columns[f"label_{name}"] = pa.array(labels.numbers[:, column], mask=labels.numbers[:, column] < 0)
     else:
         columns["label"] = pa.array(labels.texts[0], pa.string())
     columns["prediction"] = prediction_texts(target, predicted)
+    if target.kind == "multilabel":
+        for column, name in enumerate(target.classes):
+            columns[f"label_{name}"] = pa.array(labels.numbers[:, column], mask=labels.numbers[:, column] < 0)
     for name, values in zip(target.score_names, scores.T, strict=True):
         columns[name] = values
     for name in utterances.column_names:
