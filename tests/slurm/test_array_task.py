@@ -108,7 +108,11 @@ def test_what_failed_for_good_stops_the_chain_only_while_it_is_missing(
 
 def test_shards_that_were_merged_and_deleted_are_not_missing(run: RunTask, folder: FeatureDir) -> None:
     assert run("extract-one", 0) == "started"
-    files.publish_json(
-        folder.summary, {"format_version": 1, "merge_id": "m", "stale": False, "shards": {"deleted": True}}
-    )
+    digest = {"sha256": ""}
+    summary = {
+        "format_version": 1, "merge_id": "m", "stale": False, "mode": "packed", "reasons": {}, "splits": {},
+        "utterances": {"total": 1, "ok": 1, "failed": 0}, "shards": {"total": 1, "deleted": True},
+        "files": {"features.h5": digest, "utterances.parquet": digest, "failures.csv": digest},
+    }  # fmt: skip
+    files.publish_json(folder.summary, summary)
     assert run("extract-one", 0) == "was done already"

@@ -341,7 +341,8 @@ def test_unlabelled_utterances_are_counted(digits: Path, tmp_path: Path) -> None
     }
     stage.run(validated(TrainConfig, content, where="test"), Task(progress=listening))
     run = Run.read(tmp_path / "run")
-    assert listening.notes == run.metrics["notes"] == ["16 training utterances have no label and are left out"]
+    assert run.metrics["notes"] == ["16 training utterances have no label and are left out"]
+    assert [note for note in listening.notes if "memory" not in note] == run.metrics["notes"]
     assert run.metrics["counts"]["training"]["utterances"] == 108 - 16
     assert run.metrics["counts"]["test"]["scored"] > run.metrics["counts"]["test"]["measured"]
 
@@ -424,7 +425,7 @@ def test_wandb_logs_online_where_somebody_is_logged_in_and_the_service_answers(
     ]
     assert wandb.summary["test/accuracy"] == _value(run, "test", "accuracy")
     assert wandb.finished
-    assert listening.notes == [f"wandb is offline; later: wandb sync {tmp_path}/wandb/offline-run-1"]
+    assert listening.notes[-1] == f"wandb is offline; later: wandb sync {tmp_path}/wandb/offline-run-1"
     with socket.create_server(("127.0.0.1", 0)) as service:
         address = f"127.0.0.1:{service.getsockname()[1]}"
         monkeypatch.setenv("WANDB_BASE_URL", f"http://{address}")

@@ -82,8 +82,8 @@ def fit(
     limit_gb = settings.memory_limit_gb or memory.free_gb()
     how, needed_gb = memory.strategy(name, num_rows, data.dim, limit_gb, has_preprocessing=len(pipeline.steps) > 1)
     on_start(
-        f"{what}: {name} on {num_rows:,} rows of {data.dim:,} values, {how}: about {needed_gb:.3g} GB of memory, "
-        f"{limit_gb:.3g} GB can be used"
+        f"{what}: {name} on {num_rows:,} rows of {data.dim:,} values, {how}: about {max(needed_gb, 0.1):.1f} GB of "
+        f"memory, {limit_gb:.1f} GB can be used"
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
