@@ -81,9 +81,9 @@ def test_a_runtime_that_is_not_there_is_refused_before_anything_is_submitted(exp
 def test_weights_that_are_not_there_are_missed_before_anything_is_submitted(experiment: MakeExperiment) -> None:
     run = experiment()
     run.environment["VOXSHARD_WEIGHTS"] = str(run.folder)
-    told = run.submit({**FEATURES_ONLY, "extract": {"metis": {"encoder": "metis8d"}}}, check=4)
+    told = run.submit({**FEATURES_ONLY, "extract": {"speakers": {"encoder": "ge2e"}}}, check=4)
     assert len(told.stderr.strip().splitlines()) == 1
-    assert f"weights metis: weights of metis8d not found (looked in {run.folder}/metis8d)" in told.stderr
+    assert f"weights speakers: weights of ge2e not found (looked in {run.folder}/ge2e)" in told.stderr
     assert run.cluster.queue() == []
     assert not run.path.exists()
 

@@ -10,7 +10,7 @@ from voxshard.experiment.steps import Step
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.slurm.record import Record, TaskRecord, Usage
 from voxshard.slurm.submit import Cluster
-from voxshard.store.merged import read_summary
+from voxshard.store.merged import read_summary, write_summary
 
 _PER_AUDIO_H = 1000.0
 _LITTLE_MEMORY = 0.5
@@ -91,4 +91,4 @@ def add_to_summary(cluster: Cluster, step: Step) -> None:
     summary = read_summary(step.features)
     entries = [entry for entry in account(cluster) if entry["step"] in step.depends_on]
     if summary is not None and entries and "jobs" not in summary:
-        files.publish_json(step.features.summary, {**summary, "jobs": entries[0]})
+        write_summary(step.features, {**summary, "jobs": entries[0]})
