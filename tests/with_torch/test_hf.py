@@ -261,10 +261,12 @@ class TestWhatIsWrongIsSaid:
 
     def test_a_model_that_was_not_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VOXSHARD_WEIGHTS", str(tmp_path))
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
         with pytest.raises(MissingWeightsError) as caught:
             create("hf", {"weights": "facebook/wav2vec2-base"})
         assert str(caught.value) == (
-            f"weights of hf not found (looked in facebook/wav2vec2-base, {tmp_path}/hf/facebook/wav2vec2-base); on a"
+            f"weights of hf not found (looked in facebook/wav2vec2-base, {tmp_path}/hf/facebook/wav2vec2-base,"
+            f" {tmp_path}/hub/models--facebook--wav2vec2-base); on a"
             " machine with internet run `voxshard weights fetch hf/facebook/wav2vec2-base`, or give the folder with"
             " `--set weights=FOLDER`"
         )

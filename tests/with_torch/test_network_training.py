@@ -97,7 +97,7 @@ def test_a_run_of_an_experiment_that_was_moved_finds_its_manifest(ecapa_run: Run
     shutil.copytree(ecapa_run.path, moved)
     config = moved / "config.yaml"
     config.write_text(config.read_text().replace(str(tones), "/old/manifest.parquet"))
-    with pytest.raises(IncompleteError, match=r"^/old/manifest\.parquet: what this network was trained on is not"):
+    with pytest.raises(IncompleteError, match=r"^/old/manifest\.parquet: what this network was trained on no longer"):
         evaluate.run(EvaluateConfig(run=moved, replicates=0), Task())
     shutil.copy(tones, tmp_path / "new" / "manifest.parquet")
     assert set(evaluate.run(EvaluateConfig(run=moved, replicates=0), Task()).metrics) == {"test"}

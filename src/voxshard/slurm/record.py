@@ -18,7 +18,7 @@ from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
 from voxshard.slurm.queue import QueuedTask
-from voxshard.slurm.site import Site
+from voxshard.slurm.site import Site, expanded_overrides
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Record:
 
     def site(self, overrides: dict[str, Any] | None = None) -> Site:
         content = parse_yaml(self._site.read_text(), where=str(self._site))
-        return validated(Site, merged(content, expanded(overrides or {}, where="--set site")), where=str(self._site))
+        return validated(Site, merged(content, expanded_overrides(overrides or {})), where=str(self._site))
 
     def experiment(self, overrides: dict[str, Any] | None = None) -> Experiment:
         """The experiment, at the place where its folder is now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -170,6 +171,13 @@ def find(name: str) -> AnyLocation:
     )
 
 
+def expanded_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `--set site.KEY` options with variables replaced by their values, but for the shell lines of `setup`."""
+    shell = {key: value for key, value in overrides.items() if key == "setup"}
+    others = {key: value for key, value in overrides.items() if key not in shell}
+    return {**expanded(others, where="--set site"), **shell}
+
+
 def load(name: str, overrides: dict[str, Any] | None = None) -> Site:
     """Read and check a site.
 
@@ -179,5 +187,5 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Site:
     overrides : keys to replace (`--set site.KEY=...`).
     """
     path = find(name)
-    given = expanded(overrides or {}, where="--set site")
+    given = expanded_overrides(overrides or {})
     return validated(Site, merged(load_yaml(local_copy(path), where=str(path)), given), where=str(path))
