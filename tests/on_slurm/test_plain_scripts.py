@@ -56,21 +56,21 @@ def test_the_plain_scripts_go_through_preemption(experiment: MakeExperiment, scr
     run = experiment()
     model.put(run.folder / "weights")
     out = run.folder / "a set's"
-    run.voxshard("prepare", "asvspoof5", MINI, "--out", "manifest.parquet", "--limit", "240")
+    run.voxshard("prepare", "asvspoof5", MINI, "--out", "manifest.parquet", "--limit", "420")
     venv = ROOT / model.venv
     run.environment |= {"VENV": str(venv), "DEVICE": "cpu", "OUT": str(out), "MANIFEST": "manifest.parquet",
                         "VOXSHARD_WEIGHTS": str(run.folder / "weights"), **model.environment}  # fmt: skip
     plan = ["extract", "manifest.parquet", "--encoder", model.encoder, *model.settings, "--out", str(out),
-            "--shards", "40", "--plan-only"]  # fmt: skip
+            "--shards", "140", "--plan-only"]  # fmt: skip
     call(run, [str(venv / "bin" / "python"), "-m", "voxshard", *plan])
     job = call(run, ["sbatch", "--parsable", "--mem=3000", "--array=0-1", str(ROOT / "slurm" / script)]).strip()
-    run.cluster.wait_until(lambda: len(list(out.glob("shards/*.h5"))) >= 2, "two shards")
+    run.cluster.wait_until(lambda: len(list(out.glob("shards/*.h5"))) >= 1, "a shard")
     run.cluster.preempt()
     run.cluster.wait_until_empty()
     logs = "\n".join(path.read_text() for path in run.folder.glob("*.out"))
     assert re.search(r"all (\d+) shards are done", logs), logs
     assert "Restarts=0" not in run.cluster.call("scontrol", "show", "job", "-o", job), "they were preempted at work"
-    assert "240 utterances, 0 failures" in call(run, ["bash", str(ROOT / "slurm" / "merge.sh")])
+    assert "420 utterances, 0 failures" in call(run, ["bash", str(ROOT / "slurm" / "merge.sh")])
 
 
 def call(run: Experiment, words: list[str]) -> str:

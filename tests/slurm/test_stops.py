@@ -62,6 +62,7 @@ def stop(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, task: int = 0) -> Ta
 def test_a_controller_that_is_busy_for_a_while_is_asked_again(
     cluster: Cluster, scheduler: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
+    monkeypatch.setattr(queue, "PATIENCE_S", 120.0)
     answers = {"squeue": "echo RUNNING", "scontrol": 'echo "$@" >> {folder}/scontrol-calls'}
     for name, lines in answers.items():
         busy = f"""[ $(ls {{folder}} | grep -c busy) -ge 5 ] || {{

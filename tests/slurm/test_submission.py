@@ -97,15 +97,21 @@ echo $job""")  # fmt: skip
     assert in_queue(scheduler) == recorded(cluster) == [1, 2, 3, 4]
 
 
-def test_a_job_that_was_not_taken_is_submitted_again(cluster: Cluster, scheduler: Path) -> None:
+def test_a_job_that_was_not_taken_is_submitted_again(
+    cluster: Cluster, scheduler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "PATIENCE_S", 120.0)
     replace_sbatch(scheduler, f"""[ -e {{folder}}/tried ] && exec {{folder}}/real-sbatch "$@"
 touch {{folder}}/tried; echo "{TIMED_OUT}" >&2; exit 1""")  # fmt: skip
     cluster.submit(drafts(cluster), "test", Silent())
     assert in_queue(scheduler) == recorded(cluster) == [1, 2, 3, 4]
 
 
-def test_a_job_that_appears_late_is_adopted_and_its_copies_are_cancelled(cluster: Cluster, scheduler: Path) -> None:
+def test_a_job_that_appears_late_is_adopted_and_its_copies_are_cancelled(
+    cluster: Cluster, scheduler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The controller shows the first two only when it is asked after the third."""
+    monkeypatch.setattr(queue, "PATIENCE_S", 120.0)
     replace_sbatch(scheduler, f"""{{folder}}/real-sbatch "$@" > {{folder}}/answer
 [ "$(cat {{folder}}/answer)" -lt 3 ] && {{ echo "{TIMED_OUT}" >&2; exit 1; }}
 [ "$(cat {{folder}}/answer)" -eq 3 ] && {{ touch {{folder}}/visible; echo "{TIMED_OUT}" >&2; exit 1; }}

@@ -18,8 +18,8 @@ from voxshard.store.layout import Plan
 
 NUM_SHARDS, NUM_TASKS = 42, 2
 SLOW = {"SLOW_MFCC_S": "0.5"}
-DECODED_AHEAD = 2
-"""Recordings of the next shard that a task has prepared at most while one was written, for less than a second."""
+DECODED_AHEAD = 6
+"""Recordings of the next shard that a task has prepared at most while one was written: all of it on a busy machine."""
 MakeExperiment = Callable[..., Experiment]
 
 
