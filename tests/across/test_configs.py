@@ -59,7 +59,7 @@ def study(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "variable", "make", "features", "changes"),
     [
-        ("metis", "CORPUS_ROOT", folder_of_wavs, "metis8d", []),
+        ("metis", "CORPUS_ROOT", folder_of_wavs, "metis8d", ["extract.metis8d.device=cpu"]),
         ("sklearn-transfer", "GTZAN_ROOT", gtzan, "vggish", ["train.settings.pca=3"]),
         ("wav2vec2", "STUDY_ROOT", study, "wav2vec2", []),
         ("ecapa", "STUDY_ROOT", study, "ecapa", []),
