@@ -28,6 +28,8 @@ for file in /etc/subuid /etc/subgid; do
   [ -e "$file" ] || touch "$file"
   mount --bind "$home/ids" "$file"
 done
+# Images are mounted through FUSE, also by ordinary users; on clusters everyone may open this device.
+if [ -c /dev/fuse ]; then chmod 666 /dev/fuse; fi
 export PATH=$home/ap/bin:$PATH APPTAINER_TMPDIR=$home/tmp APPTAINER_CACHEDIR=$home/cache
 
 case $1 in
