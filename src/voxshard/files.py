@@ -205,7 +205,7 @@ def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float 
     ----------
     everything : remove every temporary file, whoever owns it (only once nobody can be writing any more); otherwise
         only those of dead processes of this host.
-    spare_s : with `everything`, keep those written to within so many seconds, unless their process is known to be dead.
+    spare_s : with `everything`, keep those written to within N seconds, unless their process is known to be dead.
 
     Returns
     -------

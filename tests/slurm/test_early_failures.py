@@ -14,7 +14,7 @@ from support.earlier_runs import prepared
 from voxshard.cli.logs import command as logs
 from voxshard.diagnostics.step_status import step_statuses
 from voxshard.progress import Silent
-from voxshard.slurm import queue, sbatch, submit
+from voxshard.slurm import queue, submit
 from voxshard.slurm.array_task import ArrayTask
 from voxshard.slurm.submit import Cluster
 
@@ -26,11 +26,7 @@ NO_PYTHON = "slurmstepd: error: execve(): /opt/gone/bin/python: No such file or 
 
 @pytest.fixture
 def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = scheduler_stand_in.put_into(tmp_path / "bin")
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(sbatch, "_APPEARS_WITHIN_S", 0.1)
-    return folder
+    return scheduler_stand_in.impatient(tmp_path / "bin", monkeypatch, patience_s=0.2)
 
 
 @pytest.fixture

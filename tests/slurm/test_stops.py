@@ -11,7 +11,7 @@ from support import scheduler_stand_in
 from support.earlier_runs import cluster as draft_of
 from support.earlier_runs import prepared
 from voxshard.errors import IncompleteError
-from voxshard.slurm import queue, sbatch
+from voxshard.slurm import queue
 from voxshard.slurm.array_task import ArrayTask
 from voxshard.slurm.record import TaskRecord
 from voxshard.slurm.submit import Cluster
@@ -23,12 +23,7 @@ BUSY = "slurm_load_jobs error: Socket timed out on send/recv operation"
 
 @pytest.fixture
 def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = scheduler_stand_in.put_into(tmp_path / "bin")
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    monkeypatch.setattr(queue, "RETRY_EVERY_S", 0.02)
-    monkeypatch.setattr(queue, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(sbatch, "_APPEARS_WITHIN_S", 0.1)
-    return folder
+    return scheduler_stand_in.impatient(tmp_path / "bin", monkeypatch, patience_s=1.0, retry_every_s=0.02)
 
 
 @pytest.fixture

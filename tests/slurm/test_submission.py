@@ -17,7 +17,7 @@ from voxshard.errors import ConfigError, SchedulerError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
 from voxshard.progress import Silent
-from voxshard.slurm import environment, queue, sbatch, site, submit
+from voxshard.slurm import environment, queue, site, submit
 from voxshard.slurm.record import Submission
 from voxshard.slurm.scripts import Array
 from voxshard.slurm.submit import Cluster
@@ -44,11 +44,7 @@ class Notes(Silent):
 @pytest.fixture
 def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The stand-in's folder; nothing here waits for long."""
-    folder = scheduler_stand_in.put_into(tmp_path / "bin")
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    monkeypatch.setattr(queue, "RETRY_EVERY_S", 0.03)
-    monkeypatch.setattr(queue, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(sbatch, "_APPEARS_WITHIN_S", 0.1)
+    folder = scheduler_stand_in.impatient(tmp_path / "bin", monkeypatch, patience_s=0.5, retry_every_s=0.03)
     (folder / "state").write_text("PENDING")
     return folder
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from voxshard.slurm import queue, sbatch
+
 COMMANDS = {
     "srun": "exit 1",
     "sinfo": 'echo "up idle"',
@@ -31,6 +35,18 @@ def put_into(folder: Path) -> Path:
     folder.mkdir()
     for name, lines in COMMANDS.items():
         write(folder, name, lines)
+    return folder
+
+
+def impatient(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, patience_s: float, retry_every_s: float = queue.RETRY_EVERY_S
+) -> Path:
+    """Put SLURM's commands on PATH, asked with little patience: nothing in a test waits for long."""
+    put_into(folder)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setattr(queue, "RETRY_EVERY_S", retry_every_s)
+    monkeypatch.setattr(queue, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(sbatch, "_APPEARS_WITHIN_S", 0.1)
     return folder
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from voxshard.errors import ConfigError, DeviceUnavailableError
+from voxshard.errors import ConfigError, DeviceFaultError, DeviceUnavailableError
 
 
 def parse_device(request: str) -> tuple[str, int]:
@@ -56,3 +56,11 @@ def check_allotted(obstacle: str) -> None:
             "needs (`nvidia-smi` on this node), and is an image started with `--nv`? To work on the CPU: --device cpu, "
             "on a partition without GPUs"
         )
+
+
+def device_fault(device: str, reason: str) -> DeviceFaultError:
+    """Return the error for a GPU or driver that fails, in any framework."""
+    return DeviceFaultError(
+        f"{device} on {os.uname().nodename}: {reason}; the GPU or its driver fails. Run the same command on another "
+        "machine: finished shards are kept"
+    )

@@ -30,8 +30,8 @@ class OnnxSettings(EncoderSettings):
 
     @classmethod
     def weight_files(cls, folder: Path) -> list[str]:
-        beside = sorted(path.name for path in folder.glob(f"{MODEL}*") if path.is_file())  # with external data
-        return [DESCRIPTION, *beside]
+        models = sorted(path.name for path in folder.glob(f"{MODEL}*") if path.is_file())  # with external data
+        return [DESCRIPTION, *models]
 
 
 class OnnxDescription(Settings):

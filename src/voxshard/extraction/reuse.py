@@ -14,7 +14,7 @@ from voxshard.store.features import FeatureSet
 from voxshard.store.hdf5 import BULK, PER_FRAME
 
 _FACTS = ("path", "start_s", "end_s", "num_bytes")
-"""What has to be the same of a recording, beside its utterance_id."""
+"""Columns of a recording that must be the same, in addition to its utterance_id."""
 
 
 class ReusableRows:

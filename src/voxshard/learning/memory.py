@@ -20,7 +20,7 @@ once."""
 
 
 def needed_gb(num_rows: int, dim: int, bytes_per_value: float = BYTES_PER_VALUE) -> float:
-    """Memory for so many rows of `dim` values, in GB."""
+    """Return the memory for `num_rows` rows of `dim` values, in GB."""
     return num_rows * dim * bytes_per_value / GB
 
 

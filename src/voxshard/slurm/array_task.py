@@ -249,7 +249,7 @@ class ArrayTask:
                 return [int(job["job"]) for job in attempts[-1].jobs]
             time.sleep(1)
         raise IncompleteError(
-            f"{before.name}: {what}, and nobody submitted them; voxshard retry {quoted(cluster.experiment.path)}"
+            f"{before.name}: {what}, and no process submitted them; voxshard retry {quoted(cluster.experiment.path)}"
         )
 
     def _only_stopped(self, before: Step, missing: Sequence[int]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from voxshard.errors import DeviceFaultError, DeviceMemoryError
+from voxshard.encoders.device_request import device_fault
+from voxshard.errors import DeviceMemoryError
 
 LARGEST_BATCH = 64
 """Rows per call. With batches of 64, 32, ..., 2 TensorFlow meets six shapes, however many files pass through: for
@@ -81,10 +81,7 @@ def _raise_for_device(exc: tf.errors.OpError) -> None:
     """Raise DeviceFaultError if an error of TensorFlow reports a GPU, a driver or a library of CUDA that fails."""
     text = str(exc)
     if any(sign in text for sign in ("CUDA_ERROR_", "CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_")):
-        raise DeviceFaultError(
-            f"GPU on {os.uname().nodename}: {text.splitlines()[0]}; the GPU or its driver fails. Run the same command"
-            " on another machine: finished shards are kept"
-        ) from exc
+        raise device_fault("GPU", text.splitlines()[0]) from exc
 
 
 def _is_out_of_memory(exc: tf.errors.OpError) -> bool:

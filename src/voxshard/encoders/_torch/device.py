@@ -10,9 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
-from voxshard.encoders.device_request import check_allotted, parse_device
+from voxshard.encoders.device_request import check_allotted, device_fault, parse_device
 from voxshard.errors import (
-    DeviceFaultError,
     DeviceMemoryError,
     DeviceUnavailableError,
     EnvironmentProblemError,
@@ -112,10 +111,7 @@ def memory_errors(device: torch.device) -> Iterator[None]:
         if _is_out_of_memory(exc):
             problem = DeviceMemoryError(f"{device}: out of memory: {first_line}")
         elif _is_device_fault(exc):
-            problem = DeviceFaultError(
-                f"{device} on {os.uname().nodename}: {first_line}; the GPU or its driver fails. Run the same command on"
-                " another machine: finished shards are kept"
-            )
+            problem = device_fault(str(device), first_line)
         else:
             raise
         traceback.clear_frames(exc.__traceback__)
