@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from voxshard.learning._torch.data import Recordings, ResumableBatchSampler, loader
 from voxshard.learning._torch.losses import NetworkLoss
-from voxshard.learning.network_config import ClipPolicy
+from voxshard.learning.network_config import TrainingClipSettings
 from voxshard.manifest import Manifest
 from voxshard.networks.network import Network
 from voxshard.networks.settings import LabelGroup, NetworkSpec
@@ -102,7 +102,9 @@ def main() -> None:
             rows.append({"utterance_id": str(number), "path": f"{number}.flac", "duration_s": SECONDS})
         manifest = Manifest.from_rows(rows, root=folder, corpus="table")
         targets = np.eye(CLASSES, dtype=np.float32)[np.arange(options.recordings) % CLASSES]
-        recordings = Recordings.of(manifest, targets, step.network.backbone, clip=ClipPolicy.model_validate({}), seed=0)
+        recordings = Recordings.of(
+            manifest, targets, step.network.backbone, clip=TrainingClipSettings.model_validate({}), seed=0
+        )
         order = ResumableBatchSampler(np.arange(options.recordings), options.batch, 0)
         prepared = [
             (batch.features, batch.lengths_B, batch.targets_BC) for batch in loader(recordings, order, "padded", 0)

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from voxshard.learning._torch.augmentation import Augmenter
-from voxshard.learning.network_config import AugmentSettings
+from voxshard.learning.augment_config import AugmentSettings
 from voxshard.networks.inputs import MelPatches
 
 RATE = 16000

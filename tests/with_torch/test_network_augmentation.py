@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import soundfile
 
 from support.network_trials import network_config, tone_corpus
@@ -18,7 +19,8 @@ pytest.importorskip("torch")
 from voxshard.errors import ConfigError
 from voxshard.learning._torch.augmentation import Augmenter, play
 from voxshard.learning._torch.data import EVALUATION, Item, Recordings
-from voxshard.learning.network_config import AugmentSettings, TrainingClipSettings
+from voxshard.learning.augment_config import AugmentSettings
+from voxshard.learning.network_config import TrainingClipSettings
 from voxshard.manifest import Manifest
 from voxshard.networks.inputs import TorchaudioMfcc
 
@@ -154,12 +156,127 @@ def test_mixup_mixes_waveforms_and_labels_in_one_share() -> None:
         )
         share = float(target[0])
         np.testing.assert_allclose(target, [share, 1 - share], atol=1e-6)
-        assert 0.5 <= share <= 1
+        assert 0 <= share <= 1
         np.testing.assert_allclose(
             mixed, share * tone(440.0) + (1 - share) * np.resize(tone(3000.0, 0.25), RATE), atol=1e-5
         )
         shares.add(round(share, 3))
     assert len(shares) > 6
+
+
+def test_silence_is_appended_to_the_shorter_of_two_that_are_mixed() -> None:
+    augmenter = Augmenter(AugmentSettings.model_validate({"mixup": {"strength": 10, "pad": "zero"}}), RATE)
+    short, long = tone(440.0, 0.25), tone(3000.0)
+    for wave, other in ((short, long), (long, short)):
+        mixed, target = augmenter.waveform(
+            wave, TARGET, lambda _, found=other: (found, OTHER), np.random.default_rng(0)
+        )
+        expected = np.zeros(RATE, np.float32)
+        expected[: len(wave)] += target[0] * wave
+        expected[: len(other)] += target[1] * other
+        np.testing.assert_allclose(mixed, expected, atol=1e-6)
+
+
+DRAWS = range(400)
+
+
+def old_gain(wave: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
+    """Half of the clips, by -12 to 12 dB: what `--gain 0.5` did in the clinical speech programs."""
+    if rng.random() >= probability:
+        return wave
+    return wave * 10 ** (rng.uniform(-12, 12) / 20)
+
+
+def test_half_of_the_clips_by_12_db_are_those_of_hand_written_code() -> None:
+    wave, rng = tone(440.0, 0.02), np.random.default_rng(1)
+    ours = [augmented(wave, seed, gain={"probability": 0.5, "strength": 12}) for seed in DRAWS]
+    theirs = [old_gain(wave, 0.5, rng) for _ in DRAWS]
+    for item in ours:
+        np.testing.assert_allclose(item, wave * (item[3] / wave[3]), rtol=1e-5)  # one factor for the clip
+    factors, expected = ([float(item[3] / wave[3]) for item in found] for found in (ours, theirs))
+    unchanged = [sum(factor == 1.0 for factor in found) for found in (factors, expected)]
+    assert abs(unchanged[0] - unchanged[1]) < 40
+    decibel = [[20 * np.log10(factor) for factor in found if factor != 1.0] for found in (factors, expected)]
+    assert max(map(abs, decibel[0])) <= 12.001
+    assert scipy.stats.ks_2samp(*decibel).pvalue > 0.001
+
+
+def test_a_share_of_beta_10_10_mixes_as_hand_written_code_does() -> None:
+    augmenter = Augmenter(AugmentSettings.model_validate({"mixup": {"probability": 0.5, "strength": 10}}), RATE)
+    wave, other = tone(440.0, 0.02), tone(3000.0, 0.02)
+    shares = []
+    for seed in DRAWS:
+        mixed, target = augmenter.waveform(wave, TARGET, lambda _: (other, OTHER), np.random.default_rng(seed))
+        share = float(target[0])
+        np.testing.assert_allclose(mixed, share * wave + (1 - share) * other, atol=1e-6)
+        np.testing.assert_allclose(target, share * TARGET + (1 - share) * OTHER, atol=1e-6)
+        shares.append(share)
+    mixed_shares = [share for share in shares if share != 1.0]
+    assert 160 < len(mixed_shares) < 240
+    assert scipy.stats.kstest(mixed_shares, scipy.stats.beta(10, 10).cdf).pvalue > 0.001
+
+
+def test_noise_of_a_fixed_deviation_does_not_depend_on_the_recording() -> None:
+    for wave in (tone(440.0), 0.01 * tone(440.0)):
+        added = augmented(wave, noise={"strength": 0.005, "relative": False}) - wave
+        assert abs(added.std() / 0.005 - 1) < 0.02
+
+
+def test_masks_of_a_maximal_width_are_torchaudios() -> None:
+    import torch
+    import torchaudio
+
+    features = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32) + 9
+    torch.manual_seed(0)
+    for effect, axis, theirs in (
+        ("frequency_mask", 1, torchaudio.transforms.FrequencyMasking(6)),
+        ("time_mask", 0, torchaudio.transforms.TimeMasking(6)),
+    ):
+        augmenter = Augmenter(AugmentSettings.model_validate({effect: {"max_width": 6, "fill": "zero"}}), RATE)
+        ours = [augmenter.spectrogram(features, np.random.default_rng(seed)) for seed in DRAWS]
+        expected = [theirs(torch.from_numpy(features.T)[None])[0].numpy().T for _ in DRAWS]
+        widths = []
+        for found in (*ours, *expected):
+            zero = (found == 0).all(axis=1 - axis)
+            np.testing.assert_array_equal(found.compress(~zero, axis=axis), features.compress(~zero, axis=axis))
+            masked = np.flatnonzero(zero)
+            assert not len(masked) or masked[-1] - masked[0] + 1 == len(masked)
+            widths.append(len(masked))
+        assert set(widths[: len(DRAWS)]) == set(widths[len(DRAWS) :]) == set(range(6))
+        counts = [np.bincount(part, minlength=6) for part in (widths[: len(DRAWS)], widths[len(DRAWS) :])]
+        assert scipy.stats.chi2_contingency(counts).pvalue > 0.001
+
+
+def test_uniform_noise_and_a_frame_shift_are_added_after_the_normalization() -> None:
+    """Of the front end of audio spectrogram transformers: x + rand(F, M) * rand() / 10, then a roll by -10 to 9."""
+    features = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)
+    mean, std = -4.2677393, 2 * 4.5689974
+    settings = AugmentSettings.model_validate({"uniform_noise": 0.1, "frame_shift": 10})
+    normalized = (features - mean) / std
+    sizes, shifts = [], []
+    for seed in DRAWS:
+        found = (Augmenter(settings, RATE, std).spectrogram(features, np.random.default_rng(seed)) - mean) / std
+        shift = min(range(-10, 11), key=lambda frames: np.abs(np.roll(normalized, frames, axis=0) - found).sum())
+        added = found - np.roll(normalized, shift, axis=0)
+        sizes.append(added.max())
+        shifts.append(shift)
+        assert added.min() > -1e-6
+        assert abs(added.mean() - sizes[-1] / 2) < 0.05 * sizes[-1] + 1e-5
+    assert set(shifts) == set(range(-10, 10))
+    assert scipy.stats.kstest(np.array(sizes) * 10, "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"gain": {"probability": 0.5}}, "a probability without a strength changes nothing"),
+        ({"time_mask": {"max_width": 4, "strength": 0.1}}, "give strength, a part of the spectrogram, or max_width"),
+        ({"frame_shift": 2.5}, "strength 2.5 is a number of frames"),
+    ],
+)
+def test_an_augmentation_that_means_nothing_is_refused(value: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AugmentSettings.model_validate(value)
 
 
 def test_masks_replace_neighbouring_bands_and_frames_by_the_mean() -> None:

@@ -5,99 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, as_list, validated
+from voxshard.learning.augment_config import AugmentSettings
 from voxshard.learning.train_config import Shots, as_class, as_names
 from voxshard.locations import Location
 from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
-
-
-class Effect(Settings):
-    """One augmentation. A number alone is its strength, with probability 1."""
-
-    strength: float = Field(0.0, ge=0)
-    """How much; 0 is off."""
-    probability: float = Field(1.0, ge=0, le=1)
-    """Share of the recordings it is applied to, drawn again in every epoch."""
-
-    @property
-    def is_on(self) -> bool:
-        return self.strength > 0 and self.probability > 0
-
-
-class BackgroundEffect(Effect):
-    folder: Location | None = None
-    """Folder of recordings, with subfolders."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.is_on and self.folder is None:
-            raise ValueError("background needs a folder of recordings: {folder: PATH, strength: 0.3}")
-        return self
-
-
-def _as_effect(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"strength": value}
-    if isinstance(value, str | bool):
-        raise ValueError("an augmentation is a strength, or {strength: ..., probability: ...}")
-    return value
-
-
-OneEffect = Annotated[Effect, BeforeValidator(_as_effect)]
-
-
-_ON_SPECTROGRAM = ("frequency_mask", "time_mask", "spectrogram_noise")
-
-
-class AugmentSettings(Settings):
-    """Augmentation of training recordings, in this order. All off by default."""
-
-    trim: OneEffect = Effect.model_validate({})
-    """Cut from both ends what is quieter than the strength times the loudest: 0.1 is 20 dB below it."""
-    time_shift: OneEffect = Effect.model_validate({})
-    """Seconds to shift by at most, to either side; what is shifted out comes in at the other end."""
-    speed: OneEffect = Effect.model_validate({})
-    """Play faster or slower by at most this part (0.1: factors of 0.9 to 1.1); pitch and length change."""
-    pitch: OneEffect = Effect.model_validate({})
-    """Semitones up or down at most; the length stays."""
-    stretch: OneEffect = Effect.model_validate({})
-    """Longer or shorter by at most this part; the pitch stays."""
-    gain: OneEffect = Effect.model_validate({})
-    """dB louder or quieter at most."""
-    mixup: OneEffect = Effect.model_validate({})
-    """Mix with another training recording and its labels, in a share drawn from Beta(strength, strength)."""
-    noise: OneEffect = Effect.model_validate({})
-    """White noise of at most this rms, at least a tenth of it, relative to the recording's: 0.1 is 20 dB below it."""
-    background: Annotated[BackgroundEffect, BeforeValidator(_as_effect)] = BackgroundEffect.model_validate({})
-    """A piece of a recording from a folder, of at most this rms relative to the recording's."""
-    cut_out: OneEffect = Effect.model_validate({})
-    """Silence a stretch of at most this part of the recording."""
-    frequency_mask: OneEffect = Effect.model_validate({})
-    """Replace neighbouring bands of the spectrogram, at most this part of them, by its mean."""
-    time_mask: OneEffect = Effect.model_validate({})
-    """Replace neighbouring frames, at most this part of them, by the spectrogram's mean."""
-    spectrogram_noise: OneEffect = Effect.model_validate({})
-    """Gaussian noise on the spectrogram, of this standard deviation relative to the spectrogram's own."""
-
-    @field_validator("cut_out", "frequency_mask", "time_mask", "speed", "stretch", "trim")
-    @classmethod
-    def _is_part(cls, value: Effect) -> Effect:
-        if value.strength >= 1:
-            raise ValueError(f"strength {value.strength} is a part of the whole: below 1")
-        return value
-
-    @property
-    def on_spectrogram(self) -> list[str]:
-        """Names of those switched on that need a spectrogram."""
-        return [name for name in _ON_SPECTROGRAM if getattr(self, name).is_on]
-
-    @property
-    def on_waveform(self) -> list[str]:
-        """Names of those switched on that need a waveform, in the order they are applied."""
-        names = (name for name in type(self).model_fields if name not in _ON_SPECTROGRAM)
-        return [name for name in names if getattr(self, name).is_on]
 
 
 class TrainingClipSettings(Settings):
@@ -258,6 +172,8 @@ class NetworkConfig(NetworkOptions):
             raise ValueError("episodes have their own loss and take no mixup: an example is of one class")
         if self.augment.on_spectrogram and self.network == "wav2vec2":
             raise ValueError(f"augment.{self.augment.on_spectrogram[0]}: wav2vec2 is given waveforms, no spectrogram")
+        if self.augment.uniform_noise.is_on and self.settings.get("std") is None:
+            raise ValueError("augment.uniform_noise is added after (x - mean) / std: give the settings mean and std")
         return self
 
     def _check_stored(self) -> None:

@@ -25,7 +25,7 @@ from voxshard import audio
 from voxshard.corpora.base import AUDIO_EXTENSIONS, extension_of
 from voxshard.encoders.base import Waveform
 from voxshard.errors import ConfigError, UtteranceError
-from voxshard.learning.network_config import AugmentSettings, Effect
+from voxshard.learning.augment_config import AugmentSettings, Effect, MaskEffect, MixupEffect
 from voxshard.locations import local_copy
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -42,6 +42,8 @@ class Augmenter:
 
     settings: AugmentSettings
     sample_rate: int
+    spectrogram_std: float = 1.0
+    """What the network divides spectrograms by; `uniform_noise` is in its units."""
 
     def waveform(
         self, waveform: Waveform, target_C: Array, partner: Partner, generator: np.random.Generator
@@ -64,7 +66,7 @@ class Augmenter:
             if generator.random() >= effect.probability:
                 continue
             if name == "mixup":
-                waveform, target_C = _mixed(waveform, target_C, partner, effect.strength, generator)
+                waveform, target_C = _mixed(waveform, target_C, partner, effect, generator)
             elif name == "background":
                 waveform = self._with_background(waveform, effect.strength, generator)
             elif name == "speed":
@@ -86,7 +88,11 @@ class Augmenter:
                 1 / (1 + strength), 1 / (1 - strength), False, "librosa_phase_vocoder", p=1.0
             ),
             "gain": lambda: audiomentations.Gain(-strength, strength, p=1.0),
-            "noise": lambda: audiomentations.AddGaussianSNR(loudest_db, loudest_db + _SPREAD_DB, p=1.0),
+            "noise": lambda: (
+                audiomentations.AddGaussianSNR(loudest_db, loudest_db + _SPREAD_DB, p=1.0)
+                if self.settings.noise.relative
+                else audiomentations.AddGaussianNoise(strength, strength, p=1.0)
+            ),
             "cut_out": lambda: audiomentations.TimeMask(0.0, strength, fade_duration=0.0, p=1.0),
         }
         return make[name]()
@@ -113,14 +119,23 @@ class Augmenter:
             return features
         frames_FM = features.reshape(-1, features.shape[-1]).copy()
         mean, deviation = frames_FM.mean(), frames_FM.std()
-        for effect, axis in ((settings.frequency_mask, 1), (settings.time_mask, 0)):
-            if effect.is_on and generator.random() < effect.probability:
-                start, stop = _span(frames_FM.shape[axis], effect.strength, generator)
-                frames_FM[(slice(None), slice(start, stop)) if axis else slice(start, stop)] = mean
-        effect = settings.spectrogram_noise
-        if effect.is_on and generator.random() < effect.probability:
-            noise = generator.standard_normal(frames_FM.shape, np.float32)
-            frames_FM += np.float32(effect.strength) * deviation * noise
+        for name in settings.on_spectrogram:
+            effect = getattr(settings, name)
+            if generator.random() >= effect.probability:
+                continue
+            if name == "frequency_mask":
+                frames_FM[:, _masked(frames_FM.shape[1], effect, generator)] = mean if effect.fill == "mean" else 0.0
+            elif name == "time_mask":
+                frames_FM[_masked(frames_FM.shape[0], effect, generator)] = mean if effect.fill == "mean" else 0.0
+            elif name == "spectrogram_noise":
+                noise = generator.standard_normal(frames_FM.shape, np.float32)
+                frames_FM += np.float32(effect.strength) * deviation * noise
+            elif name == "uniform_noise":
+                size = np.float32(effect.strength * generator.random() * self.spectrogram_std)
+                frames_FM += size * generator.random(frames_FM.shape, np.float32)
+            else:
+                reach = int(effect.strength)
+                frames_FM = np.roll(frames_FM, int(generator.integers(-reach, reach)), axis=0)
         return frames_FM.reshape(features.shape)
 
 
@@ -144,23 +159,30 @@ def play(waveform: Waveform, factor: float) -> Waveform:
 
 
 def _mixed(
-    waveform: Waveform, target_C: Array, partner: Partner, alpha: float, generator: np.random.Generator
+    waveform: Waveform, target_C: Array, partner: Partner, effect: MixupEffect, generator: np.random.Generator
 ) -> tuple[Waveform, Array]:
-    """mixup (Zhang et al., arXiv 1710.09412): the larger share stays with the recording itself."""
-    drawn = generator.beta(alpha, alpha)
-    share = np.float32(max(drawn, 1 - drawn))
-    other = partner(generator)
-    if other is None:  # the other recording cannot be read
+    """mixup (Zhang et al., arXiv 1710.09412)."""
+    share = np.float32(generator.beta(effect.strength, effect.strength))
+    found = partner(generator)
+    if found is None:  # the other recording cannot be read
         return waveform, target_C
-    fitted = np.resize(other[0], len(waveform))  # repeated or cut to the same length
-    return share * waveform + (1 - share) * fitted, share * target_C + (1 - share) * other[1]
+    other, other_target_C = found
+    if effect.pad == "repeat":
+        other = np.resize(other, len(waveform))
+    else:
+        length = max(len(waveform), len(other))
+        waveform, other = (np.pad(wave, (0, length - len(wave))) for wave in (waveform, other))
+    return share * waveform + (1 - share) * other, share * target_C + (1 - share) * other_target_C
 
 
-def _span(length: int, part: float, generator: np.random.Generator) -> tuple[int, int]:
-    """A random stretch of at most `part` of `length`, at least 1."""
-    size = int(generator.integers(1, max(1, round(part * length)) + 1))
-    start = int(generator.integers(0, length - size + 1))
-    return start, start + size
+def _masked(length: int, effect: MaskEffect, generator: np.random.Generator) -> slice:
+    """A random stretch: at least 1 and at most the strength's part of `length`, or 0 to `max_width` - 1."""
+    if effect.max_width is None:
+        size = int(generator.integers(1, max(1, round(effect.strength * length)) + 1))
+    else:
+        size = min(int(generator.integers(effect.max_width)), length)
+    start = int(generator.integers(length - size + 1))
+    return slice(start, start + size)
 
 
 @contextmanager

@@ -191,7 +191,11 @@ class NetworkTrainer:
         settings: dict[str, Any] = {
             "clip": self.config.clip,
             "seed": seed,
-            "augmenter": Augmenter(self.config.augment, network.backbone.sample_rate),
+            "augmenter": Augmenter(
+                self.config.augment,
+                network.backbone.sample_rate,
+                getattr(network.spec.network_settings(), "std", None) or 1.0,
+            ),
             "partners": utterances,
         }
         if self.config.augment.background.is_on:
