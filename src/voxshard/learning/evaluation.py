@@ -16,8 +16,8 @@ from voxshard.learning.data import ArrayRows, Dataset
 from voxshard.learning.labels import label_texts, number_labels
 from voxshard.learning.model import Model, Target
 from voxshard.learning.results import prediction_texts
-from voxshard.learning.train_classifier import FOLDS
 from voxshard.learning.train_config import EvaluateConfig
+from voxshard.learning.train_flow import FOLDS
 from voxshard.learning.training import Check, predict, trials_of
 from voxshard.locations import as_path, local_copy, parse
 from voxshard.manifest import Manifest

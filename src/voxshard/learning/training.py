@@ -6,8 +6,11 @@ Letters: U utterances, K score columns.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +24,9 @@ from voxshard.learning.labels import MISSING, Labels
 from voxshard.learning.model import Model
 from voxshard.learning.scores import Join, Scored, join_rows, score_rows
 from voxshard.learning.train_config import TrainConfig, TrainingSettings
-from voxshard.progress import Progress
+from voxshard.learning.train_flow import BaseTrainer, Ints
 from voxshard.scoring.calibration import fit_affine, fit_logistic
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Check = Callable[[], None]
 """Called between steps; raises if a stop was requested."""
@@ -64,21 +66,32 @@ def _columns(scored: Scored, model: Model) -> Floats:
 
 
 @dataclass
-class Trainer:
-    """Fits models to the utterances of one data set, as a config specifies."""
+class Trainer(BaseTrainer[Model]):
+    """Fits classifiers to the utterances of one data set."""
 
     config: TrainConfig
-    settings: TrainingSettings
     data: Dataset
-    labels: Labels
-    progress: Progress
+    settings: TrainingSettings
     check: Check
-    notes: list[str] = field(default_factory=list)
     streamed: bool = False
     was_started: bool = False
 
+    PACKAGES = ("scikit-learn", "numpy", "scipy")
+
+    @property
+    def num_folds(self) -> int | None:
+        return self.settings.num_folds
+
     def fit(self, utterances: Ints, seed: int, what: str) -> Model:
         """Fit a model to some utterances, and its calibration if one is asked for."""
+        if not self.is_part:
+            self.progress.begin(f"train {self.config.classifier}", items=1)
+        model = self._fitted(utterances, seed, what)
+        if not self.is_part:
+            self.progress.advance()
+        return model
+
+    def _fitted(self, utterances: Ints, seed: int, what: str) -> Model:
         target = self.labels.target
         columns = self.labels.numbers if target.kind == "multilabel" else self.labels.numbers[:, None]
         pipelines = []
@@ -144,12 +157,29 @@ class Trainer:
         scores, predicted = predict(model, self.data, utterances)
         return trials_of(self.data, self.labels, utterances, split, scores, predicted)
 
-    def note(self, *messages: str) -> None:
-        """Report progress, and keep it in the results."""
-        for message in messages:
-            if message not in self.notes:
-                self.notes.append(message)
-                self.progress.note(message)
+    def write(self, model: Model, folder: Path) -> dict[str, Any]:
+        config = self.config
+        model.write(folder)
+        return {
+            "features": [vars(source) for source in model.features],
+            "classifier": config.classifier,
+            "settings": json.loads(self.settings.model_dump_json()),
+            "join": model.join if self.data.is_joined else None,
+            "seed": config.seed,
+            "folds": config.folds,
+            "n_shot": list(config.n_shot),
+            "runs": config.runs if config.n_shot else None,
+            "replicates": config.replicates,
+            "streamed": self.streamed,
+        }
+
+    def training_counts(self, utterances: Ints) -> dict[str, Any]:
+        numbers, target = self.labels.numbers[utterances], self.labels.target
+        if target.kind == "multilabel":
+            classes = {name: int((numbers[:, column] == 1).sum()) for column, name in enumerate(target.classes)}
+        else:
+            classes = {name: int((numbers == number).sum()) for number, name in enumerate(target.classes)}
+        return {"rows": self.data.num_rows(utterances), "classes": classes}
 
 
 def trials_of(data: Dataset, labels: Labels, utterances: Ints, split: str, scores: Floats, predicted: Ints) -> pa.Table:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,20 +37,24 @@ from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.prediction import Predictor, failures_of, trials_of
 from voxshard.learning._torch.statistics import standardize
 from voxshard.learning._torch.validation import Validation
-from voxshard.learning.data import ManifestColumns
+from voxshard.learning.data import source_of
 from voxshard.learning.label_groups import float_targets
-from voxshard.learning.labels import Labels
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
-from voxshard.locations import as_path, local_copy
+from voxshard.learning.train_flow import BaseTrainer, table_of
+from voxshard.locations import as_path, local_copy, origin
 from voxshard.manifest import Manifest
 from voxshard.networks.heads import PrototypeHead
 from voxshard.networks.network import Network
+from voxshard.networks.network_files import write_checkpoint
 from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
-from voxshard.progress import NotesOnly, Progress
+from voxshard.progress import NotesOnly
 
 _NOT_IN_IDENTITY = {"out", "wandb", "workers", "device", "devices", "replicates"}
 """Fields of the config that do not make it another training."""
+
+_DESCRIBED_OTHERWISE = {"out", "label", "settings", "split", "manifest", "features"}
+"""Fields of the config that the config.yaml of a run does not copy."""
 
 
 @dataclass(frozen=True)
@@ -66,33 +71,28 @@ class FittedNetwork:
 
 
 @dataclass
-class NetworkTrainer:
-    """Fits networks to the utterances of one manifest, as a config specifies."""
+class NetworkTrainer(BaseTrainer[FittedNetwork]):
+    """Fits networks to the utterances of one manifest."""
 
     config: NetworkConfig
     manifest: Manifest
-    labels: Labels
     groups: Sequence[LabelGroup]
-    progress: Progress
     stop: threading.Event
     check: Callable[[], None]
     stored: StoredLogMel | None = None
     """What is trained on instead of the recordings; its rows are those of `manifest`."""
-    notes: list[str] = field(default_factory=list)
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     """utterance_id -> error and message, of recordings that could not be used."""
+
+    PACKAGES = ("torch", "lightning", "transformers", "speechbrain", "numpy")
 
     @cached_property
     def targets_UC(self) -> Floats:
         return float_targets(self.labels)
 
     @property
-    def data(self) -> ManifestColumns:
-        return ManifestColumns(self.manifest.table)
-
-    @property
-    def settings(self) -> NetworkConfig:
-        return self.config
+    def num_folds(self) -> int | None:
+        return self.config.num_folds
 
     @property
     def workers(self) -> int:
@@ -138,8 +138,7 @@ class NetworkTrainer:
         self._open_folder()  # not before: what is refused leaves nothing behind
         folder = self.folder / "".join(char if char.isalnum() else "-" for char in what)
         folder.mkdir(exist_ok=True)
-        is_part = bool(self.config.n_shot or self.config.folds)
-        progress = NotesOnly(self.progress) if is_part else self.progress
+        progress = NotesOnly(self.progress) if self.is_part else self.progress
         keeper = CheckpointCallback(folder, order, self.config, self.stop, progress)
         if not keeper.state.exists():
             standardize(network.backbone, examples, utterances, seed)
@@ -166,12 +165,36 @@ class NetworkTrainer:
         self.failures |= failures_of(found, self.manifest)
         return trials_of(found, fitted.network.spec, self.manifest, self.labels, split)
 
-    def note(self, *messages: str) -> None:
-        """Report progress, and keep it in the results."""
-        for message in messages:
-            if message not in self.notes:
-                self.notes.append(message)
-                self.progress.note(message)
+    def is_publisher(self, model: FittedNetwork) -> bool:
+        return model.is_first
+
+    def training_tables(self, model: FittedNetwork) -> dict[str, pa.Table]:
+        """Loss and rate all along and by epoch, and the recordings that could not be used."""
+        tables = {"training-curve": table_of(model.curve), "training": table_of([dict(row) for row in model.history])}
+        if self.failures:
+            self.note(f"{len(self.failures):,} recordings cannot be used and are left out: see tables/failures.csv")
+            tables["failures"] = table_of(
+                [{"utterance_id": name, "error": error, "message": message}
+                 for name, (error, message) in sorted(self.failures.items())]
+            )  # fmt: skip
+        return tables
+
+    def write(self, model: FittedNetwork, folder: Path) -> dict[str, Any]:
+        config, target = self.config, self.labels.target
+        clip = config.clip.model_dump(mode="json")
+        about = write_checkpoint(folder, model.network, target=asdict(target), clip=clip)
+        return {
+            "features": [vars(source_of(self.stored.features))] if self.stored else [],
+            "manifest": str(origin(local_copy(config.manifest).resolve())) if config.manifest else None,
+            "classifier": config.network,
+            "settings": self.spec.settings,
+            **json.loads(config.model_dump_json(exclude=_DESCRIBED_OTHERWISE)),
+            "fingerprint": about.fingerprint,
+        }
+
+    def training_counts(self, utterances: Ints) -> dict[str, Any]:
+        totals = np.nansum(self.targets_UC[utterances], axis=0)
+        return {"classes": dict(zip(self.labels.target.classes, totals.astype(int).tolist(), strict=True))}
 
     def _open_folder(self) -> None:
         """Continue in the folder of an earlier attempt at the same training; of another one nothing is kept."""
