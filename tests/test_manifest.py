@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -197,3 +199,13 @@ def test_rows_stay_those_of_the_file_that_was_opened(tmp_path: Path) -> None:
     file = ManifestFile(tmp_path / "m.parquet")
     made({"utterance_id": "a", "path": "new.wav"}).write(tmp_path / "m.parquet")
     assert [utterance.path for utterance in file.utterances(0, 1)] == ["old.wav"]
+
+
+def test_the_digest_of_odd_ids_is_that_of_each_row_as_json() -> None:
+    names = ['a"], ["b', "], [", "[[", "\u00e9\n", "a\\", '"', "x"]
+    starts = [None, 0.1, 1e16, 1e-7, 0.0, 3.0, 1 / 3]
+    rows = [{"utterance_id": name, "path": name, "start_s": start} for name, start in zip(names, starts, strict=True)]
+    wanted = hashlib.sha256()
+    for row in rows:
+        wanted.update(json.dumps([row["utterance_id"], row["path"], row["start_s"], None]).encode())
+    assert Manifest.from_rows(rows, root="/", corpus="folder").content_digest() == wanted.hexdigest()

@@ -153,11 +153,20 @@ class Manifest:
 
     def write(self, path: Path, *, first_wins: bool = False) -> None:
         """Publish as Parquet; by default the last writer wins."""
+        with files.publish(path, first_wins=first_wins) as stream:
+            self._write(stream)
+
+    def to_parquet(self) -> pa.Buffer:
+        """The bytes that `write` publishes."""
+        stream = pa.BufferOutputStream()
+        self._write(stream)
+        return stream.getvalue()
+
+    def _write(self, stream: Any) -> None:
         about = {"format_version": FORMAT_VERSION, "root": self.root, "corpus": self.corpus}
         text = json.dumps(about).encode()  # ASCII: a root that is not UTF-8 travels as escaped surrogates
-        with files.publish(path, first_wins=first_wins) as stream:
-            table = self.table.replace_schema_metadata({b"voxshard": text})
-            pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
+        table = self.table.replace_schema_metadata({b"voxshard": text})
+        pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -216,9 +225,9 @@ class Manifest:
         """
         digest = hashlib.sha256()
         for batch in self.table.select(("utterance_id", "path", "start_s", "end_s")).to_batches(max_chunksize=4096):
-            for name, path, start_s, end_s in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                path = os.fsdecode(path) if isinstance(path, bytes) else path
-                digest.update(json.dumps([name, path, start_s, end_s]).encode())
+            names, paths, starts, ends = (column.to_pylist() for column in batch.columns)
+            paths = [os.fsdecode(path) if isinstance(path, bytes) else path for path in paths]
+            digest.update(_json_rows(list(zip(names, paths, starts, ends, strict=True))).encode())
         return digest.hexdigest()
 
 
@@ -248,6 +257,14 @@ class ManifestFile:
         columns = [name for name in (*_OF_UTTERANCE, OBJECT_VERSION) if name in self._file.schema_arrow.names]
         groups = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
         yield from _utterances(groups.slice(start - self._starts[first], stop - start))
+
+
+def _json_rows(rows: Sequence[tuple[Any, ...]]) -> str:
+    """`json.dumps` of each row, one after the other; encoding them together takes a third of the time."""
+    parts = json.dumps(rows)[1:-1].split('], ["')
+    if len(parts) == len(rows):
+        return ']["'.join(parts)
+    return "".join(map(json.dumps, rows))  # an id or path contains the separator
 
 
 def no_such_split(split: str, available: Sequence[str]) -> ManifestError:

@@ -318,6 +318,20 @@ def test_a_task_keeps_nothing_per_utterance_of_manifest_and_plan(tmp_path: Path)
     assert many[1] - few[1] < 3600
 
 
+@pytest.mark.parametrize("asked", [{}, {"shards": None}, {"limit": 5}], ids=["shards", "default", "limit"])
+def test_the_first_task_reads_the_manifest_once_and_the_others_do_not(
+    make_corpus: MakeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]
+) -> None:
+    config = config_of(make_corpus([0.2] * 8), tmp_path / "set", **asked)
+    reads: list[Path] = []
+    read = Manifest.read.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Manifest, "read", classmethod(lambda cls, path: (reads.append(path), read(cls, path))[1]))
+    first = Extraction.open(config, Task())
+    assert reads == [config.manifest]
+    again = Extraction.open(config, Task())
+    assert (len(reads), again.identity, again.shards) == (1, first.identity, first.shards)
+
+
 def test_an_extraction_replaces_no_file_of_something_else(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "model").mkdir(parents=True)

@@ -85,3 +85,23 @@ def test_failures_are_tried_again(tmp_path: Path) -> None:
     files.publish_bytes(tmp_path / "corpus/r1.wav", good)
     new = extracted(manifest, tmp_path / "new", reuse=tmp_path / "old")
     assert (len(open_features(new)), open_features(new).failures) == (40, [])
+
+
+def test_what_was_odd_about_a_reused_recording_is_kept(tmp_path: Path) -> None:
+    manifest = prepared(tmp_path / "corpus", 40)
+    path = tmp_path / "corpus/r1.wav"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = (int.from_bytes(content[at : at + 4], "little") + 36).to_bytes(4, "little")
+    path.write_bytes(content)
+    old = extracted(manifest, tmp_path / "old")
+    path.write_bytes(b"")  # whoever reads it again fails
+    new = extracted(manifest, tmp_path / "new", reuse=old)
+    summaries = [open_features(folder).summary for folder in (old, new)]
+    assert [summary["decoded_with_warning"] for summary in summaries] == [10, 10]
+    texts = [open_features(folder).table["warning"].to_pylist() for folder in (old, new)]
+    assert texts[0] == texts[1]
+    assert texts[1][9] is None
+    assert "its header promises 36 more bytes" in texts[1][10]
+    third = extracted(manifest, tmp_path / "third", reuse=new)
+    assert open_features(third).table["warning"].to_pylist() == texts[0]

@@ -18,7 +18,8 @@ from voxshard.extraction.telemetry import advice, summed
 from voxshard.files import quoted
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
-from voxshard.store.layout import FeatureDir, Identity
+from voxshard.store.inventory import shard_names
+from voxshard.store.layout import FeatureDir, Identity, shard_name
 from voxshard.store.runs import Run
 from voxshard.store.shard_table import ShardTable
 
@@ -144,11 +145,8 @@ def _status(folder: FeatureDir) -> FeatureStatus:
 
 
 def _published(folder: FeatureDir, count: int) -> list[int]:
-    try:
-        names = {entry.name for entry in os.scandir(folder.shards)}
-    except FileNotFoundError:
-        return []
-    return [shard for shard in range(count) if folder.shard(shard, count).name in names]
+    names = set(shard_names(folder))
+    return [shard for shard in range(count) if shard_name(shard, count) in names]
 
 
 def _kind(state: TaskState) -> str:

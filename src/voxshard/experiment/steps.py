@@ -19,7 +19,8 @@ from voxshard.learning.train_config import TrainConfig
 from voxshard.reporting.report_inputs import inputs_digest, recorded_inputs
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
-from voxshard.store.layout import FeatureDir, Identity
+from voxshard.store.inventory import shard_names
+from voxshard.store.layout import FeatureDir, Identity, shard_name
 from voxshard.store.merged import read_summary
 from voxshard.store.shard_table import ShardTable
 
@@ -156,9 +157,9 @@ def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[
     """Return the shards that no task has published; none after they were merged and deleted."""
     if deleted_after_merge(folder):
         return []
-    there = {path.name for path in folder.shards.glob("*.h5")} if folder.shards.exists() else set()
+    there = set(shard_names(folder))
     total = Identity.read(folder.identity).num_shards
-    return [shard for group in groups for shard in group if folder.shard(shard, total).name not in there]
+    return [shard for group in groups for shard in group if shard_name(shard, total) not in there]
 
 
 def repair_request(experiment: Experiment, name: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from voxshard import leases
 from voxshard.store.inventory import shard_names
-from voxshard.store.layout import FeatureDir
+from voxshard.store.layout import FeatureDir, shard_name
 
 
 class Claims:
@@ -77,7 +77,7 @@ class Claims:
 
     def _look(self) -> None:
         names = set(shard_names(self._folder))
-        self._published |= {shard for shard in self._order if self._folder.shard(shard, self._num_shards).name in names}
+        self._published |= {shard for shard in self._order if shard_name(shard, self._num_shards) in names}
 
     def touch(self) -> None:
         """Report that this task is alive."""

@@ -181,7 +181,7 @@ class ShardEncoder:
             length_s = self._encoder.cost(len(batch[0].features))
             raise DeviceMemoryError(
                 f"{self._ids[batch[0].position]}: not even this one utterance (cost {length_s:.0f} s) fits in the "
-                "device's memory ({problem}); cut it with `--set chunk_seconds=30` or `--set max_seconds=30`"
+                f"device's memory ({problem}); cut it with `--set chunk_seconds=30` or `--set max_seconds=30`"
             )
         self._budget.halve(self._cost(batch))
         self._begin_smaller(batch)

@@ -28,12 +28,19 @@ def known_hashes(folder: FeatureDir) -> Mapping[Path, tuple[WeightFile, ...]]:
     return {Path(identity.weights_folder): tuple(WeightFile(**item) for item in identity.weight_files)}
 
 
-def reopen(folder: FeatureDir, manifest: Path, info: EncoderInfo) -> tuple[Identity, ShardTable] | None:
+def reopen(
+    folder: FeatureDir, manifest: Path, info: EncoderInfo, *, limit: int | None, num_shards: int | None
+) -> tuple[Identity, ShardTable] | None:
     """Open what an earlier task froze without reading the rows of manifest and plan.
+
+    Parameters
+    ----------
+    limit, num_shards : as asked for by the user: only the first rows of the manifest, and the shards to cut them into.
 
     Returns
     -------
-    None if the identity alone cannot decide it: the manifest is another file than the one it was frozen with.
+    None if the identity alone cannot decide it: the manifest is another file than the one it was frozen with, or the
+    other arguments are others.
 
     Raises
     ------
@@ -42,6 +49,8 @@ def reopen(folder: FeatureDir, manifest: Path, info: EncoderInfo) -> tuple[Ident
     if not folder.identity.exists():
         return None
     identity = Identity.read(folder.identity)
+    if limit != identity.manifest_limit or num_shards not in (None, identity.shards_asked):
+        return None
     if not _is_source(manifest, identity.manifest_source):
         return None
     shards = ShardTable.read(folder, identity)
@@ -55,7 +64,8 @@ def freeze(
     manifest: Manifest,
     info: EncoderInfo,
     *,
-    source: Path | None,
+    source: Path,
+    limit: int | None,
     num_shards: int | None,
     itemsize: int,
     on_gpu: bool | None = None,
@@ -64,7 +74,7 @@ def freeze(
 
     Parameters
     ----------
-    source : the file that `manifest` was read from, if all of it was.
+    source, limit : the file that `manifest` was read from, and the number of its first rows; None: all.
     num_shards : as asked for by the user; None: whatever the existing plan has, else by the amount of audio.
     itemsize : bytes per stored number.
     on_gpu : see `make_plan`.
@@ -75,6 +85,7 @@ def freeze(
     IdentityError : the folder was made with other inputs; reports which.
     """
     folder.check_is_feature_dir()
+    manifest_hash = manifest.content_digest()
     options: dict[str, Any] = {"itemsize": itemsize, "on_gpu": on_gpu}
     if folder.identity.exists():
         plan = Plan.read(folder.plan)
@@ -82,13 +93,7 @@ def freeze(
     else:
         for path in (folder.path, folder.shards, folder.progress):
             path.mkdir(parents=True, exist_ok=True)
-        if not folder.manifest.exists():
-            manifest.write(folder.manifest, first_wins=True)
-        if Manifest.read(folder.manifest).content_digest() != manifest.content_digest():
-            raise IdentityError(
-                f"{folder.path} was begun with another manifest, and nothing was made with it; remove that folder, or "
-                "give another --out"
-            )
+        _publish_manifest(folder, manifest, manifest_hash)
         wanted = make_plan(manifest, info, num_shards=num_shards, **options)
         wanted.write(folder.plan, ShardTable.of(wanted, manifest).to_json())
         plan = Plan.read(folder.plan)  # of whichever extraction was first
@@ -98,8 +103,10 @@ def freeze(
             f"{wanted.num_shards}; omit it, or give another --out"
         )
     ours = replace(
-        _identity(info, manifest.content_digest(), plan.digest(), plan.num_shards, len(manifest)),
-        manifest_source=None if source is None else _facts_of(source),
+        _identity(info, manifest_hash, plan.digest(), plan.num_shards, len(manifest)),
+        manifest_source=_facts_of(source),
+        manifest_limit=limit,
+        shards_asked=num_shards,
         manifest_file=files.sha256_of(folder.manifest),
         plan_file=files.sha256_of(folder.plan),
         shard_table=hashlib.sha256(plan_footer(folder.plan)).hexdigest(),
@@ -108,6 +115,20 @@ def freeze(
     identity = Identity.read(folder.identity)
     identity.check_same(ours, folder.path)
     return identity, ShardTable.read(folder, identity)
+
+
+def _publish_manifest(folder: FeatureDir, manifest: Manifest, manifest_hash: str) -> None:
+    """Put the manifest in place, unless one with the same recordings is there already."""
+    content = manifest.to_parquet()
+    if not folder.manifest.exists():
+        files.publish_bytes(folder.manifest, content, first_wins=True)
+    if files.sha256_of(folder.manifest) == hashlib.sha256(content).hexdigest():
+        return
+    if Manifest.read(folder.manifest).content_digest() != manifest_hash:
+        raise IdentityError(
+            f"{folder.path} was begun with another manifest, and nothing was made with it; remove that folder, or "
+            "give another --out"
+        )
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,16 @@ from voxshard.store.hdf5 import BULK, PER_FRAME
 
 _FACTS = ("path", "start_s", "end_s", "num_bytes")
 """Columns of a recording that must be the same, in addition to its utterance_id."""
+
+
+@dataclass(frozen=True)
+class ReusedRows:
+    """What a merged set has of some utterances."""
+
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    """utterance_id -> its stored output."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """utterance_id -> what decoding found odd about its recording."""
 
 
 class ReusableRows:
@@ -49,8 +60,8 @@ class ReusableRows:
             )
         return cls(features)
 
-    def outputs(self, utterances: Sequence[Utterance]) -> Mapping[str, Output]:
-        """The stored output of each utterance that the set has of the same path, size and span.
+    def read(self, utterances: Sequence[Utterance]) -> ReusedRows:
+        """What the set has of each utterance of the same path, size and span.
 
         Utterances whose size in bytes is unknown are left out: nothing shows that the recording is the same.
 
@@ -68,7 +79,7 @@ class ReusableRows:
             and all(fact[name] == getattr(utterances[position], name) for name in _FACTS)
         ]
         if not same:
-            return {}
+            return ReusedRows()
         batch = self._features.read(rows[same])
         found: dict[str, Output] = {}
         for index, name in enumerate(batch.ids):
@@ -83,4 +94,5 @@ class ReusableRows:
                 else:
                     output[key] = values[index]
             found[name] = output
-        return found
+        warnings = self._features.decoding_warnings
+        return ReusedRows(found, {name: warnings[name] for name in found if name in warnings})

@@ -22,7 +22,7 @@ from voxshard import audio, files, remote
 from voxshard.config import Settings, dump_yaml
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
-from voxshard.encoders.base import Encoder, EncoderSettings, Output
+from voxshard.encoders.base import Encoder, EncoderSettings
 from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultError
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
@@ -32,7 +32,7 @@ from voxshard.extraction.gpu import GpuRecorder, open_reader
 from voxshard.extraction.heartbeat import Heartbeat, TaskState, progress_file
 from voxshard.extraction.pipeline import Pipeline, ShardResult, ShardWork
 from voxshard.extraction.pool import DecodePool
-from voxshard.extraction.reuse import ReusableRows
+from voxshard.extraction.reuse import ReusableRows, ReusedRows
 from voxshard.extraction.telemetry import Timers, advice
 from voxshard.locations import LocalPath, Location, local_copy
 from voxshard.manifest import Manifest, ManifestFile, Utterance, no_such_split
@@ -161,17 +161,17 @@ class _Reused:
 
     def __init__(self, extraction: Extraction, rows: ReusableRows, on_published: Callable[[int], None]) -> None:
         self._extraction, self._rows, self._on_published = extraction, rows, on_published
-        self._open: dict[int, tuple[list[Utterance], Mapping[str, Output]]] = {}
+        self._open: dict[int, tuple[list[Utterance], ReusedRows]] = {}
 
     def remaining(self, works: Iterator[ShardWork]) -> Iterator[ShardWork]:
         """What is left to compute of each shard; shards that are copied completely are published here."""
         copied = 0
         for work in works:
-            outputs = self._rows.outputs(work.utterances)
-            copied += len(outputs)
-            self._open[work.index] = (work.utterances, outputs)
-            left = [utterance for utterance in work.utterances if utterance.utterance_id not in outputs]
-            self._extraction.task.progress.advance(len(outputs))
+            reused = self._rows.read(work.utterances)
+            copied += len(reused.outputs)
+            self._open[work.index] = (work.utterances, reused)
+            left = [utterance for utterance in work.utterances if utterance.utterance_id not in reused.outputs]
+            self._extraction.task.progress.advance(len(reused.outputs))
             if left:
                 yield ShardWork(work.index, left)
             else:
@@ -181,12 +181,13 @@ class _Reused:
 
     def publish(self, result: ShardResult) -> None:
         """Publish a shard with the copied and the computed rows, in manifest order."""
-        utterances, copied = self._open.pop(result.index)
-        outputs = {**copied, **dict(result.outputs)}
-        audio_s = sum(utterance.duration_s or 0.0 for utterance in utterances if utterance.utterance_id in copied)
+        utterances, reused = self._open.pop(result.index)
+        outputs = {**reused.outputs, **dict(result.outputs)}
+        audio_s = sum(item.duration_s or 0.0 for item in utterances if item.utterance_id in reused.outputs)
         ids = [utterance.utterance_id for utterance in utterances]
         complete = [(name, outputs[name]) for name in ids if name in outputs]
-        self._extraction.publish(replace(result, outputs=complete, audio_s=result.audio_s + audio_s))
+        warnings = {**reused.warnings, **result.warnings}
+        self._extraction.publish(replace(result, outputs=complete, warnings=warnings, audio_s=result.audio_s + audio_s))
 
 
 def deleted_after_merge(folder: FeatureDir) -> bool:
@@ -228,9 +229,7 @@ class Extraction:
         settings = registry.settings_of(config.encoder, config.settings)
         encoder = registry.create(config.encoder, config.settings, known_hashes(folder))
         with files.storage_errors(folder.path):
-            frozen = None
-            if config.limit is None and config.shards is None:
-                frozen = reopen(folder, manifest, encoder.info)
+            frozen = reopen(folder, manifest, encoder.info, limit=config.limit, num_shards=config.shards)
             identity, shards = frozen or _freeze(config, manifest, folder, encoder, settings, plan_only=plan_only)
             if config.split is not None and config.split not in shards.split_names:
                 raise no_such_split(config.split, shards.split_names)
@@ -450,7 +449,8 @@ def _freeze(
         folder,
         manifest,
         encoder.info,
-        source=path if config.limit is None else None,
+        source=path,
+        limit=config.limit,
         num_shards=config.shards,
         itemsize=2 if settings.store_dtype == "float16" else 4,
         on_gpu=None if device == "auto" else device.startswith("cuda"),

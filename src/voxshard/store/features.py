@@ -319,6 +319,12 @@ class FeatureSet:
         with self._folder.failures.open(newline="", encoding="utf-8") as stream:
             return list(csv.DictReader(stream))
 
+    @property
+    def decoding_warnings(self) -> Mapping[str, str]:
+        """utterance_id -> what decoding found odd about its recording; the table's `warning` has it, too."""
+        found: Mapping[str, str] = self._file.seal.facts.get("warnings", {})
+        return found
+
     @functools.cached_property
     def table(self) -> pa.Table:
         """utterances.parquet: row i describes row i of the arrays."""

@@ -130,6 +130,7 @@ def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) 
         num_id_bytes=pc.sum(pc.binary_length(ids)).as_py() or 0,
         ids=lambda: iter([ids]),
         failures=survey.failures,
+        warnings={},
         offsets=offsets,
         shards={},
         bulk=bulk,

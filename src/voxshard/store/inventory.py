@@ -10,7 +10,7 @@ from pathlib import Path
 
 from voxshard.errors import IdentityError, IncompleteError, StaleShardError
 from voxshard.files import quoted
-from voxshard.store.layout import FeatureDir, Identity
+from voxshard.store.layout import FeatureDir, Identity, shard_name
 from voxshard.store.shard_table import PlanFile, ShardTable
 
 NO_SPLIT = "(no split)"
@@ -57,7 +57,7 @@ class ShardInventory:
             raise IdentityError(f"{folder.path}: was ingested, so it has no shards: it is merged as it is")
         shards = ShardTable.read(folder, identity)
         count = len(shards)
-        names = {folder.shard(index, count).name: index for index in range(count)}
+        names = {shard_name(index, count): index for index in range(count)}
         found = set(shard_names(folder))
         present = [index for name, index in names.items() if name in found]
         split_of_shard = [NO_SPLIT if name is None else name for name in shards.splits]

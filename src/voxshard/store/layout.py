@@ -28,6 +28,11 @@ FORMAT_VERSION = 2
 """Of shards, merged files, plan and identity alike; see docs/decisions/format-2.md."""
 
 
+def shard_name(index: int, count: int) -> str:
+    """Return the file name of shard `index` of `count`."""
+    return f"shard-{index:05d}-of-{count:05d}.h5"
+
+
 @dataclass(frozen=True)
 class FeatureDir:
     """The paths of a feature set (DIR in the documentation)."""
@@ -77,7 +82,7 @@ class FeatureDir:
 
     def shard(self, index: int, count: int) -> Path:
         """Path of shard `index` of `count`; both are in the name."""
-        return self.shards / f"shard-{index:05d}-of-{count:05d}.h5"
+        return self.shards / shard_name(index, count)
 
     def check_is_feature_dir(self, *also: Path) -> None:
         """Make sure that a feature set written here replaces no file of something else.
@@ -124,7 +129,11 @@ class Identity:
     weight_files: Sequence[Mapping[str, Any]]
     """name, num_bytes, mtime_ns and sha256 of each."""
     manifest_source: Mapping[str, Any] | None = None
-    """num_bytes, mtime_ns and sha256 of the manifest that was given; None where only its first rows were taken."""
+    """num_bytes, mtime_ns and sha256 of the manifest that was given; None in format 1."""
+    manifest_limit: int | None = None
+    """Rows that were taken from the start of that manifest; None: all."""
+    shards_asked: int | None = None
+    """`--shards`; None: by the amount of audio."""
     manifest_file: str | None = None
     """SHA-256 of DIR/manifest.parquet, which covers every column; None in format 1."""
     plan_file: str | None = None

@@ -51,6 +51,8 @@ class Content:
     ids: Callable[[], Iterator[pa.Array]]
     """utterance_ids in order, a part at a time."""
     failures: Sequence[Failure]
+    warnings: Mapping[str, str]
+    """utterance_id -> what decoding found odd about the recording."""
     offsets: npt.NDArray[np.int64] | None
     """(N + 1,) where there are frames or codes."""
     shards: Mapping[str, npt.NDArray[Any]]
@@ -77,6 +79,8 @@ def write_features(path: Path, content: Content) -> str:
         "attributes": attributes,
         "datasets": {name: [list(shape), dtype.str, at] for name, (shape, dtype, at) in datasets.items()},
     }
+    if content.warnings:
+        facts["warnings"] = {name: hdf5.readable(text) for name, text in content.warnings.items()}
     descriptor = os.open(path, os.O_RDWR)
     try:
         ranges = {name: hdf5.range_of(datasets[name]) for name in content.bulk}
