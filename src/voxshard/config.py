@@ -7,7 +7,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,8 +125,14 @@ def dump_yaml(content: Any) -> str:
     return stream.getvalue()
 
 
+def dump_config(config: BaseModel) -> str:
+    """Settings as the text of a config file: `load_yaml` gives the same values, in any environment."""
+    return dump_yaml(_replaced(config.model_dump(mode="json"), lambda text: text.replace("$", "$$")))
+
+
 def load_yaml(path: Path, *, where: str | None = None) -> dict[str, Any]:
-    """Read a config file: a mapping, with `$NAME` and `${NAME}` in its texts taken from the environment.
+    """Read a config file: a mapping, with `$NAME` and `${NAME}` in its texts taken from the environment, and `$$` as a
+    plain `$`.
 
     Parameters
     ----------
@@ -147,39 +153,42 @@ def load_yaml(path: Path, *, where: str | None = None) -> dict[str, Any]:
 
 
 def expanded(content: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Return settings with `$NAME` and `${NAME}` in their texts replaced by values of the environment.
+    """Return settings with `$NAME` and `${NAME}` in their texts replaced by values of the environment, `$$` by `$`.
 
     Raises
     ------
     ConfigError : variables that are not set.
     """
     missing: set[str] = set()
-    found = _expand(dict(content), missing)
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        name = match[1] or match[3]
+        found = os.environ.get(name, match[2])
+        if found is None:
+            missing.add(name)
+            return match[0]
+        return found
+
+    found = _replaced(dict(content), lambda text: _VARIABLE.sub(value_of, text))
     if missing:
         names = ", ".join(f"${name}" for name in sorted(missing))
         raise ConfigError(f"{where}: {names} not set in the environment; export it, or write the value itself")
     return found  # type: ignore[no-any-return]
 
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
+_VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::-([^}]*))?\}|(\w+))")
 
 
-def _expand(value: Any, missing: set[str]) -> Any:
+def _replaced(value: Any, replace: Callable[[str], str]) -> Any:
+    """A value with every text in it replaced; keys of mappings stay."""
     if isinstance(value, str):
-
-        def replace(match: re.Match[str]) -> str:
-            name = match[1] or match[3]
-            found = os.environ.get(name, match[2])
-            if found is None:
-                missing.add(name)
-                return match[0]
-            return found
-
-        return _VARIABLE.sub(replace, value)
+        return replace(value)
     if isinstance(value, dict):
-        return {key: _expand(item, missing) for key, item in value.items()}
+        return {key: _replaced(item, replace) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, missing) for item in value]
+        return [_replaced(item, replace) for item in value]
     return value
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from voxshard.config import parse_assignments
+from voxshard.config import load_yaml, parse_assignments
 from voxshard.errors import ConfigError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
+from voxshard.learning.train_config import TrainConfig
 from voxshard.manifest import Manifest
+from voxshard.slurm.record import Record
 
 TEXT = """
 out: {out}
@@ -72,3 +74,41 @@ def test_a_label_that_the_manifest_lacks_is_refused_before_anything_is_extracted
             continue
         with pytest.raises(ConfigError, match=f"{missing}: not in .*manifest.parquet; its columns: utterance_id"):
             experiment.check_columns()
+
+
+def test_variables_are_replaced_once_however_often_a_config_is_written_and_read(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOT", "/corpus/$cash/${HOME}")
+    monkeypatch.setenv("cash", "other")
+    given = parse_assignments(["prepare.root=$ROOT", "prepare.glob=$$cash/*.wav", "publish=s3://bucket/$$cash"])
+    experiment = Experiment(load(config, given))
+    prepare = experiment.config.prepare
+    assert (prepare.root, prepare.glob) == ("/corpus/$cash/${HOME}", "$cash/*.wav")
+    experiment.freeze()
+    assert load(experiment.resolved, {}) == experiment.config
+    assert Record(experiment.path).experiment().config == experiment.config
+    experiment.freeze()  # compares with what is written
+    for job in (experiment.prepare_job(), experiment.publish_job()):
+        file = Path(job.command[job.command.index("--config") + 1])
+        assert "$cash" in str(load_yaml(file))
+        assert "other" not in str(load_yaml(file))
+
+
+def test_every_stage_starts_from_a_config_in_the_experiments_folder(config: Path) -> None:
+    experiment = Experiment(load(config, parse_assignments(["report.title=It's a title", "evaluate.group_by=[digit]"])))
+    ((training, where),) = experiment.trainings()
+    assert isinstance(training, TrainConfig)
+    jobs = {
+        "prepare": experiment.prepare_job(),
+        "extract": experiment.extract_jobs("mfcc")[0],
+        "merge": experiment.merge_job("mfcc"),
+        "train": experiment.train_job(training),
+        "evaluate": experiment.evaluate_job(training, where),
+        "report": experiment.report_job(),
+    }
+    for stage, job in jobs.items():
+        *_, command, option, file = job.command
+        assert (command, option, Path(file).parent) == (stage, "--config", experiment.jobs)
+    assert load_yaml(experiment.jobs / "report.yaml")["title"] == "It's a title"
+    assert load_yaml(experiment.jobs / f"evaluate-{training.out.name}.yaml")["group_by"] == [["digit"]]

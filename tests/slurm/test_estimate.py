@@ -131,12 +131,12 @@ def test_an_encoder_that_never_ran_is_tried_for_a_while_and_what_it_did_by_then_
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def job(self: Experiment, name: str, title: str, config_file: Path) -> Job:
+    def job(self: Experiment, name: str, config_file: Path) -> Job:
         configs.append(parse_yaml(config_file.read_text(), where="probe"))
-        return Job(title, [sys.executable, "-c", SLOW, str(config_file)])
+        return Job(name, [sys.executable, "-c", SLOW, str(config_file)])
 
     configs: list[dict[str, Any]] = []
-    monkeypatch.setattr(Experiment, "extract_job", job)
+    monkeypatch.setattr(Experiment, "probe_job", job)
     own = cluster(tmp_path, "now", "mfcc", 1, workers=4, splits=["dev", "eval"])
     prepared(own.experiment, [1000.0], ["dev"])
     rate = work_left(own, own.steps["extract-one"], Silent()).rate

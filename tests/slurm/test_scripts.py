@@ -104,9 +104,9 @@ def test_another_try_of_what_failed_is_a_step_before_merge_that_asks_for_what_th
     assert steps["merge-one"].depends_on == ("extract-one", "repair-one")
     repair = steps["repair-one"]
     assert cluster.options(repair) == cluster.options(steps["extract-one"])
-    (command,) = repair.commands(0)
+    (command,) = repair.commands(0, False)
     folder = cluster.experiment.features("one")
-    assert command.arguments(0, 1)[-3:] == ["retry", str(folder), "--failed"]
+    assert command.job.command[-3:] == ["retry", str(folder), "--failed"]
     assert (repair.missing(), command.request) == ([0], request)
     request.unlink()
     assert repair.missing() == []

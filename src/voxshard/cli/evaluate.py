@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxshard.cli.options import INPUT, OUTPUT, echo, echo_info, stage_task
-from voxshard.config import validated
+from voxshard.cli.options import INPUT, OUTPUT, config_of, config_option, echo, echo_info, stage_task
 from voxshard.files import quoted
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.locations import AnyLocation
@@ -19,26 +18,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("trained", type=INPUT, metavar="RUN")
+@click.argument("run", type=INPUT, metavar="RUN", required=False)
 @click.option("--on", type=INPUT, multiple=True, metavar="DIR|MANIFEST",
               help="Other features of the same encoder, or a manifest with other labels or splits.")  # fmt: skip
 @click.option("--out", type=OUTPUT, help="Run directory to write; by default the results go into RUN itself.")
 @click.option("--split", help="Only this split.")
 @click.option("--group-by", multiple=True, metavar="COL", help="Metrics per value of a column; a,b for combinations.")
-def command(
-    trained: AnyLocation,
-    out: AnyLocation | None,
-    on: tuple[AnyLocation, ...],
-    split: str | None,
-    group_by: tuple[str, ...],
-) -> None:
+@config_option
+def command(config_file: AnyLocation | None, **options: Any) -> None:
     """Score RUN again: on its own splits, with labels that came later, or on other features.
 
     Scores, metrics with 95 % intervals and tables go into RUN. Features made with another encoder, other settings or
     other weights than those RUN was trained on are refused.
     """
-    values = {"run": trained, "out": out, "on": on, "split": split, "group_by": group_by}
-    config = validated(EvaluateConfig, values, where="evaluate")
+    config = config_of(EvaluateConfig, options, config_file, where="evaluate")
     with stage_task() as task:
         found = run(config, task)
     for line in results_table(found.metrics):
@@ -48,7 +41,7 @@ def command(
             echo(f"\n{name}")
             for line in _breakdown(table):
                 echo(line)
-    written = out or trained
+    written = config.out or config.run
     echo_info(
         f"{written}: scores and metrics are up to date; next: voxshard report {quoted(written)} --out report.html"
     )

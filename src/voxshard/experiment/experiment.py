@@ -8,22 +8,24 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from voxshard import files
-from voxshard.config import Settings, dump_yaml, parse_yaml, validated
+from voxshard.config import Settings, dump_config, load_yaml, validated
 from voxshard.encoders import registry
 from voxshard.encoders.weight_files import find
 from voxshard.errors import ConfigError, IdentityError, MissingWeightsError
 from voxshard.experiment.local import Job
 from voxshard.experiment.schema import PRETRAINED, ExperimentConfig, Training
 from voxshard.learning.network_config import NetworkConfig
-from voxshard.learning.train_config import GridConfig, TrainConfig
+from voxshard.learning.train_config import EvaluateConfig, GridConfig, TrainConfig
 from voxshard.learning.training_inputs import is_trained_from
 from voxshard.locations import as_path, parse
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
 from voxshard.stages.extract import ExtractConfig
+from voxshard.stages.merge import MergeConfig
 from voxshard.stages.prepare import PrepareConfig
-from voxshard.stages.publish import published_record
+from voxshard.stages.publish import PublishConfig, published_record
+from voxshard.stages.report import ReportConfig
 from voxshard.store.runs import Run
 
 
@@ -99,7 +101,7 @@ class Experiment:
 
     def resolved_text(self) -> str:
         """The config as it is in EXP/config.yaml."""
-        return dump_yaml(self.config.model_dump(mode="json"))
+        return dump_config(self.config)
 
     def runtime(self, name: str) -> str:
         """Where the framework of one feature set lives."""
@@ -156,14 +158,30 @@ class Experiment:
 
     def _job(
         self,
+        stage: str,
         name: str,
-        arguments: Sequence[str],
-        *,
+        file: Path,
+        *options: str,
         where: str | None = None,
         needs: Callable[[], list[RequiredPath]] = list,
         environment: dict[str, str] | None = None,
     ) -> Job:
-        """One command line of a stage, in its runtime; an image is shown the experiment's folder and what it needs."""
+        """A stage with the config in a file, in its runtime; an image is shown the experiment's folder and `needs`.
+
+        Parameters
+        ----------
+        options : what only this process does, such as one task of several.
+        """
+        return self._command(name, [stage, "--config", str(file), *options], where, needs, environment)
+
+    def _command(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        where: str | None,
+        needs: Callable[[], list[RequiredPath]],
+        environment: dict[str, str] | None = None,
+    ) -> Job:
         where = where or self.config.runtime
         is_in_image = runtime.image_of(where) is not None
         shown = [*binds.needed(self.path, "out"), *needs()] if is_in_image else []
@@ -172,18 +190,18 @@ class Experiment:
         )
         return Job(name, found.words, found.environment, is_in_image)
 
-    def prepare_job(self) -> Job:
-        values = {**self.config.prepare.model_dump(), "out": self.manifest}
-        file = self._frozen("prepare", validated(PrepareConfig, values, where="prepare"))
-        return self._job("prepare", ["prepare", "--config", str(file)], needs=self.audio)
-
     def _frozen(self, name: str, config: Settings) -> Path:
         """Write the config of a stage into EXP/jobs, unless its file has that content already."""
-        path, text = self.jobs / f"{name}.yaml", dump_yaml(config.model_dump(mode="json"))
+        path, text = self.jobs / f"{name}.yaml", dump_config(config)
         self.jobs.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             files.publish_bytes(path, text.encode())
         return path
+
+    def prepare_job(self) -> Job:
+        values = {**self.config.prepare.model_dump(), "out": self.manifest}
+        config = validated(PrepareConfig, values, where="prepare")
+        return self._job("prepare", "prepare", self._frozen("prepare", config), needs=self.audio)
 
     def freeze(self) -> None:
         """Write the resolved config into the experiment's folder.
@@ -194,7 +212,7 @@ class Experiment:
         """
         wanted = self.config.prepare.model_dump(mode="json")
         if self.manifest.exists() and self.resolved.exists():
-            before = parse_yaml(self.resolved.read_text(), where=str(self.resolved))["prepare"]
+            before = load_yaml(self.resolved)["prepare"]
             different = sorted(key for key in wanted | before if wanted.get(key) != before.get(key))
             if different:
                 raise IdentityError(
@@ -211,41 +229,55 @@ class Experiment:
         splits = section.splits or (None,)
         return [validated(ExtractConfig, {**values, "split": split}, where=f"extract.{name}") for split in splits]
 
-    def extract_jobs(self, name: str) -> list[Job]:
-        """The jobs of `extractions`; their configs are written into EXP/jobs."""
-        jobs = []
-        for config in self.extractions(name):
-            title = f"extract-{name}" + (f"-{config.split}" if config.split else "")
-            jobs.append(self.extract_job(name, title, self._frozen(title, config)))
-        return jobs
+    def extract_jobs(self, name: str, *options: str) -> list[Job]:
+        """The jobs of `extractions`, each with these options."""
+        return [self.extract_job(name, config, *options) for config in self.extractions(name)]
 
-    def extract_job(self, name: str, title: str, config_file: Path) -> Job:
-        """One extraction of a feature set, with the config in a file."""
-        return self._job(title, ["extract", "--config", str(config_file)], where=self.config.extract[name].runtime,
-                         needs=lambda: [*self.audio(), *self.weights(name)])  # fmt: skip
+    def extract_job(self, name: str, config: ExtractConfig, *options: str, part: str = "") -> Job:
+        """One extraction of a feature set.
+
+        Parameters
+        ----------
+        part : added to the name of the job, where several processes do it.
+        """
+        title = "-".join(filter(None, ["extract", name, config.split]))
+        return self._extract_job(name, title + part, self._frozen(title, config), *options)
+
+    def probe_job(self, name: str, config_file: Path) -> Job:
+        """An extraction of a few recordings of a feature set, with a config of its own."""
+        return self._extract_job(name, "probe", config_file)
+
+    def _extract_job(self, name: str, title: str, file: Path, *options: str) -> Job:
+        return self._job("extract", title, file, *options, where=self.runtime(name), needs=lambda: self._inputs(name))
+
+    def _inputs(self, name: str) -> list[RequiredPath]:
+        """What an extraction reads."""
+        return [*self.audio(), *self.weights(name)]
 
     def merge_job(self, name: str) -> Job:
-        return self._job(f"merge-{name}", ["merge", str(self.features(name))])
+        title = f"merge-{name}"
+        config = validated(MergeConfig, {"features": self.features(name)}, where="merge")
+        return self._job("merge", title, self._frozen(title, config))
 
-    def repair_job(self, name: str) -> Job:
-        """Another try for the recordings of a feature set that failed."""
-        return self._job(f"repair-{name}", ["retry", str(self.features(name)), "--failed"], where=self.runtime(name),
-                         needs=lambda: [*self.audio(), *self.weights(name)])  # fmt: skip
+    def repair_job(self, name: str, *options: str) -> Job:
+        """Another try for the recordings of a feature set that failed, with the options of its last extraction."""
+        return self._command(f"repair-{name}", ["retry", str(self.features(name)), "--failed", *options],
+                             self.runtime(name), lambda: self._inputs(name))  # fmt: skip
 
     def training_file(self, training: Training) -> Path:
-        """Where the config of one training stands."""
+        """Where the config of one training is written."""
         return self.jobs / f"train-{training.out.name}.yaml"
 
-    def freeze_training(self, training: Training) -> None:
+    def freeze_training(self, training: Training) -> Path:
         """Write the config of one training, unless its file has that content already."""
-        self._frozen(self.training_file(training).stem, training)
+        return self._frozen(self.training_file(training).stem, training)
 
     def is_trained(self, training: Training) -> bool:
         """Whether a run was trained with this config from what its inputs are now, by their content."""
         path = self.training_file(training)
         frozen = None
         if path.exists() and not Run(as_path(training.out)).inputs_file.exists():
-            frozen = parse_yaml(path.read_text(), where=str(path))
+            frozen = load_yaml(path)
         return is_trained_from(Run(as_path(training.out)), training, frozen)
 
     def is_evaluated(self, training: Training) -> bool:
@@ -254,33 +286,35 @@ class Experiment:
         return all(any((as_path(training.out) / "tables").glob(f"by-{column}-*.csv")) for column in columns)
 
     def train_job(self, training: TrainConfig) -> Job:
-        arguments = ["train", "--config", str(self.training_file(training))]
-        return self._job(f"train-{training.out.name}", arguments, environment={"OMP_NUM_THREADS": "1"})
+        file = self.freeze_training(training)
+        return self._job("train", f"train-{training.out.name}", file, environment={"OMP_NUM_THREADS": "1"})
 
     def network_job(self, name: str, training: NetworkConfig) -> Job:
         """One training of an entry of `networks`."""
-        arguments = ["train", "--config", str(self.training_file(training))]
-        return self._job(f"network-{training.out.name}", arguments, where=self.config.networks[name].runtime,
+        file = self.freeze_training(training)
+        return self._job("train", f"network-{training.out.name}", file, where=self.config.networks[name].runtime,
                          needs=lambda: [*self.audio(), *self.named_paths(training)])  # fmt: skip
 
     def evaluate_job(self, training: Training, where: str) -> Job:
         """Tables by group for one run, in the runtime it was trained in; a network reads its recordings again."""
-        columns, run = self.config.evaluate.group_by, training.out
-        arguments = ["evaluate", str(run), *(word for column in columns for word in ("--group-by", column))]
+        title = f"evaluate-{training.out.name}"
+        columns = self.config.evaluate.group_by
+        config = validated(EvaluateConfig, {"run": training.out, "group_by": columns}, where="evaluate")
         reads_audio = isinstance(training, NetworkConfig) and training.manifest is not None
         needs = self.audio if reads_audio else list[RequiredPath]
-        return self._job(f"evaluate-{run.name}", arguments, where=where, needs=needs)
+        return self._job("evaluate", title, self._frozen(title, config), where=where, needs=needs)
 
     def report_job(self) -> Job:
-        title = self.config.report.title
-        arguments = ["report", str(self.path), "--out", str(self.report), *(["--title", title] if title else [])]
-        return self._job("report", arguments)
+        config = ReportConfig(paths=(self.path,), out=self.report, title=self.config.report.title)
+        return self._job("report", "report", self._frozen("report", config))
 
     def publish_job(self) -> Job:
         """Upload what is missing; what this experiment has published before may be replaced."""
-        url = str(self.config.publish)
-        replaces = (published_record(self.path) or {}).get("url") == url
-        return self._job("publish", ["publish", str(self.path), url, *(["--replace"] if replaces else [])])
+        url = self.config.publish
+        assert url is not None
+        replaces = (published_record(self.path) or {}).get("url") == str(url)
+        config = PublishConfig(path=self.path, url=url, replace=replaces)
+        return self._job("publish", "publish", self._frozen("publish", config))
 
     def is_published(self) -> bool:
         """Whether the report, which names everything else, is at the URL as it is here."""

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxshard.errors import EnvironmentProblemError, StoppedError, VoxshardError
@@ -32,10 +32,6 @@ class Job:
     environment: dict[str, str] | None = None
     """Added to our own."""
     is_in_image: bool = False
-
-    def with_words(self, part: str, *words: str) -> Job:
-        """The same with more arguments."""
-        return replace(self, name=f"{self.name}-{part}", command=[*self.command, *words])
 
     def exit_code(self, code: int) -> int:
         """What a child's exit code means: an image that did not start is the machine's fault, and the program in one

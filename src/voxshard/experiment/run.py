@@ -10,7 +10,7 @@ from voxshard.cpus import available_cpus
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job, run_many, run_one
 from voxshard.experiment.schema import Training
-from voxshard.experiment.steps import extract_kind
+from voxshard.experiment.steps import extract_kind, task_options
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.progress import Progress
 from voxshard.runtime.gpus import usable_gpus
@@ -62,15 +62,15 @@ def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threa
     """One process; with several GPUs, for an encoder that uses them, one process per GPU, each on its share."""
     section = experiment.config.extract[name]
     on_gpus = extract_kind(experiment, name) == "extract" and section.device in ("auto", "cuda")
-    for job in experiment.extract_jobs(name):
+    for config in experiment.extractions(name):
         if not on_gpus or len(gpus) < 2:
-            run_one(job, stop)
+            run_one(experiment.extract_job(name, config), stop)
             continue
-        run_one(job.with_words("plan", "--plan-only"), stop)  # weights are hashed once
+        run_one(experiment.extract_job(name, config, "--plan-only", part="-plan"), stop)  # weights are hashed once
         cpus = available_cpus() // len(gpus)
         workers = [] if section.workers else ["--workers", str(max(1, cpus - 2))]
         parts = [
-            job.with_words(str(part), *workers, "--task", str(part), "--tasks", str(len(gpus)))
+            experiment.extract_job(name, config, *workers, *task_options(part, len(gpus)), part=f"-{part}")
             for part in range(len(gpus))
         ]
         run_many(parts, len(parts), experiment.jobs, stop, progress, f"extract {name}", gpus)
@@ -79,8 +79,6 @@ def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threa
 def _train(experiment: Experiment, stop: threading.Event, progress: Progress) -> None:
     grid = experiment.grid()
     todo = [training for training in (grid.expand() if grid else ()) if not experiment.is_trained(training)]
-    for training in todo:
-        experiment.freeze_training(training)
     if todo:
         jobs = [experiment.train_job(training) for training in todo]
         run_many(jobs, available_cpus(), experiment.jobs, stop, progress, "train")
@@ -90,7 +88,6 @@ def _train_networks(experiment: Experiment, name: str, stop: threading.Event) ->
     """One after the other: each takes the GPU, or every CPU, for itself."""
     for training in experiment.networks(name):
         if not experiment.is_trained(training):
-            experiment.freeze_training(training)
             run_one(experiment.network_job(name, training), stop)
 
 

@@ -32,14 +32,8 @@ class Command:
     job: Job
     product: Path | None = None
     """Not run where this file exists already."""
-    is_shared: bool = False
-    """Every task runs it, with `--task` and `--tasks` added."""
     request: Path | None = None
     """The file that asks for it; removed once it went well."""
-
-    def arguments(self, task: int, count: int) -> list[str]:
-        """Its words for one task."""
-        return [*self.job.command, *(["--task", str(task), "--tasks", str(count)] if self.is_shared else [])]
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,8 @@ class Step:
     stage: str
     depends_on: tuple[str, ...]
     num_tasks: int
-    commands: Callable[[int], Sequence[Command]] = field(repr=False)
-    """Task -> what it runs, one after the other."""
+    commands: Callable[[int, bool], Sequence[Command]] = field(repr=False)
+    """Task, and whether it was given a GPU -> what it runs, one after the other."""
     missing: Callable[[], list[int]] = field(repr=False)
     """Tasks whose results do not exist (yet); empty: the step is done."""
     can_take_over: Callable[[int], bool] = field(default=lambda task: False, repr=False)
@@ -105,12 +99,13 @@ def _prepare(experiment: Experiment) -> Step:
     names = list(experiment.config.extract)
     identities = [experiment.features(name) / "identity.json" for name in names]
 
-    def commands(task: int) -> list[Command]:
+    def commands(task: int, has_gpu: bool) -> list[Command]:
         # Weights are hashed and plans frozen once, here, and not by every task at the same time.
-        plan_only = [experiment.extract_jobs(name)[0].with_words("plan", "--plan-only") for name in names]
+        first = [(name, experiment.extractions(name)[0]) for name in names]
+        plans = [experiment.extract_job(name, config, "--plan-only", part="-plan") for name, config in first]
         return [
             Command(experiment.prepare_job(), experiment.manifest),
-            *(Command(job, identity) for job, identity in zip(plan_only, identities, strict=True)),
+            *(Command(job, identity) for job, identity in zip(plans, identities, strict=True)),
         ]
 
     def missing() -> list[int]:
@@ -123,8 +118,9 @@ def _extract(experiment: Experiment, name: str, count: int) -> Step:
     folder = FeatureDir(experiment.features(name))
     splits = experiment.config.extract[name].splits
 
-    def commands(task: int) -> list[Command]:
-        return [Command(job, is_shared=True) for job in experiment.extract_jobs(name)]
+    def commands(task: int, has_gpu: bool) -> list[Command]:
+        device = ["--device", "cuda"] if has_gpu and _must_use_gpu(experiment, name) else []
+        return [Command(job) for job in experiment.extract_jobs(name, *task_options(task, count), *device)]
 
     def missing() -> list[int]:
         groups = shards_by_split(folder, splits)
@@ -141,6 +137,19 @@ def _extract(experiment: Experiment, name: str, count: int) -> Step:
         return any(not is_leased(folder, shard) for shard in missing_shards(folder, groups))
 
     return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, can_take_over, folder)
+
+
+def task_options(task: int, count: int) -> list[str]:
+    """The options of an extraction that is one task of several."""
+    return ["--task", str(task), "--tasks", str(count)]
+
+
+def _must_use_gpu(experiment: Experiment, name: str) -> bool:
+    """Whether an extraction uses the GPU that its job was given, or fails, because the config does not name a device.
+
+    Trainings of networks have the device in their config, and check it themselves.
+    """
+    return experiment.config.extract[name].device == "auto" and extract_kind(experiment, name) == "extract"
 
 
 def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]] | None:
@@ -170,9 +179,13 @@ def repair_request(experiment: Experiment, name: str) -> Path:
 def _repair(experiment: Experiment, name: str) -> Step:
     folder = FeatureDir(experiment.features(name))
     request = repair_request(experiment, name)
+
+    def commands(task: int, has_gpu: bool) -> list[Command]:
+        device = ["--set", "device=cuda"] if has_gpu and _must_use_gpu(experiment, name) else []
+        return [Command(experiment.repair_job(name, *device), request=request)]
+
     return Step(
-        f"repair-{name}", "repair", (f"extract-{name}",), 1,
-        lambda task: [Command(experiment.repair_job(name), request=request)],
+        f"repair-{name}", "repair", (f"extract-{name}",), 1, commands,
         lambda: [0] if request.exists() else [], features=folder,
     )  # fmt: skip
 
@@ -191,14 +204,14 @@ def _merge(experiment: Experiment, name: str, after: tuple[str, ...]) -> Step:
 
     return Step(
         f"merge-{name}", "merge", after, 1,
-        lambda task: [Command(experiment.merge_job(name))], missing, features=folder,
+        lambda task, has_gpu: [Command(experiment.merge_job(name))], missing, features=folder,
     )  # fmt: skip
 
 
 def _train(experiment: Experiment, trainings: Sequence[TrainConfig], after: tuple[str, ...]) -> Step:
     return Step(
         "train", "train", after, len(trainings),
-        lambda task: [Command(experiment.train_job(trainings[task]))],
+        lambda task, has_gpu: [Command(experiment.train_job(trainings[task]))],
         lambda: [task for task, training in enumerate(trainings) if not experiment.is_trained(training)],
     )  # fmt: skip
 
@@ -208,13 +221,13 @@ def _networks(experiment: Experiment, name: str) -> Step:
     features = experiment.config.networks[name].features
     return Step(
         f"networks-{name}", "networks", ("prepare" if features is None else f"merge-{features}",), len(trainings),
-        lambda task: [Command(experiment.network_job(name, trainings[task]))],
+        lambda task, has_gpu: [Command(experiment.network_job(name, trainings[task]))],
         lambda: [task for task, training in enumerate(trainings) if not experiment.is_trained(training)],
     )  # fmt: skip
 
 
 def _evaluate(experiment: Experiment, trainings: Sequence[tuple[Training, str]], after: tuple[str, ...]) -> Step:
-    def commands(task: int) -> list[Command]:
+    def commands(task: int, has_gpu: bool) -> list[Command]:
         training, where = trainings[task]
         return [Command(experiment.evaluate_job(training, where))]
 
@@ -235,11 +248,13 @@ def _report(experiment: Experiment, after: tuple[str, ...]) -> Step:
         recorded = recorded_inputs(experiment.report)
         return [0] if recorded not in (None, inputs_digest([experiment.path])) else []
 
-    return Step("report", "report", after, 1, lambda task: [Command(experiment.report_job())], missing)
+    return Step("report", "report", after, 1, lambda task, has_gpu: [Command(experiment.report_job())], missing)
 
 
 def _publish(experiment: Experiment) -> Step:
     def missing() -> list[int]:
         return [] if experiment.is_published() else [0]
 
-    return Step("publish", "publish", ("report",), 1, lambda task: [Command(experiment.publish_job())], missing)
+    return Step(
+        "publish", "publish", ("report",), 1, lambda task, has_gpu: [Command(experiment.publish_job())], missing
+    )

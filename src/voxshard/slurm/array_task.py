@@ -23,7 +23,7 @@ from typing import Any
 
 from voxshard import files
 from voxshard.errors import IncompleteError, SchedulerError, StoppedError, VoxshardError
-from voxshard.experiment.steps import Step, extract_kind
+from voxshard.experiment.steps import Step
 from voxshard.files import quoted
 from voxshard.signals import stop_on_signals
 from voxshard.slurm import accounting, queue
@@ -133,11 +133,12 @@ class ArrayTask:
         """The stage, as children in their own runtimes."""
         if self.step.stage == "report":
             accounting.write(self.cluster)
-        for command in self.step.commands(self.task):
+        for command in self.step.commands(self.task, bool(self.record.gpus)):
             if command.product is not None and command.product.exists():
                 continue
-            words = [*command.arguments(self.task, self.step.num_tasks), *self._device()]
-            code = command.job.exit_code(self._child(words, {**os.environ, **(command.job.environment or {})}))
+            code = command.job.exit_code(
+                self._child(command.job.command, {**os.environ, **(command.job.environment or {})})
+            )
             if code == StoppedError.exit_code or (code != 0 and self.stop.is_set()):
                 return self._back_into_the_queue()
             if code != 0:
@@ -150,17 +151,6 @@ class ArrayTask:
             accounting.add_to_summary(self.cluster, self.step)
         self._write("done", exit_code=0)
         return 0
-
-    def _device(self) -> list[str]:
-        """Options that make an extraction use the GPU it was given, or end; of those whose device the config leaves
-        open. Trainings of networks have it in their config, and check it themselves."""
-        if not self.record.gpus or self.step.stage not in ("extract", "repair"):
-            return []
-        name = self.step.name.partition("-")[2]
-        experiment = self.cluster.experiment
-        if experiment.config.extract[name].device != "auto" or extract_kind(experiment, name) != "extract":
-            return []
-        return ["--device", "cuda"] if self.step.stage == "extract" else ["--set", "device=cuda"]
 
     def _child(self, words: Sequence[str], environment: dict[str, str]) -> int:
         if self.stop.is_set():

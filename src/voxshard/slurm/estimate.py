@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from voxshard.config import dump_yaml, parse_yaml
+from voxshard.config import dump_config, load_yaml
 from voxshard.encoders import registry
 from voxshard.errors import ConfigError, VoxshardError
 from voxshard.experiment.steps import Step, extract_kind, missing_shards, shards_by_split
@@ -220,12 +220,10 @@ def _start_s(place: Path, states: Sequence[TaskState]) -> float:
 def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
     path = FeatureDir(place).config
     try:
-        content = parse_yaml(path.read_text(), where=str(path))
-    except (OSError, ConfigError):  # not a feature set, or somebody else's: no reason not to submit this one
+        content = load_yaml(path)
+    except ConfigError:  # not a feature set, or somebody else's: no reason not to submit this one
         return False
     settings = {key: value for key, value in encoder.items() if key != "name"}
-    if not isinstance(content, dict):
-        return False
     return bool(content.get("encoder") == encoder["name"] and content.get("settings", {}) == settings)
 
 
@@ -238,8 +236,8 @@ def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | 
             extractions = cluster.experiment.extractions(name)
             few = {"limit": PROBE_UTTERANCES, "shards": PROBE_SHARDS, "workers": 1, "out": out, "split": None}
             file = Path(folder) / "probe.yaml"
-            file.write_text(dump_yaml(extractions[0].model_copy(update=few).model_dump(mode="json")))
-            job = cluster.experiment.extract_job(name, "probe", file)
+            file.write_text(dump_config(extractions[0].model_copy(update=few)))
+            job = cluster.experiment.probe_job(name, file)
             _run_for_a_while(job.command, {**os.environ, **(job.environment or {})})
         except (VoxshardError, OSError):
             return None

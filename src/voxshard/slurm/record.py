@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxshard import files
-from voxshard.config import dump_yaml, expanded, merged, parse_yaml, validated
+from voxshard.config import dump_yaml, expanded, load_yaml, merged, parse_yaml, validated
 from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
@@ -130,12 +130,10 @@ class Record:
     def experiment(self, overrides: dict[str, Any] | None = None) -> Experiment:
         """The experiment, at the place where its folder is now."""
         path = self.experiment_path / "config.yaml"
-        try:
-            recorded = parse_yaml(path.read_text(), where=str(path))  # values, with nothing left to expand
-        except FileNotFoundError as exc:
-            raise IncompleteError(f"{path}: does not exist, so {self.experiment_path} is no experiment") from exc
+        if not path.exists():
+            raise IncompleteError(f"{path}: does not exist, so {self.experiment_path} is no experiment")
         given = expanded(overrides or {}, where="--set")
-        content = merged(recorded, given) | {"out": str(self.experiment_path.absolute())}
+        content = merged(load_yaml(path), given) | {"out": str(self.experiment_path.absolute())}
         return Experiment(validated(ExperimentConfig, content, where=str(path)))
 
     def folder(self, step: str) -> Path:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from voxshard import audio, files, remote
-from voxshard.config import Settings, dump_yaml
+from voxshard.config import Settings, dump_config
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder, EncoderSettings
@@ -233,7 +233,7 @@ class Extraction:
             identity, shards = frozen or _freeze(config, manifest, folder, encoder, settings, plan_only=plan_only)
             if config.split is not None and config.split not in shards.split_names:
                 raise no_such_split(config.split, shards.split_names)
-            files.publish_bytes(folder.config, dump_yaml(config.model_dump(mode="json")).encode())
+            files.publish_bytes(folder.config, dump_config(config).encode())
         for path in (folder.path, folder.shards, folder.progress):
             files.sweep_temporaries(path)
         return cls(config, task, folder, manifest, encoder, settings, identity, shards)
