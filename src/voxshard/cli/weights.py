@@ -13,12 +13,14 @@ import click
 from voxshard.cli.options import EXISTING, PATH, echo, echo_info
 from voxshard.encoders.trillsson import GRAPH
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
-from voxshard.errors import BackendUnavailableError, CorruptFileError
+from voxshard.errors import BackendUnavailableError, ConfigError, CorruptFileError
+from voxshard.files import quoted
 from voxshard.progress_display import progress_display
 from voxshard.weights import catalogue, fetch
 
 _ROOT = click.option("--root", type=PATH, help="Folder of all weights.  [default: $VOXSHARD_WEIGHTS]")
 _CONVERT = "voxshard.encoders._tensorflow.convert"
+_CONVERT_MODEL = "voxshard.learning._torch.conversion"
 _HUB = "voxshard.encoders._tensorflow.hub"
 _IS_A_PROGRAM = (
     "A SavedModel is a program: TensorFlow runs the graph in it, which can read and write files; use it only if you "
@@ -78,7 +80,7 @@ def fetch_(names: tuple[str, ...], root: Path | None, revision: str | None) -> N
     wanted = [catalogue.weight_set(name, revision) for name in names if name not in handles]
     with progress_display() as progress:
         for handle in handles:
-            hub = _tensorflow_module(_HUB, f"fetching {handle}")
+            hub = _framework_module(_HUB, f"fetching {handle}", "tensorflow")
             folder = where / "savedmodels" / handle.removeprefix("https://").strip("/")
             progress.note(f"{handle}: {hub.fetch_savedmodel(handle, folder)}; give it as --set weights=FOLDER")
             progress.note(_IS_A_PROGRAM)
@@ -108,22 +110,37 @@ def verify(names: tuple[str, ...], root: Path | None) -> None:
 @command.command("convert")
 @click.argument("source", type=EXISTING)
 @click.argument("folder", type=PATH, required=False)
-def convert(source: Path, folder: Path | None) -> None:
-    """Turn VGGish's TensorFlow checkpoint SOURCE into a safetensors file in FOLDER, for use without TensorFlow.
+@click.option("--base", metavar="FOLDER|ORG/NAME", help="What a MODEL.pt of naip-w2v2 began as, if it is not found.")
+def convert(source: Path, folder: Path | None, base: str | None) -> None:
+    """Turn SOURCE into files that voxshard reads, in FOLDER.
 
-    FOLDER is by default the one SOURCE is in.
+    VGGish's TensorFlow checkpoint becomes a safetensors file, for use without TensorFlow; FOLDER is by default the one
+    SOURCE is in. A MODEL.pt of the clinical speech programs naip-w2v2 and naip-ecapa-tdnn becomes a run, for `evaluate
+    --on` and the encoder checkpoint; FOLDER is by default MODEL. The args.pkl next to it is read as plain values; one
+    that holds anything else is refused.
     """
-    module = _tensorflow_module(_CONVERT, "converting")
-    echo_info(f"{module.convert_vggish(source, folder)}: written")
+    if source.suffix == ".pt":
+        torch = _framework_module(_CONVERT_MODEL, "converting a model", "torch")
+        run = torch.convert_clinical_model(source, folder or source.with_suffix(""), base)
+        echo_info(f"{run}: written; next: voxshard evaluate {quoted(run)} --on MANIFEST")
+        return
+    if base is not None:
+        raise ConfigError("--base: only of a MODEL.pt")
+    tensorflow = _framework_module(_CONVERT, "converting", "tensorflow")
+    echo_info(f"{tensorflow.convert_vggish(source, folder)}: written")
 
 
-def _tensorflow_module(name: str, what: str) -> ModuleType:
+_FRAMEWORKS = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
+"""By the extra that brings them."""
+
+
+def _framework_module(name: str, what: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] == "voxshard":
             raise
         raise BackendUnavailableError(
-            f"{what} needs {exc.name}, which is not installed here; run it where TensorFlow is, or"
-            " `pip install 'voxshard[tensorflow]'`"
+            f"{what} needs {exc.name}, which is not installed here; run it where {_FRAMEWORKS[extra]} is, or"
+            f" `pip install 'voxshard[{extra}]'`"
         ) from exc

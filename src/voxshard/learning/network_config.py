@@ -15,7 +15,7 @@ from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss,
 
 
 class TrainingClipSettings(Settings):
-    """How recordings are cut; `crop` is random in training and central in evaluation."""
+    """How recordings are cut; the crop is random in training."""
 
     max_seconds: float | None = Field(None, gt=0)
     """Longest clip; null: complete recordings."""
@@ -23,6 +23,8 @@ class TrainingClipSettings(Settings):
     """How shorter ones are filled up to `max_seconds`, in training and in evaluation."""
     trim: bool = False
     """Cut silence at both ends first."""
+    crop: Literal["centre", "head"] = "centre"
+    """The part of a longer recording that evaluation scores."""
 
 
 class EarlyStopping(Settings):

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from voxshard.encoders.base import BatchPolicy, Features, Waveform
+from voxshard.errors import ConfigError
+from voxshard.networks.settings import PooledBy
 
 Lengths: TypeAlias = npt.NDArray[np.int64]
 
@@ -42,6 +44,19 @@ class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not
     def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
         """Return what `forward` returns, before layers are weighted: the embedding `pt`."""
         return self(features, lengths_B)
+
+    def choose_plain(self, layer: int | str | None, pooling: PooledBy | None) -> None:
+        """Let `plain` pool another hidden layer, or pool in another way; None keeps what the training had.
+
+        Raises
+        ------
+        ConfigError : the network has no hidden layers to choose from.
+        """
+        if layer is not None or pooling is not None:
+            raise ConfigError(
+                f"{'pooling' if layer is None else 'layer'}: only networks of the family wav2vec2 have hidden layers "
+                "to choose from; omit it"
+            )
 
     def describe_to(self, folder: Path) -> None:
         """Write what building needs in addition to settings and weights."""

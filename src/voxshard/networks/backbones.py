@@ -71,11 +71,16 @@ class EcapaBackbone(Backbone):
             size, self.hop = settings.mel_bands, HOP_SAMPLES
         elif settings.features == "kaldi_fbank":
             fbank = KaldiFbank(settings.mel_bands, settings.sample_rate, "hanning")
-            self.preparer = CentredKaldiFbank(fbank)
+            self.preparer = CentredKaldiFbank(fbank, settings.num_frames)
             size, self.hop = settings.mel_bands, fbank.hop_samples
         else:
             self.preparer = TorchaudioMfcc(
-                settings.sample_rate, settings.num_mfcc, settings.mel_bands, settings.n_fft, settings.hop_length
+                settings.sample_rate,
+                settings.num_mfcc,
+                settings.mel_bands,
+                settings.n_fft,
+                settings.hop_length,
+                settings.remove_mean,
             )
             size, self.hop = settings.num_mfcc, settings.hop_length
         self.standardize = Standardize(size, settings)

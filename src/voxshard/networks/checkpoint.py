@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from voxshard.encoders.base import EncoderSettings
+from voxshard.networks.settings import HiddenLayer, PooledBy
 
 
 class CheckpointSettings(EncoderSettings):
@@ -22,9 +23,23 @@ class CheckpointSettings(EncoderSettings):
     """How the first dense layers of several heads become one vector, for `ft`."""
     st: Literal["relu", "linear"] = "relu"
     """For `st`: what the heads are given, after the activation, or the layer's output before it."""
+    layer: HiddenLayer | None = None
+    """For `pt` of a wav2vec2 network: the hidden layer to pool, 0 to the highest that the network has, or `last`. Null:
+    that of the training."""
+    pooling: PooledBy | None = None
+    """For `pt` of a wav2vec2 network: how its frames are pooled. Null: as in the training."""
     chunk_seconds: float | None = Field(60.0, ge=1.0)
     """Longer clips are embedded in pieces of this many seconds and the pieces' embeddings averaged, weighted by length.
     Null: never cut."""
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        for name in ("layer", "pooling"):
+            if getattr(self, name) is not None and self.embedding != "pt":
+                raise ValueError(
+                    f"{name}: no effect on embedding={self.embedding}, which is as it was trained; omit it"
+                )
+        return self
 
     @classmethod
     def weight_files(cls, folder: Path) -> list[str]:

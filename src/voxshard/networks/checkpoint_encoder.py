@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
 from voxshard.encoders._torch.base import TorchEncoder
-from voxshard.encoders.base import KnownHashes, describe
+from voxshard.encoders.base import KnownHashes, Output, describe
+from voxshard.encoders.pooling import join_pooled
 from voxshard.encoders.weight_files import hash_files
 from voxshard.locations import local_copy, parse
 from voxshard.networks.checkpoint import CheckpointSettings
@@ -29,6 +32,7 @@ class CheckpointEncoder(TorchEncoder):
         with torch.device("meta"):  # shapes alone: the weights are read by `load`
             network = self.checkpoint.build()
         backbone = network.backbone
+        backbone.choose_plain(settings.layer, settings.pooling)
         self.preparer = backbone.preparer
         self.seconds = backbone.seconds
         seconds = settings.chunk_seconds
@@ -53,12 +57,20 @@ class CheckpointEncoder(TorchEncoder):
 
     def build(self) -> nn.Module:
         """The network with its weights."""
-        return self.checkpoint.load()
+        network = self.checkpoint.load()
+        network.backbone.choose_plain(self.settings.layer, self.settings.pooling)
+        return network
 
     def forward(self, features: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """ "embedding" (B, D)."""
         settings = self.settings
         return {"embedding": self.model.embed(features, lengths_B, settings.embedding, settings.heads, settings.st)}
+
+    def join(self, parts: Sequence[Output], lengths: Sequence[int]) -> Output:
+        """As if all the pieces had been pooled at once, where the pooling was chosen; else their average."""
+        if self.settings.pooling is None:
+            return super().join(parts, lengths)
+        return {"embedding": join_pooled([part["embedding"] for part in parts], lengths, self.settings.pooling)}
 
     def cost(self, length: int) -> float:
         """Seconds of audio."""

@@ -35,6 +35,7 @@ class TorchaudioMfcc:
     num_mels: int
     n_fft: int
     hop_length: int
+    remove_mean: bool = False
 
     @property
     def min_samples(self) -> int:
@@ -43,6 +44,8 @@ class TorchaudioMfcc:
 
     def __call__(self, waveform: Waveform) -> Array:
         """float32 (S,) to float32 (F, N), F = 1 + S // hop_length."""
+        if self.remove_mean:
+            waveform = waveform - waveform.mean()
         mel_FM = mel_power(waveform, self.sample_rate, self.n_fft, self.hop_length, self.num_mels)
         decibel_FM = 10 * np.log10(np.maximum(mel_FM, 1e-10))
         decibel_FM = np.maximum(decibel_FM, decibel_FM.max() - 80.0)
@@ -54,10 +57,16 @@ class CentredKaldiFbank:
     """Kaldi's filter bank of a waveform without its mean, the input of audio spectrogram transformers."""
 
     fbank: KaldiFbank
+    num_frames: int | None
+    """Cut to this number of frames, or filled up with zeros."""
 
     def __call__(self, waveform: Waveform) -> Array:
         """float32 (S,) to float32 (F, M)."""
-        return self.fbank(waveform - waveform.mean())
+        frames_FM = self.fbank(waveform - waveform.mean())
+        if self.num_frames is None:
+            return frames_FM
+        frames_FM = frames_FM[: self.num_frames]
+        return np.pad(frames_FM, ((0, self.num_frames - len(frames_FM)), (0, 0)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from voxshard.config import Settings, validated
 
 Family = Literal["wav2vec2", "ecapa", "sbcnn", "timbre", "vgg", "vggish"]
 Loss = Literal["cross_entropy", "bce", "mse", "aam"]
+PooledBy = Literal["mean", "sum", "max"]
 
 
 class HeadSettings(Settings):
@@ -48,6 +49,9 @@ def _one_layer(value: Any) -> Any:
     return value
 
 
+HiddenLayer = Annotated[int | str, BeforeValidator(_one_layer)]
+
+
 class Wav2Vec2Settings(NetworkSettings):
     """A self-supervised model of transformers, frozen or fine-tuned, with heads."""
 
@@ -56,14 +60,14 @@ class Wav2Vec2Settings(NetworkSettings):
     fine_tune: Annotated[int | str, BeforeValidator(_fine_tuned)] = "transformer"
     """What is trained in addition to the heads: `none`; `all`; `transformer`: all but the convolutions at the bottom,
     which is usual; a number: this number of the highest layers."""
-    layer: Annotated[int | str, BeforeValidator(_one_layer)] = "last"
+    layer: HiddenLayer = "last"
     """Hidden layer whose frames are pooled, numbered as in the encoder `hf`."""
     weighted: bool = False
     """Pool a learned weighting of all layers 0 ... n instead."""
     layer_weighting: Literal["softmax", "raw"] = "softmax"
     """Of `weighted`: weights that are positive and add up to 1, or weights as they are learned, which begin at
     1 / (n + 1) each."""
-    pooling: Literal["mean", "sum", "max"] = "mean"
+    pooling: PooledBy = "mean"
     """Over the valid frames."""
 
     @model_validator(mode="after")
@@ -107,6 +111,10 @@ class EcapaNetworkSettings(MelNetworkSettings):
     """Samples of a window, of `mfcc`; the filter banks have windows of 25 ms."""
     hop_length: int = Field(200, ge=1)
     """Samples, of `mfcc`; torchaudio's default is half a window. The filter banks have 10 ms."""
+    remove_mean: bool = False
+    """Of `mfcc`: subtract the waveform's mean first, as `kaldi_fbank` always does."""
+    num_frames: int | None = Field(None, ge=5)
+    """Of `kaldi_fbank`: frames to which every recording is cut or filled up with zeros; null: as many as it has."""
     width: int = Field(512, ge=8)
     """Channels of the blocks; three times as many go into pooling. A multiple of 8."""
     embedding_size: int = Field(192, ge=1)
@@ -124,9 +132,12 @@ class EcapaNetworkSettings(MelNetworkSettings):
             raise ValueError("num_mfcc is at most num_mels")
         if self.features != "mfcc":
             defaults = type(self).model_fields
-            idle = [n for n in ("num_mfcc", "n_fft", "hop_length") if getattr(self, n) != defaults[n].default]
+            of_mfcc = ("num_mfcc", "n_fft", "hop_length", "remove_mean")
+            idle = [name for name in of_mfcc if getattr(self, name) != defaults[name].default]
             if idle:
                 raise ValueError(f"{', '.join(idle)}: no effect with features={self.features}; omit it, or use mfcc")
+        if self.features != "kaldi_fbank" and self.num_frames is not None:
+            raise ValueError(f"num_frames: no effect with features={self.features}; omit it, or use kaldi_fbank")
         if self.features == "fbank" and self.sample_rate != 16000:
             raise ValueError("fbank is defined at 16000 Hz; use mfcc at other rates")
         return self

@@ -26,7 +26,7 @@ from voxshard.encoders._torch.transformers_model import (
 from voxshard.encoders.filterbanks import SeamlessFeatures
 from voxshard.errors import ConfigError
 from voxshard.networks.backbone import Backbone, Lengths
-from voxshard.networks.settings import Wav2Vec2Settings
+from voxshard.networks.settings import PooledBy, Wav2Vec2Settings
 
 
 class SpeechBackbone(Backbone):
@@ -56,7 +56,9 @@ class SpeechBackbone(Backbone):
             attention = "eager" if config.model_type in LEAN_TYPES else "sdpa"
             self.model = transformers.AutoModel.from_config(config, attn_implementation=attention)
             make_attention_lean(self.model)
+        self.depth = depth
         self.tap = LayerTap(self.model, layers, depth)
+        self.plain_pooling = settings.pooling
         self.run_model: Callable[[torch.Tensor, Lengths], tuple[torch.Tensor, torch.Tensor]]
         if isinstance(self.preparer, SeamlessFeatures):
             stacked = FilterBankModel(self.model)
@@ -85,17 +87,31 @@ class SpeechBackbone(Backbone):
         """(B, D) of the one layer, weighted or not."""
         return self._pooled(features, lengths_B)[0]
 
+    def choose_plain(self, layer: int | str | None, pooling: PooledBy | None) -> None:
+        """See `Backbone.choose_plain`; layers above the highest one that the training used are not in a network."""
+        if layer is not None:
+            (number,) = hf.resolve_layers(layer, self.depth, where="this network")
+            highest = max(self.tap.layers)
+            if number > highest:
+                raise ConfigError(
+                    f"layer={layer}: the network was trained on layer {highest} of {self.depth} and has none above it; "
+                    f"give 0 to {highest}"
+                )
+            self.tap.remove()
+            self.tap = LayerTap(self.model, [*self.tap.layers[:-1], number], self.depth)
+        self.plain_pooling = pooling or self.plain_pooling
+
     def _pooled(self, features: torch.Tensor, lengths_B: Lengths) -> tuple[torch.Tensor, torch.Tensor | None]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
             last_BTD, valid_BT = self.run_model(features, lengths_B)
         layers = self.tap.take(last_BTD)
-        plain_BD = pool(layers[-1], valid_BT, self.settings.pooling)
+        plain_BD = pool(layers[-1], valid_BT, self.plain_pooling)
         if not self.has_layer_weights:
             return plain_BD, None
         is_raw = self.settings.layer_weighting == "raw"
         shares_N = self.layer_weights if is_raw else torch.softmax(self.layer_weights, dim=0)
-        mixed_BTD = sum(share * layer_BTD for share, layer_BTD in zip(shares_N, layers[:-1], strict=True))
-        return plain_BD, pool(mixed_BTD, valid_BT, self.settings.pooling)
+        pooled = (pool(layer_BTD, valid_BT, self.settings.pooling) for layer_BTD in layers[:-1])
+        return plain_BD, sum(share * layer_BD for share, layer_BD in zip(shares_N, pooled, strict=True))
 
     def train(self, mode: bool = True) -> SpeechBackbone:
         """A frozen model stays in evaluation mode: no dropout below the heads."""

@@ -180,11 +180,17 @@ class LayerTap:
         self.last = last
         self._kept = _Kept()
         stack = model.encoder.layers if stack is None else stack
-        for number in set(self.layers) - {last}:
-            if number == 0:
-                stack[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
-            else:
-                stack[number - 1].register_forward_hook(self._keeper(number))
+        self._hooks = [
+            stack[number - 1].register_forward_hook(self._keeper(number))
+            if number
+            else stack[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
+            for number in set(self.layers) - {last}
+        ]
+
+    def remove(self) -> None:
+        """Keep nothing any more."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _keep_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._kept.by_layer[0] = args[0] if args else kwargs["hidden_states"]

@@ -113,7 +113,7 @@ class AudioDataset(ABC):
     def clip_of(self, epoch: int, *, pad: bool = True) -> ClipSettings:
         """How utterances are cut in an epoch."""
         clip = self.clip
-        changes: dict[str, object] = {"crop": "centre"}
+        changes: dict[str, object] = {}
         if epoch != EVALUATION:
             changes = {"crop": "random", "seed": _mix(self.seed, epoch)}
         if not pad:

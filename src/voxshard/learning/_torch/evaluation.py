@@ -123,12 +123,15 @@ class _Scorer:
 def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
     """The manifest or feature set to score, and the name its results go by; None for the run's own."""
     features = run.config["features"]
-    own = run.found(parse(features[0]["path"] if features else run.config["manifest"]))
+    recorded = features[0]["path"] if features else run.config["manifest"]
+    own = None if recorded is None else run.found(parse(recorded))
     if len(config.on) > 1:
         raise ConfigError(f"--on: {len(config.on)} places; a network scores one manifest, or one stored logmel set")
     if config.on:
         (path,) = map(local_copy, config.on)
         return path, None if path.resolve() == own else path.stem
+    if own is None:
+        raise IncompleteError(f"{run.path}: a converted model, without data of its own; give --on MANIFEST")
     if not own.exists():
         raise IncompleteError(
             f"{own}: what this network was trained on no longer exists; give --on MANIFEST, or --on DIR"
