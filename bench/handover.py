@@ -1,127 +1,145 @@
 """How many utterances a second the extraction passes from its decode workers to an encoder that costs nothing.
 
-    python bench/handover.py [--seconds 2] [--workers 1 2] [--blocks 300] [--base SRC]
+    python bench/handover.py [--seconds 2] [--workers 1 2] [--shards 12] [--base SRC]
 
-The workers are processes that send the same decoded block again and again: what is measured is the hand-over, the
-batching and the collecting of results in the process that feeds the device. `--base` names the `src` folder of another
-version, measured in the same run, for a ratio.
+The pipeline, pool and workers are those of an extraction. Decoding gives the same clip of noise again and again and
+encoding gives zeros, so that what is measured is everything between them: dispatching, handing over, batching, the
+check of a few utterances alone, collecting. The first shard is not counted. CPU microseconds are those of the process
+that feeds the device, and of its workers, for each utterance; on a machine with other work they count, not the rate.
+`--base` names the `src` folder of another version, measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import socket
+import resource
 import subprocess
 import sys
 import time
-from multiprocessing.connection import Connection, wait
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from voxshard.encoders.base import ClipSettings
+from voxshard.extraction import decode, pipeline
+from voxshard.extraction.pool import DecodePool
+from voxshard.extraction.telemetry import Timers
+from voxshard.manifest import Utterance
+from voxshard.progress import Silent
+
 RATE = 16_000
-BLOCK = 64
+SHARD = 2_048
+"""Utterances of a shard."""
 
 
-def send(descriptor: int, seconds: float, blocks: int) -> None:
-    """Be a worker."""
-    from voxshard.extraction.decode import Decoded
-    from voxshard.extraction.wire import DecodedBlock, send_block
+class InstantDecoder(decode.Decoder):
+    """Decodes every utterance to the same noise."""
 
-    random = np.random.default_rng(0)
-    clips = [random.standard_normal(int(seconds * RATE)).astype(np.float32) for _ in range(BLOCK)]
-    connection = Connection(descriptor)
-    for number in range(blocks):
-        send_block(connection, DecodedBlock(number, [Decoded([clip], seconds) for clip in clips], 0.0))
+    def decode(self, utterance: Utterance) -> Any:
+        """The noise, as long as the utterance."""
+        kind = getattr(decode, "PreparedUtterance", None) or decode.Decoded  # type: ignore[attr-defined]
+        return kind([_noise(self.min_samples)], self.min_samples / RATE)
 
 
-def receive(seconds: float, workers: int, blocks: int) -> None:
-    """Be the process that feeds the device."""
-    from voxshard.extraction.encode import Budget, ShardEncoder
-    from voxshard.extraction.telemetry import Timers
-    from voxshard.extraction.wire import DecodedBlock
-    from voxshard.extraction.wire import receive as receive_block
+@cache
+def _noise(samples: int) -> Any:
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32)
 
-    class Nothing:
-        in_flight = 1
 
-        def __init__(self) -> None:
-            self.info: Any = type("Info", (), {"batch_policy": "padded", "sample_rate": RATE})()
+class FreeEncoder:
+    """Gives zeros for each utterance of a padded batch."""
 
-        def cost(self, num_frames: int) -> float:
-            return num_frames / RATE
+    in_flight = 1
 
-        def encode(self, features: Any, lengths: Any) -> Any:
-            return [{"embedding": row} for row in np.zeros((len(features), 16), np.float32)]
+    def __init__(self) -> None:
+        self.info: Any = type("Info", (), {"batch_policy": "padded", "sample_rate": RATE, "encodes_in_prepare": False})
 
-        def start(self, features: Any, lengths: Any) -> Any:
-            return lambda: self.encode(features, lengths)
+    def cost(self, num_frames: int) -> float:
+        """Seconds of audio."""
+        return num_frames / RATE
 
-    nothing: Any = Nothing()
-    connections, processes = [], []
-    for _ in range(workers):
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, __file__, "--role", f"send {theirs.fileno()} {seconds} {blocks // workers}"]
-        processes.append(subprocess.Popen(command, pass_fds=[theirs.fileno()]))
-        theirs.close()
-        connections.append(Connection(ours.detach()))
-    wait(connections)
-    start, cpu, done = time.perf_counter(), time.process_time(), 0
-    while connections:
-        for connection in wait(connections):
-            assert isinstance(connection, Connection)
-            try:
-                block = receive_block(connection)
-            except (EOFError, OSError):
-                connections.remove(connection)
-                continue
-            assert isinstance(block, DecodedBlock)
-            ids = [f"u{n}" for n in range(len(block.results))]
-            shard = ShardEncoder(nothing, Budget(320.0, print), ids, store_dtype="float32", timers=Timers())
-            for position, result in enumerate(block.results):
-                shard.add(position, result)
-            shard.finish()
-            done += len(ids)
-    elapsed = time.perf_counter() - start
-    print(f"{done / elapsed:.0f} {(time.process_time() - cpu) / done * 1e6:.0f}")
-    for process in processes:
-        process.wait()
+    def encode(self, features: Any, lengths: Any) -> Any:
+        """Zeros."""
+        return [{"embedding": row} for row in np.zeros((len(features), 16), np.float32)]
+
+    def start(self, features: Any, lengths: Any) -> Any:
+        """The same, later."""
+        return lambda: self.encode(features, lengths)
+
+
+def measure(seconds: float, workers: int, shards: int) -> None:
+    """Print utterances a second, and CPU microseconds for each here and in the workers."""
+    import handover  # workers find the decoder by the name of this module
+
+    samples = int(seconds * RATE)
+    decoder = handover.InstantDecoder("/", RATE, samples, None, ClipSettings(), None, ())
+    encoder: Any = FreeEncoder()
+    works = [
+        pipeline.ShardWork(shard, [Utterance(f"{shard}/{row}", "x", duration_s=seconds) for row in range(SHARD)])
+        for shard in range(shards + 1)
+    ]
+    marks: list[tuple[float, float, float]] = []
+    with DecodePool(decoder, workers) as pool:
+
+        def mark(result: Any) -> None:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            theirs = sum(_cpu_s(worker.process.pid) for worker in pool._workers)
+            marks.append((time.perf_counter(), used.ru_utime + used.ru_stime, theirs))
+
+        def each() -> Iterator[pipeline.ShardWork]:
+            yield from works
+
+        pipeline.Pipeline(
+            encoder, pool, decoder, precision="float32", store_dtype="float32", batch_seconds=320.0, write=mark,
+            timers=Timers(), progress=Silent(),
+        ).run(each())  # fmt: skip
+    wall, here, there = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
+    count = SHARD * shards
+    print(f"{count / wall:.0f} {here / count * 1e6:.0f} {there / count * 1e6:.0f}")
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a clip, at 16 kHz")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--blocks", type=int, default=300)
+    parser.add_argument("--shards", type=int, default=12, help=f"of {SHARD:,} utterances")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--base", help="src folder of another version")
-    parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.role:
-        what, *words = arguments.role.split()
-        if what == "send":
-            send(int(words[0]), float(words[1]), int(words[2]))
-        else:
-            receive(float(words[0]), int(words[1]), int(words[2]))
+    if arguments.measure:
+        measure(arguments.seconds, arguments.workers[0], arguments.shards)
         return
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; clips of {arguments.seconds:g} s")
+    here = Path(__file__).parent
+    sources = {"before": arguments.base, "now": str(here.parent / "src")}
     for workers in arguments.workers:
-        for name, source in (("before", arguments.base), ("now", os.environ.get("PYTHONPATH", ""))):
-            if source is None:
-                continue
-            results = []
-            for _ in range(3):
+        found: dict[str, list[list[int]]] = {name: [] for name, source in sources.items() if source}
+        for _ in range(arguments.repeats):  # in turn: other work on the machine hits all alike
+            for name in found:
                 command = [
-                    sys.executable,
-                    __file__,
-                    "--role",
-                    f"receive {arguments.seconds} {workers} {arguments.blocks}",
-                ]
-                environment = os.environ | ({"PYTHONPATH": source} if source else {})
+                    sys.executable, __file__, "--measure", "--seconds", str(arguments.seconds),
+                    "--workers", str(workers), "--shards", str(arguments.shards),
+                ]  # fmt: skip
+                environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(here), sources[name]))}
                 words = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-                results.append(tuple(map(int, words.split())))
-            rate, cpu = max(results)
-            print(f"{workers} workers, {name:6s}: {rate:7,d} utterances a second, {cpu} us CPU each in the receiver")
+                found[name].append([int(word) for word in words.split()])
+        for name, results in found.items():
+            rate, cpu, worker_cpu = max(results)[0], min(row[1] for row in results), min(row[2] for row in results)
+            print(
+                f"{workers} workers, {name:6s}: {rate:7,d} utterances a second; {cpu} us CPU each in the process that "
+                f"feeds the device, {worker_cpu} us in the workers",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ class ShardEncoder:
         del self._parts[item.position]
         joined = whole[0] if len(whole) == 1 else self._encoder.join(whole, parts.lengths)
         try:
-            self.results[item.position] = storable(joined, self._store_dtype)
+            self.results[item.position] = _owned(storable(joined, self._store_dtype))
         except NonFiniteEmbeddingError as exc:
             self.results[item.position] = Failure(self._ids[item.position], type(exc).__name__, str(exc))
 
@@ -258,6 +258,14 @@ class Budget:
 def default_batch_seconds(device: str) -> float:
     """Return the padded seconds per batch on a device such as `cpu` or `cuda:1`."""
     return BATCH_SECONDS[device.partition(":")[0]]
+
+
+def _owned(output: Output) -> Output:
+    """The output without what shares the memory of a decoded block, which would be held until the shard is written.
+
+    Arrays of a block, and views of them, are read-only.
+    """
+    return {key: values if values.flags.writeable else values.copy() for key, values in output.items()}
 
 
 def _done(outputs: list[Output]) -> Callable[[], list[Output]]:

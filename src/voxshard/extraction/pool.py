@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 
 from voxshard.errors import BrokenPluginError, TransientFaultError, WorkerCrashedError
 from voxshard.extraction.decode import Decoder, PreparedUtterance
-from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, receive
+from voxshard.extraction.wire import Block, BlockReceiver, DecodedBlock, Fault, Request, WorkerStart
 from voxshard.extraction.worker import OUT_OF_MEMORY, READY
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
@@ -39,6 +39,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NU
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
+    receiver: BlockReceiver
     blocks: deque[Block] = field(default_factory=deque)
     is_ready: bool = False
     busy_since: float = 0.0
@@ -163,7 +164,7 @@ class DecodePool:
 
     def _take(self, worker: _Worker) -> None:
         try:
-            message = receive(worker.connection)
+            message = worker.receiver.receive()
         except (EOFError, OSError) as exc:
             if isinstance(exc, OSError) and exc.errno == errno.ENOMEM:  # here, not in the worker
                 raise MemoryError(str(exc)) from exc
@@ -262,7 +263,7 @@ class DecodePool:
             if not worker.blocks:
                 worker.busy_since = time.monotonic()
             try:
-                worker.connection.send(block)
+                worker.connection.send(Request(block, worker.receiver.take_read()))
                 worker.blocks.append(block)
             except OSError:
                 self._todo.appendleft(block)
@@ -283,4 +284,4 @@ class DecodePool:
             connection.send(self._start)
         except OSError:
             pass  # it died at once: the next poll finds out
-        return _Worker(process, connection)
+        return _Worker(process, connection, BlockReceiver(connection))

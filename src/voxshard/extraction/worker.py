@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from voxshard.audio import ReadAhead
 from voxshard.errors import BrokenPluginError, EnvironmentProblemError, TransientFaultError, UnexpectedFaultError
 from voxshard.extraction.decode import Decoder, PreparedUtterance
-from voxshard.extraction.wire import Block, DecodedBlock, Fault, WorkerStart, send_block
+from voxshard.extraction.wire import Block, BlockSender, DecodedBlock, Fault, Request, WorkerStart
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
@@ -40,7 +40,8 @@ def main(descriptor: int) -> None:
         connection.send(Fault(exc))
         return
     blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, blocks, decoder), daemon=True).start()
+    sender = BlockSender(connection)
+    threading.Thread(target=_listen, args=(connection, blocks, sender, decoder), daemon=True).start()
     connection.send(READY)
     with ThreadPoolExecutor(start.num_readers) as readers:
         while True:
@@ -48,7 +49,7 @@ def main(descriptor: int) -> None:
             since = time.monotonic()
             try:
                 results = _decode(decoder, block.utterances, readers)
-                send_block(connection, DecodedBlock(block.number, results, time.monotonic() - since))
+                sender.send(DecodedBlock(block.number, results, time.monotonic() - since))
             except BrokenPipeError:
                 os._exit(0)
             except Exception as exc:  # noqa: BLE001  whatever it is, it is no verdict on a recording
@@ -69,16 +70,17 @@ def _decoder(start: WorkerStart) -> Decoder:
     return decoder
 
 
-def _listen(connection: Connection, blocks: queue.SimpleQueue[Block], decoder: Decoder) -> None:
+def _listen(connection: Connection, blocks: queue.SimpleQueue[Block], sender: BlockSender, decoder: Decoder) -> None:
     """Take blocks in, and fetch what they name in buckets; leave at once, whatever is being decoded, when the parent is
     gone."""
     ahead = ReadAhead(REQUESTS_PER_WORKER)
     while True:
         try:
-            block = connection.recv()
-            for utterance in block.utterances:
+            request: Request = connection.recv()
+            sender.reuse(request.read)
+            for utterance in request.block.utterances:
                 ahead.ask(decoder.place(utterance))
-            blocks.put(block)
+            blocks.put(request.block)
         except (EOFError, OSError):
             os._exit(0)
         except MemoryError:
