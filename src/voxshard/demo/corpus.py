@@ -1,6 +1,4 @@
-"""Make a small spoofing-detection corpus: spoken digits from a formant synthesizer, in the ASVspoof 5 layout.
-
-    python examples/demo_corpus.py OUT
+"""A small spoofing-detection corpus: spoken digits from a formant synthesizer, in the ASVspoof 5 layout.
 
 The "bona fide" voices have what a larynx does: pitch that wanders from cycle to cycle, breath, and loudness that
 varies. The "spoofed" ones are the same voices after one of three attacks: D01 a steady, buzzy source; D02 phases thrown
@@ -13,7 +11,6 @@ Vowel formants: Peterson and Barney, "Control methods used in a study of the vow
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +18,10 @@ import librosa
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from librosa.effects import pitch_shift, time_stretch
 from scipy.signal import butter, lfilter, sosfilt
+
+from voxshard.progress import Progress
 
 RATE = 16_000
 FRAME = 80  # 5 ms, the step at which formants move
@@ -87,7 +87,7 @@ def _larynx(voicing: Samples, pitch_hz: float, rng: np.random.Generator, *, natu
     tilt = 0.94 if natural else 0.91
     flow = lfilter([1 - tilt], [1, -2 * tilt, tilt * tilt], pulses)
     breath = rng.standard_normal(count) * (0.05 if natural else 0.004)
-    return (flow + breath) * np.repeat(voicing, FRAME)
+    return np.asarray((flow + breath) * np.repeat(voicing, FRAME))
 
 
 def _formants(source: Samples, formants_hz: Samples, width: float) -> Samples:
@@ -128,9 +128,9 @@ def _rendered(digit: int, voice: int, attack: str, rng: np.random.Generator) -> 
     speech = speak(digit, voice, rng, natural=True)
     if attack == "D02":
         magnitude = np.abs(librosa.stft(speech, n_fft=512, hop_length=128))
-        return librosa.griffinlim(magnitude, n_iter=2, hop_length=128, n_fft=512, random_state=0)
-    shifted = librosa.effects.pitch_shift(speech, sr=RATE, n_steps=float(rng.choice([-4, -3, 3, 4])))
-    return librosa.effects.time_stretch(shifted, rate=float(rng.uniform(0.85, 1.2)))
+        return np.asarray(librosa.griffinlim(magnitude, n_iter=2, hop_length=128, n_fft=512, random_state=0))
+    shifted = pitch_shift(speech, sr=RATE, n_steps=float(rng.choice([-4, -3, 3, 4])))
+    return np.asarray(time_stretch(shifted, rate=float(rng.uniform(0.85, 1.2))))
 
 
 def _normalised(samples: Samples) -> Samples:
@@ -169,20 +169,18 @@ def utterances(split: str) -> Iterator[tuple[str, str, Samples]]:
             yield name, line, transmitted(spoken, codec, rng)
 
 
-def main(out: Path) -> None:
-    """Write the corpus; a finished one is left as it is."""
+def write_corpus(out: Path, progress: Progress) -> None:
+    """Write the corpus into a folder; a finished one is left as it is."""
     finished = out / "FINISHED"
     if finished.exists():
         return
+    progress.begin("making the corpus", items=sum(len(voices) * count for *_, voices, count in SPLITS.values()))
     for split, (_, folder, protocol, _, _) in SPLITS.items():
         (out / folder).mkdir(parents=True, exist_ok=True)
         lines = []
         for name, line, samples in utterances(split):
             soundfile.write(out / folder / f"{name}.flac", samples, RATE)
             lines.append(line)
+            progress.advance()
         (out / protocol).write_text("\n".join(lines) + "\n")
     finished.touch()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
