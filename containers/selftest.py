@@ -1,7 +1,8 @@
 """What an image must show before it is used: `python selftest.py --lock FILE --framework torch --without tensorflow`.
 
 Its packages are those of the lock; its framework works and the other is not there; sounds become a merged, verified
-feature set through the command line, with a small model of random weights.
+feature set through the command line, with a small model of random weights. The node's driver is compared with the one
+that its CUDA needs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import soundfile
+
+from voxshard.runtime import gpus
 
 RATE = 16_000
 SECONDS = (0.4, 1.0, 2.5, 3.1)
@@ -44,7 +47,18 @@ def main() -> int:
     print(
         f"{programs}: {len(SECONDS)} embeddings of {dim} numbers, no {', no '.join(given.without)}; packages as locked"
     )
+    print(driver(given.framework))
     return 0
+
+
+def driver(framework: str) -> str:
+    """Whether this node's NVIDIA driver is new enough for the CUDA libraries in the image."""
+    found, least = gpus.driver_version(), gpus.MIN_DRIVERS[{"torch": "PyTorch"}.get(framework, "TensorFlow")]
+    if found is None:
+        return f"no NVIDIA driver here; on a GPU this image needs {least} or newer"
+    if int(found.partition(".")[0]) >= least:
+        return f"NVIDIA driver {found}: new enough, {least} is needed"
+    return f"WARNING: NVIDIA driver {found} is older than {least}: this image cannot use the GPUs of this node"
 
 
 def differing(lock: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -128,3 +129,24 @@ def test_pin_base_records_the_digest_of_the_tag(checkout):
     subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
     assert (checkout / "containers/base.txt").read_text() == "registry:5000/python@sha256:4567\n"
     assert (checkout / "asked").read_text() == "docker://registry:5000/python:3.11-slim\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "framework", "line"),
+    [
+        ("580.65.06", "torch", "NVIDIA driver 580.65.06: new enough, 580 is needed"),
+        ("570.86.15", "torch", "WARNING: NVIDIA driver 570.86.15 is older than 580: this image cannot use the GPUs"),
+        ("570.86.15", "tensorflow", "NVIDIA driver 570.86.15: new enough, 525 is needed"),
+        (None, "torch", "no NVIDIA driver here; on a GPU this image needs 580 or newer"),
+    ],
+)
+def test_the_self_test_compares_the_driver_with_the_images_cuda(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, framework: str, line: str
+) -> None:
+    spec = importlib.util.spec_from_file_location("selftest", ROOT / "containers" / "selftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    selftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(selftest)
+    monkeypatch.setattr(selftest.gpus, "driver_version", lambda: found)
+    assert selftest.driver(framework).startswith(line)

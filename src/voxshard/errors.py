@@ -24,9 +24,6 @@ VoxshardError                       1   our own fault: please report it
 │   ├── DeviceUnavailableError          a GPU was asked for and is missing
 │   ├── DeviceMemoryError               not even one utterance fits in the device's memory
 │   ├── DeviceFaultError                a GPU or its driver fails: another machine can do the work
-    pass
-
-
 │   ├── AccessDeniedError               a bucket refuses these credentials, or has got none
 │   ├── NoSuchBucketError               there is no bucket of this name
 │   ├── TransientFaultError             I/O errors, time-outs, dead workers, after every retry

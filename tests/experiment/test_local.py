@@ -13,7 +13,7 @@ from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job, JobFailedError, run_many
 from voxshard.experiment.schema import ExperimentConfig
 from voxshard.progress import Silent
-from voxshard.runtime.gpus import usable_gpus
+from voxshard.runtime.gpus import Gpu, listed_gpus, usable_gpus
 
 TELLS = """
 import os, pathlib, sys, time
@@ -61,20 +61,50 @@ def test_after_a_failure_no_more_are_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "found"), [("0,2", ["0", "2"]), ("GPU-7f", ["GPU-7f"]), ("", []), ("-1", []), ("0,-1", [])]
+    ("allowed", "found"),
+    [
+        ("0,2", ["0", "2"]),
+        (" 3, 1 ", ["3", "1"]),
+        ("GPU-7f", ["GPU-7f"]),
+        ("GPU-7f,GPU-08", ["GPU-7f", "GPU-08"]),
+        ("MIG-c6,MIG-1f", ["MIG-c6", "MIG-1f"]),
+        ("MIG-GPU-8932/1/0,MIG-GPU-8932/2/0", ["MIG-GPU-8932/1/0", "MIG-GPU-8932/2/0"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,2", ["0"]),  # what comes after a name that means nothing is hidden
+        ("GPU-7f,1", ["GPU-7f"]),
+        ("1,1", []),
+    ],
 )
 def test_only_gpus_that_are_allowed_are_used(monkeypatch: pytest.MonkeyPatch, allowed: str, found: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     assert usable_gpus() == found
 
 
+LISTED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5b)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-77aa)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c6d4)
+  MIG 1g.5gb+me   Device  1: (UUID: MIG-1f03)
+"""
+
+
+def driver_that_lists(folder: Path, text: str) -> None:
+    """Put a stand-in for nvidia-smi into a folder of $PATH."""
+    tool = folder / "nvidia-smi"
+    memory = "GPU-5d5b, 40960\nGPU-77aa, 40960"
+    tool.write_text(f"#!/bin/sh\nif [ $1 = -L ]; then echo '{text}'; else echo '{memory}'; fi\n")
+    tool.chmod(0o755)
+
+
 def test_the_driver_lists_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert usable_gpus() == []
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 0\necho 1\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    assert usable_gpus() == ["0", "1"]
+    driver_that_lists(tmp_path, LISTED)
+    assert listed_gpus() == [Gpu("GPU-5d5b", 42.94967296), Gpu("MIG-c6d4", 20.0), Gpu("MIG-1f03", 5.0)]
+    assert usable_gpus() == ["GPU-5d5b", "MIG-c6d4", "MIG-1f03"]
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho No devices were found\n")
     assert usable_gpus() == []
 

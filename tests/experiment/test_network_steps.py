@@ -88,6 +88,36 @@ def test_jobs_of_networks_ask_for_what_extractions_ask_for_unless_the_site_or_th
 
 
 @pytest.mark.parametrize(
+    ("share", "devices", "expected"),
+    [
+        ({}, 4, {"--gpus-per-node=4", "--cpus-per-task=4", "--mem=4096MB"}),
+        ({"gpus": 2}, 4, {"--gpus-per-node=4", "--cpus-per-task=2"}),
+        ({"gpus": 2}, 3, {"--gpus-per-node=4", "--cpus-per-task=2"}),  # whole shares
+        ({"options": {"gres": "gpu:a100:1"}}, 4, {"--gres=gpu:a100:4", "--cpus-per-task=4"}),
+        ({"options": {"gres": "gpu,tmpfs:10G"}}, 2, {"--gres=gpu:2,tmpfs:10G", "--cpus-per-task=2"}),
+        ({"options": {"gres": "gpu:1g.5gb:2"}, "gpus": 2}, 4, {"--gres=gpu:1g.5gb:4", "--cpus-per-task=2"}),
+        ({}, 1, {"--gpus-per-node=1", "--cpus-per-task=1"}),
+        ({"gpus": 0}, 4, {"--cpus-per-task=1"}),
+    ],
+)
+def test_a_training_on_several_gpus_asks_for_them_on_one_node(
+    tmp_path: Path, share: dict[str, Any], devices: int, expected: set[str]
+) -> None:
+    training = {"network": "vgg", "label": "digit", "devices": devices, "training": {"batch_size": 12}}
+    found = experiment(tmp_path, networks={"digits": training})
+    cluster = Cluster(
+        found, site.load("test", {"partitions": {"gpu_a100": share}}), Submission("t", "c", "/", "python", 0.0)
+    )
+    (array,) = cluster.arrays(cluster.steps["networks-digits"], [0], 1, 1, 100)
+    lines = {line.removeprefix("#SBATCH ") for line in array.text.splitlines() if line.startswith("#SBATCH")}
+    assert expected <= lines
+    assert "--ntasks=1" in lines, "the first process starts the others"
+    assert array.share.units_per_hour == 128 * max(
+        1, -(-devices // max(1, share.get("gpus", 1))) if array.share.gpus else 1
+    )
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"networks": {}}, "give extract, networks, or both: there is nothing to do except preparing"),

@@ -78,6 +78,7 @@ def test_compiled_code_is_kept_in_the_experiment(apptainer: StandIn, image: Path
     (cache,) = (tmp_path / "exp" / "jobs" / "cache").iterdir()
     assert str(cache) in shown(found.words)
     assert found.environment["APPTAINERENV_NUMBA_CACHE_DIR"] == str(cache)
+    assert found.environment["APPTAINERENV_CUDA_CACHE_PATH"] == f"{cache}/cuda"
     assert "--scratch" not in found.words
 
 
@@ -146,6 +147,7 @@ def test_what_passes_and_what_does_not(apptainer: StandIn, image: Path, monkeypa
     assert inside["VOXSHARD_IMAGE_DIGEST"] == images.digest(image)
     assert not {*stays} - {"NUMBA_CACHE_DIR"} & {*inside}
     assert inside["NUMBA_CACHE_DIR"] == "/voxshard-cache"
+    assert inside["CUDA_CACHE_PATH"] == "/voxshard-cache/cuda"
 
 
 def test_folders_that_variables_name_are_shown(

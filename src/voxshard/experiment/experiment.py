@@ -296,7 +296,8 @@ class Experiment:
                          needs=lambda: [*self.audio(), *self.named_paths(training)])  # fmt: skip
 
     def evaluate_job(self, training: Training, where: str) -> Job:
-        """Tables by group for one run, in the runtime it was trained in; a network reads its recordings again."""
+        """Tables by group for one run, in its runtime. A network reads its recordings again only where
+        its stored trials lack a column, as those of earlier versions may."""
         title = f"evaluate-{training.out.name}"
         columns = self.config.evaluate.group_by
         config = validated(EvaluateConfig, {"run": training.out, "group_by": columns}, where="evaluate")

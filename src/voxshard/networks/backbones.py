@@ -15,6 +15,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import nn
 
 from voxshard.config import validated
+from voxshard.encoders._torch.device import on_device
 from voxshard.encoders._torch.ecapa import ReflectAtEnd
 from voxshard.encoders._torch.vggish import build_network
 from voxshard.encoders.acoustic.logmel import LogMelSettings
@@ -99,7 +100,7 @@ class EcapaBackbone(Backbone):
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
         """(B, L, M) to (B, D)."""
         padded_BTM = nn.functional.pad(self.standardize(features), (0, 0, 0, self.reach))
-        num_frames_B = torch.from_numpy(lengths_B).to(features.device)
+        num_frames_B = on_device(lengths_B, features.device)
         self.reflection.valid.num_frames_B = num_frames_B
         relative_B = (num_frames_B.float() - 0.5) / padded_BTM.shape[1]  # see EcapaEncoder.forward
         return self.network(padded_BTM, relative_B)[:, 0]

@@ -14,12 +14,15 @@ import transformers
 from torch import nn
 
 from voxshard.encoders import hf
-from voxshard.encoders._torch.attention import LEAN_TYPES, make_attention_lean
+from voxshard.encoders._torch.attention import make_attention_lean
+from voxshard.encoders._torch.device import on_device
 from voxshard.encoders._torch.pooling import pool
 from voxshard.encoders._torch.speech_model import FilterBankModel, WaveformModel
 from voxshard.encoders._torch.transformers_model import (
     LayerTap,
     attention_cost_frames,
+    attention_of,
+    class_of,
     load_model,
     read_config,
 )
@@ -53,7 +56,7 @@ class SpeechBackbone(Backbone):
             self.model = load_model(folder, config, max(layers))
         else:
             config.num_hidden_layers = max(1, min(max(layers), depth))
-            attention = "eager" if config.model_type in LEAN_TYPES else "sdpa"
+            attention = attention_of(config, class_of(config))
             self.model = transformers.AutoModel.from_config(config, attn_implementation=attention)
             make_attention_lean(self.model)
         self.depth = depth
@@ -68,7 +71,7 @@ class SpeechBackbone(Backbone):
             self.frames = hf.ConvolutionalFrames(tuple(config.conv_kernel), tuple(config.conv_stride))
             waveforms = WaveformModel(self.model, self.frames)
             self.run_model = lambda features, lengths_B: waveforms(
-                features, lengths_B, torch.from_numpy(lengths_B).to(features.device)
+                features, lengths_B, on_device(lengths_B, features.device)
             )
         self.min_samples = self.frames.min_samples
         self.dim = int(config.hidden_size)

@@ -32,7 +32,8 @@ PASSED = re.compile(
 )
 """Variables of ours that are set in the image, too."""
 FOLDER_VARIABLES = (
-    "VOXSHARD_WEIGHTS", "VOXSHARD_CACHE", "TMPDIR", "SLURM_TMPDIR", "HF_HOME", "GOOGLE_APPLICATION_CREDENTIALS",
+    "VOXSHARD_WEIGHTS", "VOXSHARD_CACHE", "TMPDIR", "SLURM_TMPDIR", "HF_HOME", "CUDA_CACHE_PATH",
+    "GOOGLE_APPLICATION_CREDENTIALS",
 )  # fmt: skip
 """Variables that name a folder or a file. It is bound if it exists."""
 DIGEST_VARIABLE = "VOXSHARD_IMAGE_DIGEST"
@@ -102,6 +103,7 @@ def exec_line(
     inside = {
         **dict.fromkeys(("PYTHONNOUSERSITE", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"), "1"),
         **dict.fromkeys(("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"), str(cache or _MEMORY_CACHE)),
+        "CUDA_CACHE_PATH": f"{cache or _MEMORY_CACHE}/cuda",
         **_passed(),
         **environment,
     }

@@ -44,6 +44,31 @@ class Partition(Settings):
     options: dict[OptionName, OptionValue] = Field(default_factory=dict)
     """Further sbatch options, e.g. `{qos: preempt, gres: "gpu:a100:1"}`; `gres` takes the place of the GPU request."""
 
+    def times(self, count: int) -> Partition:
+        """Return several shares as one, for a task that needs as many."""
+        if count == 1:
+            return self
+        options = dict(self.options)
+        if "gres" in options:
+            options["gres"] = ",".join(_times(item, count) for item in str(options["gres"]).split(","))
+        return self.model_copy(
+            update={
+                "gpus": count * self.gpus,
+                "cpus": count * self.cpus,
+                "mem_gb": None if self.mem_gb is None else count * self.mem_gb,
+                "units_per_hour": None if self.units_per_hour is None else count * self.units_per_hour,
+                "options": options,
+            }
+        )
+
+
+def _times(gres: str, count: int) -> str:
+    """`gpu`, `gpu:2`, `gpu:a100` or `gpu:a100:2` with `count` times as many; other resources as they are."""
+    if gres.partition(":")[0] != "gpu":
+        return gres
+    kind, _, number = gres.rpartition(":")
+    return f"{kind}:{count * int(number)}" if number.isdigit() else f"{gres}:{count}"
+
 
 class Paths(Settings):
     """Storage."""

@@ -110,7 +110,7 @@ class Cluster:
         number: int,
         count: int,
     ) -> Array:
-        share = self.site.partitions[partition]
+        share = self._share(step, partition)
         growth = (options.growth or 1.0) ** (automatic - 1)
         minutes = self.minutes(options, share, growth)
         mem_gb = options.mem_gb or share.mem_gb
@@ -157,6 +157,14 @@ class Cluster:
         text = sbatch_text(folder, parameters, shlex.join([*srun, *words]))
         script = folder / f"attempt-{attempt:03d}-{number}.sh"
         return Array(step.name, partition, first, list(elements), minutes, mem_gb, share, script, text)
+
+    def _share(self, step: Step, partition: str) -> Partition:
+        """What one task gets on a partition; a training on several GPUs gets as many shares as these are in."""
+        share = self.site.partitions[partition]
+        if step.stage != "networks" or not share.gpus:
+            return share
+        devices = self.experiment.config.networks[step.name.removeprefix("networks-")].devices
+        return share.times(-(-devices // share.gpus))
 
     def _modules(self) -> list[str]:
         """What provides the container program, where a stage runs in an image."""

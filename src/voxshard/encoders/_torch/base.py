@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from voxshard.encoders._torch.device import check_placement, memory_errors, resolve_device
+from voxshard.encoders._torch.device import check_placement, memory_errors, on_device, resolve_device, take_device
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders._torch.streams import Streams
 from voxshard.encoders.base import Encoder, EncoderSettings, Output
@@ -55,9 +55,7 @@ class TorchEncoder(Encoder):
 
     def load(self, device: str) -> None:
         """Build the model, bring it onto the device, and check that all of it arrived."""
-        self.device = torch.device(resolve_device(device)[0])
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # else pinned memory opens a context on the first GPU, too
+        self.device = take_device(device)
         with memory_errors(self.device):
             self.model = self.build().eval().requires_grad_(False).to(self.device)
         check_placement(self.model, self.device)
@@ -79,7 +77,7 @@ class TorchEncoder(Encoder):
         """Call `forward`; on a GPU this returns once the work is queued, so that a second batch can queue behind."""
         precision = self.settings.precision
         with memory_errors(self.device), torch.inference_mode(), arithmetic(precision, self.device):
-            results = self.forward(self._to_device(features), lengths)
+            results = self.forward(on_device(features, self.device), lengths)
             arrived = {key: self._to_host(tensor) for key, tensor in results.items()}
             done = torch.cuda.Event() if self.device.type == "cuda" else None
             if done is not None:
@@ -105,13 +103,6 @@ class TorchEncoder(Encoder):
             output[key] = array.copy()
         return output
 
-    def _to_device(self, features: npt.NDArray[Any]) -> torch.Tensor:
-        if self.device.type == "cpu":
-            return torch.from_numpy(features if features.flags.writeable else features.copy())
-        staged = torch.empty(features.shape, dtype=_dtype_of(features), pin_memory=True)
-        staged.numpy()[...] = features
-        return staged.to(self.device, non_blocking=True)
-
     def _to_host(self, tensor: TensorOutput) -> TensorOutput:
         if isinstance(tensor, list):
             return [self._copied(item) for item in tensor]
@@ -126,8 +117,4 @@ class TorchEncoder(Encoder):
 
     def lengths_on_device(self, lengths_B: npt.NDArray[np.int64]) -> torch.Tensor:
         """int64 (B,) on the device, without waiting for it."""
-        return self._to_device(np.ascontiguousarray(lengths_B, np.int64))
-
-
-def _dtype_of(array: npt.NDArray[Any]) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, array.dtype)).dtype
+        return on_device(np.ascontiguousarray(lengths_B, np.int64), self.device)

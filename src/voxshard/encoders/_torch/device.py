@@ -7,7 +7,10 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from voxshard.encoders.device_request import check_allotted, device_fault, parse_device
@@ -57,6 +60,15 @@ def resolve_device(request: str) -> tuple[str, str]:
     return f"cuda:{index}", f"asked for, {_gpu_name(index)}"
 
 
+def take_device(request: str) -> torch.device:
+    """Return the device that a request means, as the current one of this thread: with another one, pinned memory would
+    open a context on the first GPU, too. See `resolve_device` for what is raised."""
+    device = torch.device(resolve_device(request)[0])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def _gpu_name(index: int) -> str:
     return str(torch.cuda.get_device_name(index))
 
@@ -88,6 +100,16 @@ def check_placement(model: torch.nn.Module, device: torch.device) -> None:
     astray = [name for name, tensor in tensors if tensor.device != device]
     if astray:
         raise EnvironmentProblemError(f"after loading onto {device}, still elsewhere: {', '.join(astray[:5])}")
+
+
+def on_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on a device. The host does not wait for a GPU: the copy is queued from pinned memory,
+    and `array` can be changed at once. On a CPU the tensor shares the memory of a writable array."""
+    if device.type == "cpu":
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    staged = torch.empty(array.shape, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype, pin_memory=True)
+    staged.numpy()[...] = array
+    return staged.to(device, non_blocking=True)
 
 
 @contextmanager

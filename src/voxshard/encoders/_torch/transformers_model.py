@@ -107,7 +107,7 @@ def load_model(
             local_files_only=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            attn_implementation=_attention(config, model_class),
+            attn_implementation=attention_of(config, model_class),
             output_loading_info=True,
             **options,
         )
@@ -141,7 +141,8 @@ def class_of(config: Any) -> Any:
     return found[0] if isinstance(found, list | tuple) else found
 
 
-def _attention(config: Any, model_class: Any) -> str:
+def attention_of(config: Any, model_class: Any) -> str:
+    """The name of the attention that a model of this class is built with."""
     if config.model_type in LEAN_TYPES:
         return _EAGER
     if not getattr(model_class, "_supports_sdpa", False):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from voxshard.encoders._torch.device import check_placement, memory_errors, resolve_device
+from voxshard.encoders._torch.device import check_placement, memory_errors, on_device, resolve_device, take_device
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
 from voxshard.encoders.vggish_weights import (
@@ -49,20 +49,21 @@ def load_network(
     ------
     CorruptFileError, MissingWeightsError : the file is damaged, or another model's.
     """
-    target = torch.device(resolve_device(device)[0])
+    target = take_device(device)
     with memory_errors(target):
         network = build_network(read_safetensors(path)).eval().requires_grad_(False).to(target)
     check_placement(network, target)
 
     def embed(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        embeddings = np.empty((len(patches), EMBEDDING_SIZE), np.float32)
+        embedded: list[torch.Tensor] = []
         with memory_errors(target), torch.inference_mode(), arithmetic(precision, target):
             for start in range(0, len(patches), LARGEST_BATCH):
-                stop = min(start + LARGEST_BATCH, len(patches))
-                batch = torch.zeros((_padded_size(stop - start), 1, *patches.shape[1:]))
-                batch.numpy()[: stop - start, 0] = patches[start:stop]
-                embeddings[start:stop] = network(batch.to(target))[: stop - start].cpu().numpy()
-        return embeddings
+                chosen = patches[start : start + LARGEST_BATCH]
+                batch = np.zeros((_padded_size(len(chosen)), 1, *patches.shape[1:]), np.float32)
+                batch[: len(chosen), 0] = chosen
+                embedded.append(network(on_device(batch, target))[: len(chosen)].float())
+            # Read at the end: after every call a GPU would wait for the host.
+            return torch.cat(embedded).cpu().numpy() if embedded else np.empty((0, EMBEDDING_SIZE), np.float32)
 
     return embed
 

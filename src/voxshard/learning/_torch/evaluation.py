@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from voxshard.encoders._torch.device import resolve_device
+from voxshard.encoders._torch.device import take_device
 from voxshard.errors import ConfigError, IncompleteError
 from voxshard.learning import results
 from voxshard.learning._torch.data import default_workers
@@ -113,7 +112,7 @@ class _Scorer:
             stored.network_settings(about.network.settings)
         manifest = stored.manifest if stored else Manifest.read(path)
         labels = number_groups(manifest.table, Target(**about.target.model_dump()), about.network.groups)
-        network = checkpoint.load().to(torch.device(resolve_device("auto")[0]))
+        network = checkpoint.load().to(take_device("auto"))
         clip = TrainingClipSettings(**about.clip)
         examples = examples_of(manifest, stored, float_targets(labels), network, clip=clip, seed=0)
         predictor = Predictor(examples, run.config["precision"], default_workers(), check)

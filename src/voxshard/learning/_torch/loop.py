@@ -11,7 +11,6 @@ import csv
 import io
 import logging
 import math
-import os
 import signal
 import threading
 import warnings
@@ -22,18 +21,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 
 from voxshard import files
-from voxshard.encoders._torch.device import memory_errors, resolve_device
+from voxshard.encoders._torch.device import memory_errors
 from voxshard.encoders._torch.precision import stable_attention, tensor_cores
 from voxshard.errors import DeviceMemoryError
 from voxshard.learning._torch.data import EpisodeOrder, ResumableBatchSampler
 from voxshard.learning._torch.module import TrainedNetwork
+from voxshard.learning._torch.processes import accelerator_of, environment_of
 from voxshard.learning._torch.states import SafetensorsIO
 from voxshard.learning.network_config import EarlyStopping, NetworkConfig
 from voxshard.networks.network_files import contiguous
@@ -177,26 +176,27 @@ def fit(
     The trainer; `keeper.stopped` is true if it was stopped before its end.
     """
     training = config.training
-    device = torch.device(resolve_device(config.device)[0])
     keeper.save_signal_handlers()
     keeper.progress.begin(what, items=len(batches) * training.epochs)
+    place = accelerator_of(config)
     with _quiet():
         trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" and config.devices == 1 else config.devices,
+            **place,
             strategy=_strategy(config),
             precision=_PRECISIONS[config.precision],
             max_epochs=training.epochs,
             accumulate_grad_batches=training.accumulate,
             gradient_clip_val=training.clip_norm,
             callbacks=[keeper],
-            plugins=[SafetensorsIO(), *_environment()],
+            plugins=[SafetensorsIO(), *environment_of(config.devices)],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
-            sync_batchnorm=config.devices > 1 and device.type == "cuda",
+            benchmark=False,  # else cuDNN times its algorithms for every new shape, and takes now one, now the other
+            sync_batchnorm=config.devices > 1 and place["accelerator"] == "gpu",
         )
+        device = trainer.strategy.root_device
         resumed = keeper.state.exists()
         if resumed:
             keeper.progress.note(f"continuing the training in {keeper.folder}")
@@ -210,7 +210,7 @@ def fit(
             ) from exc
         except SIGTERMException:  # TERM came in the moment before our handlers were back; they have seen it too
             keeper.stopped = True
-    module.network.to(trainer.strategy.root_device)  # Lightning's teardown moves it to the CPU; it is scored next
+    module.network.to(device)  # Lightning's teardown moves it to the CPU; it is scored next
     best = keeper.folder / "best.safetensors"
     if keeper.early is not None and not keeper.stopped and best.exists():
         module.network.load_state_dict(load_file(best), strict=True)
@@ -222,18 +222,6 @@ def _strategy(config: NetworkConfig) -> str:
         return "auto"
     # A model of transformers has parameters that what is pooled does not depend on: its mask, a norm above the layer.
     return "ddp_find_unused_parameters_true" if config.network == "wav2vec2" else "ddp"
-
-
-def _environment() -> list[Any]:
-    """Under SLURM: its tasks are the processes, or, where there is one task, Lightning starts the others itself.
-
-    Lightning's own requeue stays off: it calls scontrol, which an image need not have.
-    """
-    if not SLURMEnvironment.detect():
-        return []
-    if os.environ.get("SLURM_NTASKS") == "1":
-        return [LightningEnvironment()]
-    return [SLURMEnvironment(auto_requeue=False)]
 
 
 @contextmanager

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import nn
 
+from voxshard.encoders._torch.device import on_device
 from voxshard.errors import ConfigError, DataError
 from voxshard.learning._torch.data import AudioBatch
 from voxshard.learning._torch.losses import NetworkLoss
@@ -42,8 +45,8 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         super().__init__()
         self.network, self.loss, self.settings, self.episodes = network, loss, settings, episodes
         self._validate = validate
-        self._generator: torch.Tensor | None = None
-        self._cuda_generator: torch.Tensor | None = None
+        self._random: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        """States of the generators of the CPU and of the GPU, to be set before the next step."""
         self.history: list[dict[str, float]] = []
         self.curve: list[dict[str, float]] = []
         self.epoch_loss: list[torch.Tensor] = []
@@ -89,10 +92,10 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
     def _episode_loss(self, batch: AudioBatch, episodes: EpisodeSettings) -> torch.Tensor:
         """Cross-entropy of the query recordings' distances to the means of the support recordings (Snell et al.)."""
         x_BD = self.network.joined_rows(batch.features, batch.lengths_B).float()
-        classes_B = batch.targets_BC.argmax(dim=1)
+        # The recordings of a class follow each other; their numbers are known on the host, which need not wait.
+        _, counts = batch.targets_BC.argmax(dim=1).unique_consecutive(return_counts=True)
         points, queries, answers = [], [], []
-        for number in classes_B.unique():
-            mine = x_BD[classes_B == number]
+        for mine in x_BD.split(counts.tolist()):
             if len(mine) <= episodes.support:  # one of its recordings could not be read
                 continue
             points.append(mine[: episodes.support].mean(dim=0))
@@ -101,14 +104,15 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         if len(points) < 2:
             return x_BD.sum() * 0.0
         distances = squared_distances(torch.cat(queries), torch.stack(points))
-        return nn.functional.cross_entropy(-distances, torch.tensor(answers, device=distances.device))
+        return nn.functional.cross_entropy(-distances, on_device(np.array(answers), distances.device))
 
     def transfer_batch_to_device(self, batch: AudioBatch, device: torch.device, _index: int) -> AudioBatch:
-        """Features and targets go to the device; lengths stay, they shape the computation."""
-        features = batch.features.to(device, non_blocking=True)
-        return AudioBatch(
-            batch.rows, features, batch.lengths_B, batch.targets_BC.to(device, non_blocking=True), batch.unusable
-        )
+        """Features and targets go to the device; what shapes the computation stays: lengths, and the classes of an
+        episode."""
+        targets_BC = batch.targets_BC
+        if self.episodes is None:
+            targets_BC = targets_BC.to(device, non_blocking=True)
+        return replace(batch, features=batch.features.to(device, non_blocking=True), targets_BC=targets_BC)
 
     def on_train_epoch_end(self) -> None:
         """Add a row to the history, with the validation split's loss and metrics.
@@ -151,29 +155,39 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         checkpoint["voxshard"] = {
             "history": self.history,
             "curve": self.curve,
-            "epoch_loss": _floats(self.epoch_loss),
-            "recent_loss": _floats(self.recent_loss),
-            "unusable": self.unusable,
-            "generator": torch.get_rng_state(),
-            "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "processes": _of_all_processes(self._own_state()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put it back."""
         state = checkpoint["voxshard"]
-        self.history, self.curve, self.unusable = state["history"], state["curve"], state["unusable"]
-        self.epoch_loss = [torch.tensor(value) for value in state["epoch_loss"]]
-        self.recent_loss = [torch.tensor(value) for value in state["recent_loss"]]
-        self._generator, self._cuda_generator = state["generator"], state.get("cuda_generator")
+        self.history, self.curve = state["history"], state["curve"]
+        own = state["processes"][self.global_rank % len(state["processes"])]
+        self.unusable = own["unusable"]
+        self.epoch_loss = [torch.tensor(value) for value in own["epoch_loss"]]
+        self.recent_loss = [torch.tensor(value) for value in own["recent_loss"]]
+        self._random = own["cpu"], own["cuda"]
 
     def on_train_batch_start(self, _batch: AudioBatch, _number: int) -> None:
-        """Dropout continues where it was."""
-        if self._generator is not None:
-            torch.set_rng_state(self._generator)
-            self._generator = None
-        if self._cuda_generator is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(self._cuda_generator, self.device)
-            self._cuda_generator = None
+        """Dropout continues where it was, in every process."""
+        if self._random is None:
+            return
+        on_cpu, on_gpu = self._random
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(on_gpu, self.device)
+        self._random = None
+
+    def _own_state(self) -> dict[str, Any]:
+        """What the processes of a training do not share: losses, recordings that could not be read, random numbers."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "epoch_loss": _floats(self.epoch_loss),
+            "recent_loss": _floats(self.recent_loss),
+            "unusable": self.unusable,
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+        }
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and what changes its learning rate step by step."""
@@ -203,6 +217,15 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
             {"params": [item for item in trained if id(item) in below], "lr": settings.backbone_lr or settings.lr},
             {"params": [item for item in trained if id(item) not in below], "lr": settings.lr},
         ]
+
+
+def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """States by rank; collective where several processes train together."""
+    if not torch.distributed.is_initialized():
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states
 
 
 def _floats(losses: list[torch.Tensor]) -> list[float]:

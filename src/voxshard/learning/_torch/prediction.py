@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from voxshard.encoders._torch.device import memory_errors
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders.base import Precision
 from voxshard.learning import results
-from voxshard.learning._torch.data import AudioDataset, Ints, Unusable, evaluation_batches, loader
+from voxshard.learning._torch.data import AudioBatch, AudioDataset, Ints, Unusable, evaluation_batches, loader
 from voxshard.learning.labels import Labels
 from voxshard.learning.model import Target
 from voxshard.manifest import Manifest
@@ -23,6 +24,7 @@ from voxshard.networks.network import Network
 from voxshard.networks.settings import NetworkSpec
 
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
 _BUDGET_S = {"cpu": 30.0, "cuda": 320.0}
 """Seconds of audio per batch, as in extraction."""
 
@@ -71,19 +73,38 @@ class Predictor:
         fed = loader(self.examples, batches, network.backbone.batch_policy, num_workers, device)
         try:
             with memory_errors(device), torch.no_grad(), arithmetic(self.precision, device):
-                for batch in fed:
-                    unusable += batch.unusable
-                    if len(batch.rows):
-                        values = (
-                            forward(batch.features.to(device, non_blocking=True), batch.lengths_B).float().cpu().numpy()
-                        )
-                        found |= dict(zip(batch.rows.tolist(), values, strict=True))
+                for rows_B, values in _one_behind(self._computed(forward, fed, unusable, device)):
+                    found |= dict(zip(rows_B.tolist(), values.cpu().numpy(), strict=True))
                     self.check()
         finally:
             network.train(was_training)
         usable = np.array(sorted(found), np.int64)
         stacked = np.array([found[row] for row in usable.tolist()], np.float64)
         return Outputs(usable, stacked.reshape(len(usable), -1 if found else network.spec.num_outputs), unusable)
+
+    def _computed(
+        self,
+        forward: Callable[[torch.Tensor, Lengths], torch.Tensor],
+        fed: Iterable[AudioBatch],
+        unusable: list[Unusable],
+        device: torch.device,
+    ) -> Iterator[tuple[Ints, torch.Tensor]]:
+        """Rows of each batch and what the network gives for them, on its device."""
+        for batch in fed:
+            unusable += batch.unusable
+            if len(batch.rows):
+                features = batch.features.to(device, non_blocking=True)
+                yield batch.rows, forward(features, batch.lengths_B).float()
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Yield each item once the next one has begun: a GPU computes it while the host reads the one before."""
+    waiting: list[T] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) == 2:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def decide(outputs_NC: Floats, target: Target, spec: NetworkSpec) -> tuple[Floats, Ints]:
