@@ -7,7 +7,6 @@ file's rate, confirmed by SoX. All other files are made here.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import resource
 import shutil
@@ -15,54 +14,19 @@ import struct
 import subprocess
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
+from support.recordings import JOINED, RATE, encoded, put, result_of, tone
 from voxshard import audio
 from voxshard.audio import ogg
 from voxshard.errors import TruncatedAudioError, UnreadableAudioError
 
 RECORDINGS = Path(__file__).parent / "data" / "recordings"
-RATE = 16000
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-
-
-class Result(NamedTuple):
-    """What probing and reading give, which agree."""
-
-    samples: np.ndarray
-    header: audio.AudioHeader
-    warning: str | None
-
-
-def result_of(path: Path) -> Result:
-    header = audio.probe(path)
-    found: list[str] = []
-    samples = audio.read(path, sample_rate=header.sample_rate, on_warning=found.append)
-    assert header.num_frames == len(samples)
-    assert found == ([header.warning] if header.warning else [])
-    return Result(samples, header, header.warning)
-
-
-def tone(seconds: float = 1.5, rate: int = RATE, channels: int = 1) -> np.ndarray:
-    time = np.arange(round(seconds * rate)) / rate
-    noise = np.random.default_rng(3).standard_normal((len(time), channels))
-    return (0.4 * np.sin(2 * np.pi * (200 + 300 * time) * time)[:, None] + 0.02 * noise).astype(np.float32)
-
-
-def encoded(container: str, coding: str, samples: np.ndarray | None = None, rate: int = RATE) -> bytes:
-    stream = io.BytesIO()
-    soundfile.write(stream, tone() if samples is None else samples, rate, format=container, subtype=coding)
-    return stream.getvalue()
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
 
 
 def by_librosa(path: Path) -> np.ndarray:
@@ -82,7 +46,6 @@ RIGHT = {
     "chained.ogg": (46000, 0.309, None),
     "chained.opus": (308832, 0.459, None),
 }
-JOINED = "2 recordings one after the other, joined"
 
 
 @pytest.mark.parametrize("name", RIGHT)

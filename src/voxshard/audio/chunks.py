@@ -11,18 +11,24 @@ import struct
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from voxshard.audio.containers import begins_recording
 from voxshard.audio.sources import Source
 from voxshard.audio.views import Rewritten
 
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _MAX_CHUNKS = 1000
 _WRAP = 1 << 32
+_LARGEST = 1 << 62
+"""A size of 64 bits from here on means that the writer did not know it."""
 _WRAP_SLACK = 1 << 20
 """A size that wrapped at 4 GiB may leave this many bytes for the chunks that follow the samples."""
 LARGEST_EXCESS = 44
 """A header may promise as many bytes too much as a usual WAV header has: writers count themselves (cryptix/wav#10)."""
 _SHORTEST_WAV = 44
-_FEW_BYTES = 4096
+_USUAL_HEADER = struct.Struct("<8x12sH14x4sI")
+"""Of a WAV with the two chunks it needs: their names, the format's tag, the size of the samples."""
+NOT_READ = "bytes after the samples are not read: its header counts only those before them"
+FEW_BYTES = 4096
 """Trailing bytes of a program's own, at most this many, are no samples."""
 
 
@@ -49,7 +55,6 @@ _LAYOUTS = {
     b"riff": _Layout("little", _W64_DATA, 16, 8, 40, 8, size_counts_header=True),
     b"caff": _Layout("big", b"data", 4, 8, 8, 1),
 }
-_MULTIPLE = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _MP3_TAG = 0x55
 _BLOCK_CODINGS = (0x02, 0x11, 0x31)  # Microsoft ADPCM, IMA ADPCM, GSM 6.10: blocks of bytes, each a number of samples
 _GSM_TAG = 0x31
@@ -92,6 +97,10 @@ class Samples(NamedTuple):
     """Bytes that the header promises beyond the end of the file."""
     num_frames: int | None
     """Frames in complete blocks, where libsndfile counts wrongly; None: its count is right."""
+    after: int
+    """Offset after the chunks that follow the samples."""
+    has_known_size: bool
+    """Whether the header states where the samples end."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -113,6 +122,15 @@ class Samples(NamedTuple):
         return self.format is not None and self.format.tag == _MP3_TAG
 
 
+def is_samples_only(source: Source) -> bool:
+    """Whether a file is a WAV of 44 bytes of header and samples up to its end, as most are: nothing of it is odd."""
+    if source.num_bytes < _SHORTEST_WAV:
+        return False
+    first, tag, second, size = _USUAL_HEADER.unpack_from(source.head)
+    usual = first == b"WAVEfmt \x10\0\0\0" and second == b"data" and tag in _PLAIN_TAGS
+    return usual and size == source.num_bytes - _SHORTEST_WAV
+
+
 def samples_of(source: Source) -> Samples | None:
     """Find the samples of a container of chunks; None where it is something else, or has no samples."""
     magic = source.head[:4]
@@ -124,25 +142,28 @@ def samples_of(source: Source) -> Samples | None:
         return None
     available = source.num_bytes - chunk.start
     size, is_rewritten = _real_size(source, layout, chunk, available)
+    is_known = size == chunk.size
     excess = max(0, size - available)
     size = min(size, available)
     end = chunk.start + size
     # BW64 and RF64 have their size in the ds64 chunk, which states -1 where the writer could not seek back.
     opened = _with_size(source, layout, chunk, size) if is_rewritten and size else source
-    warnings = _after_samples(source, end) if magic in _MULTIPLE and not is_rewritten and not excess else ()
-    return Samples(opened, chunk.start, end, chunk.format, excess, _frames(magic, chunk, size, excess), warnings)
+    after, warnings = _after_samples(source, layout, end) if end < source.num_bytes else (end, ())
+    num_frames = _frames(magic, chunk, size, source.num_bytes > end, excess)
+    return Samples(opened, chunk.start, end, chunk.format, excess, num_frames, after, is_known, warnings)
 
 
 def _real_size(source: Source, layout: _Layout, chunk: DataChunk, available: int) -> tuple[int, bool]:
     """Size of the samples in bytes, and whether the header needs another one than it has."""
-    if layout.size_bytes == 8:
-        unknown = chunk.size < 0 or chunk.size >= 1 << 63
-        return (available, available > 0) if unknown else (chunk.size, False)
-    if chunk.size == 0:
-        unknown = available > 0 and not _is_chunk(source, chunk.start)
-        return (available, True) if unknown else (0, False)
+    unknown = available > 0 and (chunk.size < 0 or chunk.size >= _LARGEST)
+    if chunk.size == 0 and available > 0:
+        unknown = _chunk_bytes(source, layout, chunk.start) is None
+    if unknown:
+        return available, True
+    if layout.size_bytes == 8 or chunk.size == 0:
+        return max(chunk.size, 0), False
     if chunk.size >= _WRAP:  # from ds64
-        return (available, True) if chunk.size >= 1 << 63 else (chunk.size, False)
+        return chunk.size, False
     if is_streamed(chunk.size) and chunk.size != available:
         return available, chunk.size < available
     if available >= _WRAP and chunk.size < available:
@@ -198,64 +219,60 @@ def _format(content: bytes) -> Format | None:
     return Format(tag, block_bytes, block_samples)
 
 
-def _frames(magic: bytes, chunk: DataChunk, size: int, excess: int) -> int | None:
-    """Frames in the complete blocks, where libsndfile makes one more of what follows the last (libsndfile#482)."""
+def _frames(magic: bytes, chunk: DataChunk, size: int, is_followed: bool, excess: int) -> int | None:
+    """Frames in the complete blocks, where libsndfile makes more of what follows the last (libsndfile#482)."""
     about = chunk.format
-    if magic == b"FORM":
+    if magic == b"FORM" or about is None or not about.block_bytes:
         return None
-    if about is None or not about.block_bytes or not about.block_samples:
-        return None
-    if about.tag == _GSM_TAG or (excess and about.tag in _BLOCK_CODINGS):
+    if magic == b"riff" and is_followed and about.tag in _PLAIN_TAGS:
+        return size // about.block_bytes
+    if about.block_samples and (about.tag == _GSM_TAG or (excess and about.tag in _BLOCK_CODINGS)):
         return size // about.block_bytes * about.block_samples
     return None
 
 
-def _is_chunk(source: Source, offset: int) -> bool:
-    """Whether a chunk that fits into the file begins at an offset."""
-    header = source.read_at(offset, 8)
-    if len(header) < 8 or not re.fullmatch(rb"[A-Za-z0-9 _]{4}", header[:4]):
-        return False
-    order: Literal["little", "big"] = "big" if source.head[:4] in (b"RIFX", b"FORM") else "little"
-    return offset + 8 + int.from_bytes(header[4:], order) <= source.num_bytes
-
-
-def _after_samples(source: Source, end: int) -> tuple[str, ...]:
-    """What a person should know of the bytes that follow the samples; nothing where they are chunks of notes."""
-    end += end % 2
-    left = source.num_bytes - end
-    if left < 8 or source.read_at(end, 4) in _MULTIPLE:
-        return ()
-    if source.read_at(end, 4) == b"data" and _is_chunk(source, end):
-        return (f"a second data chunk after the first is not read ({left} bytes)",)
-    if left > _FEW_BYTES and not _is_chunk(source, end):
-        return (f"{left} bytes after the samples are not read: its header counts only those before them",)
-    return ()
-
-
-def next_recording(source: Source, samples: Samples) -> int | None:
-    """Offset of a second WAV that follows the first; None where there is none."""
-    if samples.end + _SHORTEST_WAV > source.num_bytes:
+def _chunk_bytes(source: Source, layout: _Layout, offset: int) -> int | None:
+    """Size, with header and padding, of a chunk at an offset; None where none that fits into the file begins there."""
+    header = source.read_at(offset, layout.id_bytes + layout.size_bytes)
+    if len(header) < layout.id_bytes + layout.size_bytes or not re.match(rb"[A-Za-z0-9 _]{4}", header):
         return None
-    end = samples.end + samples.end % 2
-    for offset in {samples.end, end}:
-        if source.head[:4] in _MULTIPLE and source.read_at(offset, 4) in _MULTIPLE:
-            return offset if source.read_at(offset + 8, 4) == b"WAVE" else None
-    return None
+    size = int.from_bytes(header[layout.id_bytes :], layout.order)
+    if not layout.size_counts_header:
+        size += len(header)
+    return size + -size % layout.align if len(header) <= size <= source.num_bytes - offset else None
+
+
+def _after_samples(source: Source, layout: _Layout, end: int) -> tuple[int, tuple[str, ...]]:
+    """Offset after the chunks that follow the samples, and what a person should know of the bytes there."""
+    at = end
+    if not begins_recording(source, end) and _chunk_bytes(source, layout, end) is None:
+        at += -end % layout.align  # few writers omit the padding
+    while at < source.num_bytes and not begins_recording(source, at):
+        size = _chunk_bytes(source, layout, at)
+        if size is None:
+            break
+        if source.read_at(at, layout.id_bytes) == layout.data_id:
+            return at, (f"a second data chunk after the first is not read ({source.num_bytes - at} bytes)",)
+        at += size
+    if source.num_bytes - at > FEW_BYTES and not begins_recording(source, at):
+        return at, (f"{source.num_bytes - at} {NOT_READ}",)
+    return at, ()
 
 
 def _with_size(source: Source, layout: _Layout, chunk: DataChunk, size: int) -> Source:
     """The file, with `size` in its header; a WAV of more than 2 GiB becomes RF64 (EBU Tech 3306)."""
     header = bytearray(source.read_at(0, chunk.start))
-    if layout.size_bytes == 4 and size >= 1 << 31 and layout.order == "little":
+    magic = source.head[:4]
+    if magic in (b"RF64", b"BW64") or (layout.size_bytes == 4 and size >= 1 << 31 and layout.order == "little"):
         ds64 = b"ds64" + struct.pack("<IQQQI", 28, len(header) + 36 + size - 8, size, 0, 0)
         fields = bytes(header[12 : chunk.size_offset])
-        if source.head[:4] in (b"RF64", b"BW64"):  # in place of its own
+        if magic in (b"RF64", b"BW64"):  # in place of its own
             fields = re.sub(rb"^ds64.{4}.{24,}?(?=fmt |bext|JUNK|data)", b"", fields, flags=re.DOTALL)
         new = b"RF64\xff\xff\xff\xffWAVE" + ds64 + fields + b"\xff\xff\xff\xff"
         return Rewritten(source, new, chunk.start)
     stored = size + layout.id_bytes + layout.size_bytes if layout.size_counts_header else size
     field = slice(chunk.size_offset, chunk.size_offset + layout.size_bytes)
     header[field] = stored.to_bytes(layout.size_bytes, layout.order)
-    if source.head[:4] in (b"RIFF", b"RIFX"):
+    if magic in (b"RIFF", b"RIFX"):
         header[4:8] = (chunk.start + size - 8).to_bytes(4, layout.order)
     return Rewritten(source, bytes(header), chunk.start)

@@ -1,50 +1,43 @@
-"""What the first bytes of a file show: its format, what is surely no audio, and the sizes of AU and SPHERE files."""
+"""What bytes show: where a file of a usual container begins, what only ffmpeg reads, and what is surely no audio."""
 
 from __future__ import annotations
 
 import re
 
-from voxshard.audio.chunks import is_streamed
 from voxshard.audio.sources import Source
 
-
-def num_missing_bytes(source: Source) -> int:
-    """How many bytes the header promises beyond the end of the file; 0 where it promises none or does not define it."""
-    magic = source.head[:4]
-    if magic == b".snd":
-        start, size = (int.from_bytes(source.head[at : at + 4], "big") for at in (4, 8))
-        return max(0, start + size - source.num_bytes) if not is_streamed(size) else 0
-    if magic == b"NIST":
-        return _missing_of_sphere(source)
-    return 0
+_RECORDING = re.compile(
+    rb"RIFF....WAVE|RIFX....WAVE|RF64....WAVE|BW64....WAVE|FORM....AIF[FC]|riff\x2e\x91\xcf\x11|caff\0[\1\2]\0\0|fLaC[\0\x80]\0\0\x22"
+    rb"|OggS\0\x02|\.snd\0\0|NIST_1A\n",
+    re.DOTALL,
+)
+"""How files of the usual containers begin, except MPEG."""
+_LONGEST_START = 12
 
 
-def _missing_of_sphere(source: Source) -> int:
-    fields = dict(re.findall(rb"(?m)^(\w+) -\w+ (\S+)", source.head))
-    if b"," in fields.get(b"sample_coding", b"pcm"):  # compressed inside
-        return 0
-    try:
-        header_bytes = int(source.head[8:16])
-        sizes = [int(fields[name]) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
-    except (KeyError, ValueError):
-        return 0
-    return max(0, header_bytes + sizes[0] * sizes[1] * sizes[2] - source.num_bytes)
+def recordings_in(content: bytes, start: int = 0) -> list[int]:
+    """Offset of every place from `start` on where a file of a usual container begins."""
+    return [match.start() for match in _RECORDING.finditer(content, start)]
 
 
-# Formats that libsndfile does not read and ffmpeg does: (bytes, offset, name).
-_FOR_FFMPEG = [
-    (b"ftyp", 4, "MP4/M4A"),
-    (b"\x1aE\xdf\xa3", 0, "Matroska/WebM"),
-    (b"#!AMR", 0, "AMR"),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 0, "ASF/WMA"),
-    (b"wvpk", 0, "WavPack"),
-    (b"MAC ", 0, "Monkey's Audio"),
-    (b"TTA1", 0, "True Audio"),
-    (b"FLV\x01", 0, "FLV"),
-    (b"\xff\xf1", 0, "AAC"),
-    (b"\xff\xf9", 0, "AAC"),
-    (b"AVI ", 8, "AVI"),
-]
+def begins_recording(source: Source, offset: int) -> bool:
+    """Whether a file of a usual container begins at an offset."""
+    return _RECORDING.match(source.read_at(offset, _LONGEST_START)) is not None
+
+
+AAC = (b"\xff\xf1", b"\xff\xf9")
+"""How frames of AAC begin (ADTS, ISO/IEC 13818-7)."""
+_FOR_FFMPEG = {
+    b"\x1aE\xdf\xa3": "Matroska/WebM",
+    b"#!AM": "AMR",
+    b"\x30\x26\xb2\x75": "ASF/WMA",
+    b"wvpk": "WavPack",
+    b"MAC ": "Monkey's Audio",
+    b"TTA1": "True Audio",
+    b"FLV\x01": "FLV",
+    **dict.fromkeys(AAC, "AAC"),
+}
+"""Formats that libsndfile does not read and ffmpeg does, by their first four bytes, or two."""
 _NOT_AUDIO = [
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip file"),
@@ -66,7 +59,11 @@ _NOT_AUDIO = [
 
 def format_for_ffmpeg(head: bytes) -> str | None:
     """The name of the format, if the first bytes are those of one that only ffmpeg reads."""
-    return next((name for magic, at, name in _FOR_FFMPEG if head[at : at + len(magic)] == magic), None)
+    if head[4:8] == b"ftyp":
+        return "MP4/M4A"
+    if head[8:12] == b"AVI ":
+        return "AVI"
+    return _FOR_FFMPEG.get(head[:4]) or _FOR_FFMPEG.get(head[:2])
 
 
 def is_archive(head: bytes) -> bool:

@@ -6,8 +6,13 @@ there; it also stops at a second header, where two files were put one after the 
 
 from __future__ import annotations
 
+import functools
 import re
+import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from voxshard.audio.sources import Source
 
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _BITS = {  # (version 1, layer) -> kbit/s by index
@@ -23,11 +28,14 @@ _CONFIRMED_BY = 3
 _DECODER_DELAY = 529
 """Samples by which every decoder of layer III is late (LAME's technical FAQ)."""
 _HEADERS = (b"Xing", b"Info", b"VBRI")
+_HEADER_LETTERS = b"XIV"
+_FIRST_BYTES = 4000
+_LARGEST_RATIO = 1.5
+"""The size of frames at the start, of a variable bit rate, may be so different from that of all."""
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """What stays the same from frame to frame."""
 
     version: int
@@ -36,33 +44,56 @@ class _Kind:
     num_samples: int
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     kind: _Kind
     num_bytes: int
     header_offset: int
     """Where a Xing or Info header is in a first frame: after the side information."""
 
 
+class _Places(dict[bytes, tuple[int, int] | None]):
+    """The first four bytes of a frame -> its size and its header's place; None: it is of another kind, or none."""
+
+    def __init__(self, kind: _Kind) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, first: bytes) -> tuple[int, int] | None:
+        frame = _frame(first)
+        self[first] = place = None if frame is None or frame.kind != self._kind else frame[1:]
+        return place
+
+
 @dataclass
 class FrameRun:
     """Frames of one kind; a second Xing or Info header begins another part."""
 
-    sample_rate: int
-    samples_per_frame: int
-    pieces: list[tuple[int, int]] = field(default_factory=list)
+    kind: _Kind
+    pieces: list[tuple[int, int]]
     """(start, end) of frames that follow each other without a gap."""
-    num_frames: int = 0
+    num_frames: int
     """Frames of audio; one with a Xing, Info or VBRI header is none."""
     header_at: int | None = None
     """Offset of the word Xing, Info or VBRI in the file."""
     stated_frames: int | None = None
     """Number of frames as that header states it; None: no header, or it does not count."""
+    stated_bytes: int | None = None
+    """Size of all frames as that header states it."""
+    places: _Places = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.places = _Places(self.kind)
+
+    @property
+    def has_stated_bytes(self) -> bool:
+        """Whether as many bytes exist as the header states, so that nothing is missing, whatever it counts."""
+        num_bytes = sum(end - start for start, end in self.pieces)
+        return self.stated_bytes is not None and num_bytes >= self.stated_bytes - 1
 
     @property
     def num_samples(self) -> int:
         """Samples per channel in its frames."""
-        return self.num_frames * self.samples_per_frame
+        return self.num_frames * self.kind.num_samples
 
     def frames_only(self, source: bytes) -> tuple[bytes, int]:
         """Its frames of audio, without one that only has a header; and the samples by which they are late.
@@ -106,20 +137,14 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
     """
     end = len(content) if end is None else end
     found = Frames()
-    known: dict[bytes, _Frame | None] = {}
     part: FrameRun | None = None
-    kind: _Kind | None = None
     at = start
     while at + 4 <= end:
-        header = content[at : at + 4]
-        frame = known[header] if header in known else known.setdefault(header, _frame(header))
-        if frame is not None and frame.kind == kind:
-            word = at + frame.header_offset
+        if part is not None:
+            at = _run(part, content, at, end)
+        frame = _frame(content[at : at + 4])
+        if part is not None and frame is not None and frame.kind == part.kind:
             following = at + frame.num_bytes
-            if following <= end and content[word : word + 4] not in _HEADERS:
-                _extend(part, at, following)  # type: ignore[arg-type]
-                at = following
-                continue
             if following > end and _tag_bytes(content, end - 128, end) != 128:
                 found.num_cut_bytes = following - end
                 at = end
@@ -134,14 +159,12 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
             if part is None:
                 found.num_leading_bytes += resumed - at
             else:
-                found.num_foreign_bytes += resumed - at
+                found.num_foreign_bytes += max(0, resumed - at - _items_before(content, resumed))
             at = resumed
             continue
-        kind = frame.kind
-        part = FrameRun(kind.sample_rate, kind.num_samples)
+        part = FrameRun(frame.kind, [(at, at + frame.num_bytes)], 1)
         found.parts.append(part)
-        _extend(part, at, at + frame.num_bytes)
-        part.header_at, part.stated_frames = _header(content, at, frame)
+        part.header_at, part.stated_frames, part.stated_bytes = _header(content, at, frame)
         if part.header_at is not None:
             part.num_frames = 0
         at += frame.num_bytes
@@ -151,14 +174,25 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
     return found
 
 
-def _extend(part: FrameRun, start: int, end: int) -> None:
-    part.num_frames += 1
-    if part.pieces and part.pieces[-1][1] == start:
-        part.pieces[-1] = (part.pieces[-1][0], end)
-    else:
-        part.pieces.append((start, end))
+def _run(part: FrameRun, content: bytes, at: int, end: int) -> int:
+    """Add the frames of one kind that follow each other from here on; offset after the last of them."""
+    start, num_frames, places = at, 0, part.places
+    while (place := places[content[at : at + 4]]) is not None:
+        num_bytes, header_offset = place
+        following, word = at + num_bytes, at + header_offset
+        if following > end or (content[word] in _HEADER_LETTERS and content[word : word + 4] in _HEADERS):
+            break
+        at = following
+        num_frames += 1
+    if num_frames:
+        part.num_frames += num_frames
+        if part.pieces[-1][1] == start:
+            start = part.pieces.pop()[0]
+        part.pieces.append((start, at))
+    return at
 
 
+@functools.lru_cache(1 << 12)
 def _frame(header: bytes) -> _Frame | None:
     """What the four bytes of a frame's header state; None where they are none, or in a free format."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
@@ -191,16 +225,46 @@ def _is_confirmed(content: bytes, at: int, end: int) -> bool:
     return True
 
 
-def _header(content: bytes, at: int, frame: _Frame) -> tuple[int | None, int | None]:
-    """Offset of a Xing, Info or VBRI header in a frame, and the number of frames it states."""
+def _header(content: bytes, at: int, frame: _Frame) -> tuple[int | None, int | None, int | None]:
+    """Offset of a Xing, Info or VBRI header in a frame, and the numbers of frames and of bytes that it states."""
     word = at + frame.header_offset
     if content[word : word + 4] in (b"Xing", b"Info"):
-        has_frames = content[word + 7] & 1
-        return word, int.from_bytes(content[word + 8 : word + 12], "big") if has_frames else None
+        flags = content[word + 7]  # 1: frames, 2: bytes, in this order
+        numbers = [int.from_bytes(content[word + place : word + place + 4], "big") for place in (8, 12)]
+        num_bytes = numbers[flags & 1] if flags & 2 else None
+        return word, numbers[0] if flags & 1 else None, num_bytes
     word = at + 36  # VBRI is at a fixed place (Fraunhofer)
     if content[word : word + 4] == b"VBRI":
-        return word, int.from_bytes(content[word + 14 : word + 18], "big")
-    return None, None
+        num_bytes, num_frames = struct.unpack_from(">II", content, word + 10)
+        return word, num_frames, num_bytes
+    return None, None, None
+
+
+def states_right_length(source: Source) -> bool:
+    """Whether a header states the length of a file: its number of bytes is the file's, and that of frames is likely.
+
+    Frames at the start of the file show how large one is; where the stated numbers make that another size, all frames
+    are to be counted.
+    """
+    at = 0
+    if source.head[:3] == b"ID3":
+        size = source.head[6:10]
+        at = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    first = source.read_at(at, _FIRST_BYTES)
+    frame = _frame(first[:4])
+    if frame is None:
+        return False
+    _, num_frames, num_bytes = _header(first, 0, frame)
+    if not num_frames or not num_bytes:
+        return False
+    excess = source.num_bytes - at - num_bytes
+    has_tag = abs(excess - 128) <= 1 and source.read_at(source.num_bytes - 128, 3) == b"TAG"
+    if abs(excess) > 1 and not has_tag:
+        return False
+    start = FrameRun(frame.kind, [(0, frame.num_bytes)], 0)
+    found_bytes = _run(start, first, frame.num_bytes, len(first)) - frame.num_bytes
+    stated = (num_bytes - frame.num_bytes) / num_frames
+    return 1 / _LARGEST_RATIO <= stated * start.num_frames / max(1, found_bytes) <= _LARGEST_RATIO
 
 
 def _tag_bytes(content: bytes, at: int, end: int) -> int:
@@ -218,6 +282,13 @@ def _tag_bytes(content: bytes, at: int, end: int) -> int:
         closing = content.find(b"LYRICS200", at, end)
         return closing + 9 - at if closing >= 0 else 0
     return 0
+
+
+def _items_before(content: bytes, at: int) -> int:
+    """Bytes of the APE tag whose footer is here, before the footer; 0 where there is none."""
+    return (
+        max(0, int.from_bytes(content[at + 12 : at + 16], "little") - 32) if content[at : at + 8] == b"APETAGEX" else 0
+    )
 
 
 def _tag_between(content: bytes, at: int, end: int) -> int:

@@ -6,19 +6,15 @@ is wrong in a known way, libsndfile gets the same samples behind a right one.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from voxshard.audio import chunks, containers, mpeg, ogg
-from voxshard.audio.sndfile import Part
+from voxshard.audio import chunks, containers, counted, flac, mpeg, ogg
+from voxshard.audio.sndfile import Part, StreamFacts
 from voxshard.audio.sources import Source
 from voxshard.audio.views import Repeated, Rewritten
 from voxshard.errors import TruncatedAudioError
 
-_FLAC_HEADERS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
-"""A STREAMINFO block of 34 bytes is the first in every FLAC file (RFC 9639, section 8.2)."""
-_FLAC_TAIL = 1 << 14
-"""More than the decoder reads ahead (libFLAC: 8 KiB)."""
 _MPEG_COUNT_SLACK = 2
 """Frames by which the number in a Xing header may be wrong: encoders differ in counting the first and the last."""
 _LOOKED_THROUGH = 1 << 20
@@ -26,6 +22,11 @@ _LOOKED_THROUGH = 1 << 20
 _SHORTEST_MPEG = 8
 """Frames in a row that make bytes of an unknown format an MPEG file."""
 _MOST_REPEATS = 64
+_SHORTEST_FOLLOWING = 44
+"""Bytes of the shortest file that can follow another: a WAV's header."""
+_SEARCHED = 1 << 26
+"""A file whose header does not state where it ends is searched for a second one up to this size, in bytes."""
+_JOINED = "recordings one after the other, joined"
 
 
 class Layout(NamedTuple):
@@ -52,16 +53,18 @@ def layout_of(source: Source, *, accept_truncated: bool = False, is_probe: bool 
     TruncatedAudioError : bytes are missing.
     """
     magic = source.head[:4]
+    if magic == b"RIFF" and chunks.is_samples_only(source):
+        return Layout((Part(source),))
+    if magic == b"fLaC":
+        return _flac(source, accept_truncated)
     if magic == b"OggS":
         return _ogg(source, accept_truncated)
     if magic == b".snd" or magic == b"NIST":
-        missing = containers.num_missing_bytes(source)
-        warnings = _missing(missing, source, missing <= chunks.LARGEST_EXCESS or accept_truncated)
-        return Layout((Part(source),), warnings, is_short=bool(missing))
+        return _counted(source, accept_truncated)
     samples = chunks.samples_of(source)
     if samples is not None:
         return _chunked(source, samples, accept_truncated)
-    if magic[:3] == b"ID3" or (magic[:1] == b"\xff" and containers.format_for_ffmpeg(source.head) is None):
+    if magic[:3] == b"ID3" or (magic[:1] == b"\xff" and magic[:2] not in containers.AAC):
         return _mpeg(source, is_probe=is_probe) or Layout((Part(source, is_noisy=True),))
     return Layout((Part(source),))
 
@@ -84,21 +87,76 @@ def _chunked(source: Source, samples: chunks.Samples, accept_truncated: bool) ->
         if frames.parts:
             inner = _of_frames(content, frames, original=None)
             return Layout(inner.parts, warnings + inner.warnings, "wav", inner.is_short)
-    part = Part(samples.source, samples.num_frames, can_seek=samples.num_frames is None)
-    following = chunks.next_recording(source, samples)
     name = "wav" if samples.source is not source and source.head[:4] == b"RIFF" else None
-    if following is None:
-        return Layout((part,), warnings, name, bool(samples.excess))
-    rest = layout_of(Rewritten(source, b"", following), accept_truncated=accept_truncated)
-    first = Part(Source(source.read_at(0, following)), samples.num_frames)
-    note = "several recordings one after the other, joined"
-    return Layout((first, *rest.parts), (*warnings, note, *rest.warnings), name, rest.is_short)
+    part = Part(samples.source, samples.num_frames, can_seek=samples.num_frames is None)
+    layout = Layout((part,), warnings, name, bool(samples.excess))
+    if not samples.has_known_size and source.num_bytes <= _SEARCHED:
+        return _split(source, samples.start, accept_truncated) or layout
+    for offset in {samples.end, samples.after}:
+        following = _following(source, offset, accept_truncated)
+        if following is not None:
+            first = Part(Source(source.read_at(0, offset)), samples.num_frames)
+            return _several([layout._replace(parts=(first,), warnings=()), following])
+    return layout
+
+
+def _counted(source: Source, accept_truncated: bool) -> Layout:
+    stated = counted.stated_samples(source)
+    if stated is None:
+        several = _split(source, 4, accept_truncated) if source.num_bytes <= _SEARCHED else None
+        return several or Layout((Part(counted.with_unknown_size(source)),))
+    missing = max(0, stated.end - source.num_bytes)
+    warnings = _missing(missing, source, missing <= chunks.LARGEST_EXCESS or accept_truncated)
+    following = _following(source, stated.end, accept_truncated)
+    if following is not None:
+        return _several([Layout((Part(Source(source.read_at(0, stated.end))),)), following])
+    left = source.num_bytes - stated.end
+    if left > chunks.FEW_BYTES:
+        warnings += (f"{left} {chunks.NOT_READ}",)
+    num_frames = stated.num_frames if left > 0 else None
+    return Layout((Part(source, num_frames, can_seek=num_frames is None),), warnings, is_short=bool(missing))
+
+
+def _following(source: Source, offset: int, accept_truncated: bool) -> Layout | None:
+    """The recordings that begin at an offset, behind another; None where none does."""
+    if offset + _SHORTEST_FOLLOWING > source.num_bytes:
+        return None
+    rest = Rewritten(source, b"", offset)
+    if containers.begins_recording(source, offset):
+        return layout_of(rest, accept_truncated=accept_truncated)
+    if rest.head[:3] == b"ID3" or rest.head[:1] == b"\xff":
+        return _mpeg(rest, is_probe=False)
+    return None
+
+
+def _split(source: Source, start: int, accept_truncated: bool) -> Layout | None:
+    """The recordings in a file whose headers do not state where one ends; None where it is one.
+
+    Parameters
+    ----------
+    start : where the samples of the first begin.
+    """
+    content = source.whole()
+    starts = [0, *containers.recordings_in(content, start)]
+    if len(starts) == 1:
+        return None
+    pieces = [Source(content[a:b]) for a, b in zip(starts, [*starts[1:], len(content)], strict=True)]
+    return _several([layout_of(piece, accept_truncated=accept_truncated) for piece in pieces])
+
+
+def _several(layouts: Sequence[Layout]) -> Layout:
+    parts = tuple(part for layout in layouts for part in layout.parts)
+    notes = [note for layout in layouts for note in layout.warnings if not note.endswith(_JOINED)]
+    is_short = any(layout.is_short for layout in layouts)
+    return Layout(parts, (_joined_note(len(parts)), *notes), layouts[0].format, is_short)
 
 
 def _ogg(source: Source, accept_truncated: bool) -> Layout:
     content = source.whole()
     pages = ogg.scan(content)
     warnings = _missing(pages.num_missing_bytes, source, accept_truncated)
+    if pages.num_foreign_bytes:
+        warnings += (f"{pages.num_foreign_bytes} bytes that belong to no Ogg page are left out",)
     if pages.num_lost_pages:
         warnings += (f"{pages.num_lost_pages} Ogg pages are missing inside",)
     parts = []
@@ -113,31 +171,20 @@ def _ogg(source: Source, accept_truncated: bool) -> Layout:
     if pages.links and not pages.links[-1].has_end_flag and not pages.num_missing_bytes:
         warnings += ("its last page is not marked as the last: the writer was stopped, or the end is missing",)
     if len(parts) > 1:
-        warnings += (f"{len(parts)} recordings one after the other, joined",)
+        warnings += (_joined_note(len(parts)),)
     return Layout(tuple(parts) or (Part(source),), warnings, is_short=bool(pages.num_missing_bytes))
 
 
-def parts_of_flac(source: Source, num_bytes_read: int) -> Layout | None:
-    """The recordings in a FLAC file that is several, one after the other; None where it is one.
-
-    Parameters
-    ----------
-    num_bytes_read : how far the decoder read, which reads ahead, when it had all samples of the first.
-    """
-    start = max(4, num_bytes_read - _FLAC_TAIL)
-    tail = source.read_at(start, source.num_bytes - start)
-    if b"fLaC" not in tail or not any(header in tail for header in _FLAC_HEADERS):
-        return None
-    content = source.whole()
-    starts = sorted({at for header in _FLAC_HEADERS for at in _all_offsets(content, header)})
-    pieces = [content[a:b] for a, b in zip(starts, [*starts[1:], len(content)], strict=True)]
-    return Layout(
-        tuple(Part(Source(piece)) for piece in pieces), (f"{len(pieces)} recordings one after the other, joined",)
-    )
+def _flac(source: Source, accept_truncated: bool) -> Layout:
+    about = flac.only_stream(source)
+    if about is not None:
+        stated = StreamFacts(about.sample_rate, about.num_channels, about.num_samples, "flac")
+        return Layout((Part(source, facts=stated),))
+    return _split(source, flac.first_frame(source), accept_truncated) or Layout((Part(source),))
 
 
-def _all_offsets(content: bytes, word: bytes) -> list[int]:
-    return [match.start() for match in re.finditer(re.escape(word), content)]
+def _joined_note(num_recordings: int) -> str:
+    return f"{num_recordings} {_JOINED}"
 
 
 def mpeg_after_junk(source: Source) -> Layout | None:
@@ -150,28 +197,13 @@ def mpeg_after_junk(source: Source) -> Layout | None:
 
 
 def _mpeg(source: Source, *, is_probe: bool) -> Layout | None:
-    if is_probe and _states_right_length(source):
+    if is_probe and mpeg.states_right_length(source):
         return Layout((Part(source, is_noisy=True),))
     content = source.whole()
     frames = mpeg.scan(content)
     if not frames.parts:
         return None
     return _of_frames(content, frames, original=source)
-
-
-def _states_right_length(source: Source) -> bool:
-    """Whether an MPEG file has a header whose numbers of frames and of bytes agree with the file's size."""
-    offset = 0
-    if source.head[:3] == b"ID3":
-        size = source.head[6:10]
-        offset = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
-    first = source.read_at(offset, 256)
-    word = max(first.find(b"Xing"), first.find(b"Info"))
-    if word < 0 or len(first) < word + 16 or first[word + 7] & 3 != 3:
-        return False
-    num_frames, num_bytes = (int.from_bytes(first[word + at : word + at + 4], "big") for at in (8, 12))
-    tag = 128 if source.read_at(source.num_bytes - 128, 3) == b"TAG" else 0
-    return num_frames > 0 and abs(source.num_bytes - offset - tag - num_bytes) <= 1
 
 
 def _of_frames(content: bytes, frames: mpeg.Frames, original: Source | None) -> Layout:
@@ -187,16 +219,18 @@ def _of_frames(content: bytes, frames: mpeg.Frames, original: Source | None) -> 
     if frames.num_cut_bytes:
         warnings.append(f"the last MPEG frame lacks {frames.num_cut_bytes} bytes")
     if len(frames.parts) > 1:
-        warnings.append(f"{len(frames.parts)} recordings one after the other, joined")
+        warnings.append(_joined_note(len(frames.parts)))
     is_plain = len(frames.parts) == 1 and not warnings and not frames.num_leading_bytes
     parts = []
     for part in frames.parts:
         stated = part.stated_frames
-        if stated is not None and part.header_at is not None and stated >= part.num_frames - _MPEG_COUNT_SLACK > 0:
+        num_lacking = (stated or 0) - part.num_frames
+        if abs(num_lacking) > _MPEG_COUNT_SLACK and stated:
+            warnings.append(f"its header counts {stated} MPEG frames, there are {part.num_frames}")
+        is_counted = stated is not None and num_lacking >= -_MPEG_COUNT_SLACK
+        if is_counted and not (num_lacking > _MPEG_COUNT_SLACK and part.has_stated_bytes):
             parts.append(Part(original if is_plain and original else Source(part.content(content)), is_noisy=True))
             continue
-        if stated:
-            warnings.append(f"its header counts {stated} MPEG frames, there are {part.num_frames}")
         parts.append(_uncounted(content, part))
     return Layout(tuple(parts), tuple(warnings), "mp3")
 

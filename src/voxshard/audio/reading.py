@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ import soxr
 
 from voxshard.audio import containers, ffmpeg, sndfile
 from voxshard.audio.clip import ClipPolicy, fit
-from voxshard.audio.parts import Layout, layout_of, mpeg_after_junk, parts_of_flac
+from voxshard.audio.parts import Layout, layout_of, mpeg_after_junk
 from voxshard.audio.sndfile import WHOLE, CannotOpenError, Decoded, Part, Span
 from voxshard.audio.sources import AudioPath, Source, opened
 from voxshard.errors import EmptyAudioError, NonFiniteAudioError, TruncatedAudioError, UnreadableAudioError
@@ -226,20 +226,17 @@ def _decode(path: AudioPath, source: Source, span: Span, *, accept_truncated: bo
 
 
 def _by_libsndfile(source: Source, span: Span, *, accept_truncated: bool) -> Decoded:
-    decoded = _joined(layout_of(source, accept_truncated=accept_truncated), span, accept_truncated=accept_truncated)
-    if decoded.format == "flac" and span.end_s is None and span.at_most_s is None:
-        layout = parts_of_flac(source, decoded.num_bytes_read)
-        if layout is not None:
-            return _joined(layout, span, accept_truncated=accept_truncated)
-    return decoded
+    return _joined(layout_of(source, accept_truncated=accept_truncated), span, accept_truncated=accept_truncated)
 
 
 def _joined(layout: Layout, span: Span, *, accept_truncated: bool) -> Decoded:
     """The parts of a recording one after the other, at the sample rate of the first, and the span of them."""
     if len(layout.parts) == 1:
         decoded = sndfile.decode(layout.parts[0], span, accept_truncated=accept_truncated)
+        if not layout.warnings and layout.format is None:
+            return decoded
         warnings = [*layout.warnings, *([decoded.warning] if decoded.warning else [])]
-        return replace(decoded, format=layout.format or decoded.format, warning="; ".join(warnings) or None)
+        return decoded._replace(format=layout.format or decoded.format, warning="; ".join(warnings) or None)
     parts = [sndfile.decode(part, accept_truncated=accept_truncated) for part in layout.parts]
     rate = parts[0].sample_rate
     blocks = [part.samples_NC for part in parts]

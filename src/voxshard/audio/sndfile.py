@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,6 +61,16 @@ class Span:
 WHOLE = Span()
 
 
+class StreamFacts(NamedTuple):
+    """What an audio file's header states."""
+
+    sample_rate: int
+    num_channels: int
+    num_frames: int | None
+    """None where only decoding shows it."""
+    format: str
+
+
 class Part(NamedTuple):
     """One stream for libsndfile: a recording, or one of several that follow each other in a file."""
 
@@ -73,10 +82,11 @@ class Part(NamedTuple):
     can_seek: bool = True
     is_noisy: bool = False
     """Its decoder prints to the terminal what it thinks of a file."""
+    facts: StreamFacts | None = None
+    """What its header states, where that is known already."""
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """Samples of one recording, or of a span of it, as they were stored."""
 
     samples_NC: npt.NDArray[np.float32]
@@ -84,18 +94,6 @@ class Decoded:
     format: str
     warning: str | None = None
     """What is odd about the recording, although it was decoded."""
-    num_bytes_read: int = 0
-    """Position in the file after the last read."""
-
-
-class StreamFacts(NamedTuple):
-    """What an audio file's header states."""
-
-    sample_rate: int
-    num_channels: int
-    num_frames: int | None
-    """None where only decoding shows it."""
-    format: str
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -116,7 +114,9 @@ def facts(part: Part) -> StreamFacts:
     ------
     CannotOpenError, TruncatedAudioError, UnreadableAudioError
     """
-    with _opened(part) as (stream, _):
+    if part.facts is not None:
+        return part.facts
+    with _terminal(part), _open(part) as stream:
         return _facts(stream, part)
 
 
@@ -132,7 +132,7 @@ def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) ->
     CannotOpenError : not a format of libsndfile.
     UtteranceError : a verdict on the content.
     """
-    with _opened(part) as (stream, file):
+    with _terminal(part), _open(part) as stream:
         about = _facts(stream, part)
         rate = about.sample_rate
         first, last = span.frames(rate)
@@ -159,7 +159,6 @@ def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) ->
             warning = f"truncated or damaged: decoding stops before the end ({_reason(exc)})"
             if not accept_truncated or not blocks:
                 raise TruncatedAudioError(warning) from exc
-        position = file.tell() if not isinstance(file, int) else os.lseek(file, 0, os.SEEK_CUR)
     samples_NC = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     found = len(samples_NC)
     if about.num_frames is None:
@@ -174,22 +173,14 @@ def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) ->
         )
         if not accept_truncated or found == 0:
             raise TruncatedAudioError(warning)
-    return Decoded(samples_NC, rate, about.format, warning, position)
+    return Decoded(samples_NC, rate, about.format, warning)
 
 
-@contextmanager
-def _opened(part: Part) -> Iterator[tuple[_Stream, int | io.IOBase]]:
-    if part.is_noisy:
-        with _without_stderr(), _opened(part._replace(is_noisy=False)) as found:
-            yield found
-        return
-    file = part.source.for_libsndfile()
+def _open(part: Part) -> _Stream:
     try:
-        stream = _Stream(file, closefd=False)
+        return _Stream(part.source.for_libsndfile(), closefd=False)
     except soundfile.LibsndfileError as exc:
         raise CannotOpenError(f"not audio that libsndfile can read ({_reason(exc)})") from exc
-    with stream:
-        yield stream, file
 
 
 def _facts(stream: _Stream, part: Part) -> StreamFacts:
@@ -206,32 +197,37 @@ def _facts(stream: _Stream, part: Part) -> StreamFacts:
     return StreamFacts(stream.samplerate, stream.channels, num_frames, name)
 
 
-class _Stderr:
-    """Number of threads in which the terminal is closed to libraries, and the real standard error meanwhile."""
+class _Quiet(AbstractContextManager[None]):
+    """A block in which nothing reaches standard error; libmpg123 prints notes that name no file."""
 
-    lock = threading.Lock()
-    num_users = 0
-    saved = -1
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_users = 0
+        self._null = self._real = -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._num_users == 0:
+                if self._null < 0:
+                    self._null = os.open(os.devnull, os.O_WRONLY)
+                self._real = os.dup(2)
+                os.dup2(self._null, 2)
+            self._num_users += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._num_users -= 1
+            if self._num_users == 0:
+                os.dup2(self._real, 2)
+                os.close(self._real)
 
 
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Leave out what a decoder prints to standard error; libmpg123 prints notes that name no file."""
-    with _Stderr.lock:
-        if _Stderr.num_users == 0:
-            _Stderr.saved = os.dup(2)
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 2)
-            os.close(null)
-        _Stderr.num_users += 1
-    try:
-        yield
-    finally:
-        with _Stderr.lock:
-            _Stderr.num_users -= 1
-            if _Stderr.num_users == 0:
-                os.dup2(_Stderr.saved, 2)
-                os.close(_Stderr.saved)
+_QUIET = _Quiet()
+_AS_IS = nullcontext()
+
+
+def _terminal(part: Part) -> AbstractContextManager[None]:
+    return _QUIET if part.is_noisy else _AS_IS
 
 
 def _reason(exc: soundfile.LibsndfileError) -> str:

@@ -1,0 +1,52 @@
+"""AU and SPHERE files: a header that counts the samples, then samples up to the end."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from voxshard.audio.chunks import is_streamed
+from voxshard.audio.sources import Source
+from voxshard.audio.views import Rewritten
+
+
+class StatedSamples(NamedTuple):
+    """What the header of an AU or SPHERE file states."""
+
+    start: int
+    end: int
+    num_frames: int | None
+    """Frames, where libsndfile takes all bytes up to the end of the file for samples."""
+
+
+def stated_samples(source: Source) -> StatedSamples | None:
+    """Where the samples are; None where the file is another, or its header does not define it."""
+    magic = source.head[:4]
+    return _of_au(source) if magic == b".snd" else _of_sphere(source) if magic == b"NIST" else None
+
+
+def with_unknown_size(source: Source) -> Source:
+    """An AU file whose header states no samples, with the mark for "up to the end" in it, which libsndfile reads."""
+    start = int.from_bytes(source.head[4:8], "big")
+    if source.head[:4] != b".snd" or source.head[8:12] != bytes(4) or start >= source.num_bytes:
+        return source
+    return Rewritten(source, source.head[:8] + b"\xff\xff\xff\xff" + source.read_at(12, start - 12), start)
+
+
+def _of_au(source: Source) -> StatedSamples | None:
+    start, size = (int.from_bytes(source.head[at : at + 4], "big") for at in (4, 8))
+    return None if is_streamed(size) or size == 0 else StatedSamples(start, start + size, None)
+
+
+def _of_sphere(source: Source) -> StatedSamples | None:
+    fields = dict(re.findall(rb"(?m)^(\w+) -\w+ (\S+)", source.head))
+    if b"," in fields.get(b"sample_coding", b"pcm"):  # compressed inside
+        return None
+    try:
+        start = int(source.head[8:16])
+        sizes = [int(fields[name]) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+    except (KeyError, ValueError):
+        return None
+    if min(sizes) <= 0:
+        return None
+    return StatedSamples(start, start + sizes[0] * sizes[1] * sizes[2], sizes[0])

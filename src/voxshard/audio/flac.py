@@ -1,0 +1,142 @@
+"""FLAC files that are several streams one after the other (RFC 9639); libFLAC stops after the first."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from voxshard.audio.containers import recordings_in
+from voxshard.audio.sources import Source
+
+_MAGIC = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
+"""How a stream begins: its marker and the header of a STREAMINFO block, which is 34 bytes long."""
+_OTHERS = (b"fLaC", b"WAVE")
+"""Words near the end of a file that may belong to a second one, so short that the last frame is near the end, too."""
+_SYNC = b"\xff\xf8"
+"""How a frame begins in a stream whose blocks are of one size; 8 bits of checksum end its header."""
+_STREAM_INFO_END = 42
+_BITS = (8, 16, 24)
+"""Bits per sample of what libsndfile reads."""
+_NUMBER_BYTES = 7
+_HEADER_BYTES = 4 + _NUMBER_BYTES + 5
+_SIZE_BYTES = {6: 1, 7: 2}
+_RATE_BYTES = {12: 1, 13: 2, 14: 2}
+"""Bytes for a size of blocks, or a sample rate, that has no code of its own."""
+_TAG_BYTES = 1024
+"""A tag at the end of a file is rarely longer."""
+
+
+class StreamInfo(NamedTuple):
+    """What the first block of a stream states."""
+
+    sample_rate: int
+    num_channels: int
+    num_samples: int
+    """Per channel."""
+    num_frames: int
+    largest_frame: int
+    """In bytes."""
+
+
+def only_stream(source: Source) -> StreamInfo | None:
+    """What a file states that is one stream up to its end; None where it may be cut, or several, or states too little.
+
+    Only two places of a long file are read: the last frame must be the last of the first stream, and no more bytes
+    can be before and behind the frame in the middle than its number leaves.
+    """
+    about = _stream_info(source.head)
+    if about is None:
+        return None
+    largest, first = about.largest_frame, first_frame(source)
+    if source.num_bytes <= 2 * largest + _TAG_BYTES:
+        return None if recordings_in(source.read_at(0, source.num_bytes), first) else about
+    tail_bytes = largest + _TAG_BYTES
+    tail = source.read_at(source.num_bytes - tail_bytes, tail_bytes)
+    if any(word in tail for word in _OTHERS) or not any(number == about.num_frames - 1 for _, number in _frames(tail)):
+        return None
+    middle = (first + source.num_bytes) // 2
+    found = next(_frames(source.read_at(middle, largest + _HEADER_BYTES)), None)
+    if found is None:
+        return None
+    at, number = middle + found[0], found[1]
+    num_behind = source.num_bytes - _TAG_BYTES - at
+    fits = at - first <= number * largest and num_behind <= (about.num_frames - number) * largest
+    return about if fits else None
+
+
+def _stream_info(head: bytes) -> StreamInfo | None:
+    """What STREAMINFO states; None where it leaves something unknown, or blocks differ in size."""
+    if len(head) < _STREAM_INFO_END or not head.startswith(_MAGIC):
+        return None
+    smallest_block, largest_block = (int.from_bytes(head[at : at + 2], "big") for at in (8, 10))
+    largest_frame = int.from_bytes(head[15:18], "big")
+    fields = int.from_bytes(head[18:26], "big")  # 20 bits of rate, 3 of channels, 5 of bits per sample, 36 of samples
+    num_samples = fields & 0xFFFFFFFFF
+    bits = (fields >> 36 & 31) + 1
+    known = bits in _BITS and largest_block and largest_frame and num_samples
+    if not known or smallest_block != largest_block:
+        return None
+    num_frames = -(-num_samples // largest_block)
+    return StreamInfo(fields >> 44, (fields >> 41 & 7) + 1, num_samples, num_frames, largest_frame)
+
+
+def first_frame(source: Source) -> int:
+    """Offset after the blocks of metadata."""
+    at = 4
+    while len(header := source.read_at(at, 4)) == 4:
+        at += 4 + int.from_bytes(header[1:], "big")
+        if header[0] & 0x80:
+            break
+    return at
+
+
+def _frames(content: bytes) -> Iterator[tuple[int, int]]:
+    """Offset and number of each frame whose header is in `content`."""
+    at = -1
+    while (at := content.find(_SYNC, at + 1)) >= 0:
+        header = content[at : at + _HEADER_BYTES]
+        num_bytes, number = _coded_number(header[4:])
+        if not num_bytes:
+            continue
+        size_code, rate_code = header[2] >> 4, header[2] & 15
+        end = 4 + num_bytes + _SIZE_BYTES.get(size_code, 0) + _RATE_BYTES.get(rate_code, 0)
+        if end < len(header) and _checksum(header[:end]) == header[end]:
+            yield at, number
+
+
+def _coded_number(content: bytes) -> tuple[int, int]:
+    """Bytes and value of a number coded as in UTF-8, extended to 36 bits; no bytes where it is none."""
+    if not content:
+        return 0, 0
+    num_bytes = 8 - (content[0] ^ 0xFF).bit_length()
+    if num_bytes == 0:
+        return 1, content[0]
+    following = content[1:num_bytes]
+    if num_bytes == 1 or num_bytes > _NUMBER_BYTES or len(following) < num_bytes - 1:
+        return 0, 0
+    value = content[0] & (0x7F >> num_bytes)
+    for byte in following:
+        if byte & 0xC0 != 0x80:
+            return 0, 0
+        value = value << 6 | byte & 0x3F
+    return num_bytes, value
+
+
+@functools.cache
+def _table() -> bytes:
+    """CRC-8 of single bytes with the polynomial x^8 + x^2 + x + 1 (RFC 9639, section 9.1.8)."""
+    values = bytearray()
+    for value in range(256):
+        for _ in range(8):
+            value = (value << 1 ^ 0x07) & 0xFF if value & 0x80 else value << 1
+        values.append(value)
+    return bytes(values)
+
+
+def _checksum(header: bytes) -> int:
+    table = _table()
+    value = 0
+    for byte in header:
+        value = table[value ^ byte]
+    return value
