@@ -42,3 +42,22 @@ def test_at_most_half_of_the_table_is_taken_and_its_last_slot_is_free() -> None:
 def test_hashes_are_the_first_eight_bytes_of_blake2b() -> None:
     """A value computed by another tool: `printf abc | b2sum -l 64`."""
     assert f"{int(lookup.hash_ids(['abc'])[0]):016x}" == bytes.fromhex("d8bb14d833d59559")[::-1].hex()
+
+
+@given(st.lists(st.sampled_from([0, 1, 2**63, 2**64 - 1, 2**64 - 2]), min_size=1, max_size=30), st.data())
+def test_a_table_with_a_changed_slot_does_not_lead_to_its_rows(hashes: list[int], data: st.DataObject) -> None:
+    known = np.array(hashes, np.uint64)
+    slot_hash, slot_row = lookup_table(known)
+    cut = data.draw(st.integers(0, len(slot_row)))
+
+    def leads() -> bool:
+        return lookup.leads_to_rows(known, [(slot_hash[:cut], slot_row[:cut]), (slot_hash[cut:], slot_row[cut:])])
+
+    assert leads()
+    taken = np.flatnonzero(slot_row != lookup.FREE)
+    slot = data.draw(st.sampled_from(taken.tolist()))
+    if data.draw(st.booleans()):
+        slot_row[slot] = data.draw(st.sampled_from([lookup.FREE, -2, len(known), slot_row[taken[0]] + len(known)]))
+    else:
+        slot_hash[slot] ^= np.uint64(4)
+    assert not leads()

@@ -10,6 +10,7 @@ import pytest
 from support.shards import edited
 from voxshard import open_features
 from voxshard.cli import main
+from voxshard.errors import CorruptFileError
 from voxshard.store.shard import write_shard
 
 IDS = [f"u{n}" for n in range(12)]
@@ -146,3 +147,38 @@ def test_a_merged_set_verifies_after_its_shards_were_deleted(made: Any, capsys: 
     made.merge(delete_shards=True)
     assert verify(made, capsys)[0] == 0
     assert len(open_features(made.path)) == 12
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_a_number_that_is_not_finite_is_named_though_its_seal_holds(made: Any, capsys: Any, is_merged: bool) -> None:
+    with edited(made.shard(2)) as file:
+        file["embeddings"][1, 0] = np.nan
+    if is_merged:
+        made.merge()
+    code, said = verify(made, capsys)
+    assert code == 3
+    for path, row in [(made.shard(2), 1), (made.folder.features, 7)][: 1 + is_merged]:
+        assert f"{path}: /embeddings has NaN or infinite numbers, the first in row {row}" in said
+
+
+def test_a_shard_of_another_size_than_its_identity_is_refused(make_set: Any, capsys: Any) -> None:
+    made = make_set({name: {"embedding": np.array([n, 1.0])} for n, name in enumerate(IDS)})
+    outputs = [(name, {"embedding": np.zeros(3)}) for name in IDS[:3]]
+    write_shard(made.shard(0), made.header(0, dim=3), outputs, [])
+    code, said = verify(made, capsys)
+    assert code == 3
+    assert f"{made.shard(0)}: /embeddings is float32 of shape (3, 3), <f4 or <f2 in rows of (2,) is wanted" in said
+    made.write(1, 2, 3)
+    with pytest.raises(CorruptFileError, match="in rows of"):
+        made.merge()
+
+
+def test_an_id_of_two_rows_of_a_merged_set_is_named(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voxshard.store.ingest._check_unique", lambda *_: None)
+    np.savez(tmp_path / "x.npz", X=np.ones((3, 2), np.float32), ids=np.array(["a", "b", "a"]))
+    main(["ingest", str(tmp_path / "x.npz"), "--out", str(tmp_path / "set")])
+    with pytest.raises(SystemExit):
+        main(["verify", str(tmp_path / "set")])
+    assert f"{tmp_path / 'set/features.h5'}: utterance 'a' appears in it twice" in capsys.readouterr().err

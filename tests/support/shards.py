@@ -11,7 +11,8 @@ import numpy as np
 
 from voxshard.store import hdf5, lookup, seal
 from voxshard.store.layout import Identity, Plan
-from voxshard.store.shard import Shard, check_contents, check_shard, index_of, read_shard
+from voxshard.store.shard import Shard, index_of, read_shard
+from voxshard.store.shard_checks import check_contents, check_shard
 
 
 def verify_shard(path: Path, *, identity: Identity, plan: Plan) -> Shard:
@@ -41,9 +42,5 @@ def edited(path: Path) -> Iterator[h5py.File]:
 
 def lookup_table(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The complete table for rows with these hashes: hash and row of each slot."""
-    size = lookup.num_slots(hashes)
-    slot_hash, slot_row = np.zeros(size, np.uint64), np.full(size, lookup.FREE, np.int64)
-    for start, piece_hashes, piece_rows in lookup.pieces(hashes):
-        slot_hash[start : start + len(piece_rows)] = piece_hashes
-        slot_row[start : start + len(piece_rows)] = piece_rows
-    return slot_hash, slot_row
+    slot_hash, slot_row = zip(*lookup.pieces(hashes, lookup.order_of(hashes)), strict=True)
+    return np.concatenate(slot_hash), np.concatenate(slot_row)

@@ -1,43 +1,52 @@
 """The large arrays of shards, copied into one file: each byte is read once, compared with its digest and written.
 
-Several threads work on pieces of a few blocks, each in the memory of one block. The blocks of the shards become those
-of the merged file, so that their digests are taken over and not computed again.
+Several threads work on some blocks each, in a buffer that is used again. The blocks of the shards become those of the
+merged file, so that their digests are taken over and not computed again.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from blake3 import blake3
+import numpy as np
 
 from voxshard.progress import Progress
 from voxshard.store import hdf5, seal
+from voxshard.store.hdf5 import BULK
+from voxshard.store.layout import FORMAT_VERSION
 from voxshard.store.merged import Blocks, write_at
-from voxshard.store.seal import Range
+from voxshard.store.seal import Range, Seal
 from voxshard.store.shard import ShardSummary
 
-_BLOCKS_AT_ONCE = 16
+_JOB_BYTES = 16 << 20
 _JOBS_PER_THREAD = 4
+_SYNC_BYTES = 128 << 20
+"""What has been written goes to the disk in pieces of this size, while the next ones are copied."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Some blocks of one shard that belong together: to one of its large arrays, or to the remainder of the file."""
+class _Piece:
+    """Some neighbouring blocks of one shard."""
 
-    shard: ShardSummary
-    blocks: Sequence[Range]
-    digests: Sequence[bytes | None]
-    """None: not known before, of a shard of format 1 that was checked as one."""
-    target: int | None
-    """Where the first byte of `blocks` goes in the merged file; None: it is only checked."""
-    dataset: str | None
-    is_last: bool
-    """True for the last piece of its shard."""
+    seal: Seal
+    blocks: range
+    copies: Sequence[tuple[Range, int]]
+    """Bytes of the shard that are copied, and where the first of them goes in the merged file."""
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.seal.stops[self.blocks[-1]]) - self.seal.block(self.blocks[0])[0]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the shard ends with it."""
+        return self.blocks.stop == len(self.seal.stops)
 
 
 def copy_shards(
@@ -63,95 +72,103 @@ def copy_shards(
     CorruptFileError : a shard is truncated, or a byte of it has changed.
     """
     blocks: dict[str, Blocks] = {name: ([], []) for name in places}
-    waiting: deque[tuple[_Job, Future[list[bytes]]]] = deque()
+    waiting: deque[tuple[list[_Piece], Future[None]]] = deque()
+    num_threads = seal.num_threads()
+    unsynced = 0
+    synced: Future[None] | None = None
+    writing = threading.Lock()
 
     def finish() -> None:
+        nonlocal unsynced, synced
         job, future = waiting.popleft()
-        digests = future.result()
-        if job.dataset is not None and job.target is not None:
-            stops, known = blocks[job.dataset]
-            shift = job.target - job.blocks[0][0]
-            stops += [stop + shift for _, stop in job.blocks]
-            known += digests
-        if job.is_last:
-            check()
-            progress.advance()
+        future.result()
+        check()
+        progress.advance(sum(piece.is_last for piece in job))
+        unsynced += sum(piece.num_bytes for piece in job) if places else 0
+        if unsynced >= _SYNC_BYTES and (synced is None or synced.done()):
+            if synced is not None:
+                synced.result()
+            synced, unsynced = disk.submit(os.fdatasync, descriptor), 0
 
-    pool = ThreadPoolExecutor(seal.num_threads())
+    pool, disk = ThreadPoolExecutor(num_threads), ThreadPoolExecutor(1)
     try:
-        for job in _jobs(shards, places):
-            waiting.append((job, pool.submit(_run, job, descriptor)))
-            if len(waiting) >= _JOBS_PER_THREAD * seal.num_threads():
+        for job in _jobs(shards, places, blocks):
+            waiting.append((job, pool.submit(_copy, job, descriptor, writing)))
+            if len(waiting) >= _JOBS_PER_THREAD * num_threads:
                 finish()
         while waiting:
             finish()
+        if synced is not None:
+            synced.result()
     finally:
         pool.shutdown(cancel_futures=True)
+        disk.shutdown(cancel_futures=True)
     return blocks
 
 
-def _jobs(shards: Sequence[ShardSummary], places: Mapping[str, int]) -> Iterator[_Job]:
+def _jobs(
+    shards: Sequence[ShardSummary], places: Mapping[str, int], blocks: Mapping[str, Blocks]
+) -> Iterator[list[_Piece]]:
+    """Pieces for one thread at a time: some of a large shard, or several small shards."""
+    job: list[_Piece] = []
+    size = 0
+    for piece in _pieces(shards, places, blocks):
+        job.append(piece)
+        size += max(piece.num_bytes, _JOB_BYTES // 64)
+        if size >= _JOB_BYTES:
+            yield job
+            job, size = [], 0
+    if job:
+        yield job
+
+
+def _pieces(
+    shards: Sequence[ShardSummary], places: Mapping[str, int], blocks: Mapping[str, Blocks]
+) -> Iterator[_Piece]:
     position = dict(places)
     for shard in shards:
-        ranges = {name: hdf5.range_of(shard.datasets[name]) for name in places if name in shard.datasets}
-        jobs = list(_jobs_of_format_1(shard, ranges) if shard.seal.version == 1 else _jobs_of(shard, ranges))
-        for number, (dataset, blocks, digests) in enumerate(jobs):
-            target = None
-            if dataset is not None:
-                target = position[dataset] + blocks[0][0] - ranges[dataset][0]
-            yield _Job(shard, blocks, digests, target, dataset, number == len(jobs) - 1)
-        for name, (start, stop) in ranges.items():
+        table = _blocks_of_format_1(shard) if shard.seal.version == 1 else shard.seal
+        copies = []
+        for name in places:
+            start, stop = hdf5.range_of(shard.datasets[name]) if name in shard.datasets else (0, 0)
+            if start == stop:
+                continue
+            numbers = table.blocks_of(start, stop)
+            stops, digests = blocks[name]
+            stops += (table.stops[numbers.start : numbers.stop] + (position[name] - start)).tolist()
+            digests += [table.digests[number].tobytes() for number in numbers]
+            copies.append(((start, stop), position[name]))
             position[name] += stop - start
+        for run in table.pieces(range(len(table.stops))):
+            yield _Piece(table, run, copies)
 
 
-_Part = tuple[str | None, list[Range], Sequence[bytes | None]]
-
-
-def _jobs_of(shard: ShardSummary, ranges: Mapping[str, Range]) -> Iterator[_Part]:
-    def dataset_of(number: int) -> str | None:
-        start, _ = shard.seal.block(number)
-        return next((name for name, (first, last) in ranges.items() if first <= start < last), None)
-
-    for dataset, group in itertools.groupby(range(len(shard.seal.stops)), dataset_of):
-        for numbers in _cut(group):
-            blocks = [shard.seal.block(number) for number in numbers]
-            yield dataset, blocks, [shard.seal.digests[number].tobytes() for number in numbers]
-
-
-def _cut(numbers: Iterator[int]) -> Iterator[list[int]]:
-    while piece := list(itertools.islice(numbers, _BLOCKS_AT_ONCE)):
-        yield piece
-
-
-def _jobs_of_format_1(shard: ShardSummary, ranges: Mapping[str, Range]) -> Iterator[_Part]:
+def _blocks_of_format_1(shard: ShardSummary) -> Seal:
+    """Check a shard as a whole, and give its bytes blocks as in format 2."""
     seal.check_seal(shard.path, "shard")
-    yield None, [], []
-    for dataset, (start, stop) in ranges.items():
-        stops = seal.block_stops(start, stop)
-        blocks = list(zip([start, *stops[:-1]], stops, strict=True))
-        for first in range(0, len(blocks), _BLOCKS_AT_ONCE):
-            piece = blocks[first : first + _BLOCKS_AT_ONCE]
-            yield dataset, piece, [None] * len(piece)
+    ranges = sorted(hdf5.range_of(dataset) for name, dataset in shard.datasets.items() if name in BULK.values())
+    with open(shard.path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        around = seal.blocks_around([item for item in ranges if item[1]], size)
+        stops = [stop for part in around for stop in part]
+        digests = seal.hash_blocks(stream.fileno(), [seal.USER_BLOCK_BYTES, *stops[:-1]], stops)
+    return replace(
+        shard.seal, version=FORMAT_VERSION, stops=np.array(stops, np.int64), digests=np.array(digests, "V32")
+    )
 
 
-def _run(job: _Job, target: int) -> list[bytes]:
-    if not job.blocks:
-        return []
-    found = []
-    shift = None if job.target is None else job.target - job.blocks[0][0]
-    descriptor = os.open(job.shard.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        for (start, stop), wanted in zip(job.blocks, job.digests, strict=True):
-            state = blake3()
-            position = start
-            for view in seal.read_pieces(descriptor, start, stop):
-                state.update(view)
-                if shift is not None:
-                    write_at(target, view, position + shift)
-                position += len(view)
-            found.append(state.digest())
-            if wanted is not None and found[-1] != wanted:
-                raise seal.broken_seal(job.shard.path, f"bytes {start} to {stop}")
-    finally:
-        os.close(descriptor)
-    return found
+def _copy(job: Sequence[_Piece], target: int, writing: threading.Lock) -> None:
+    """Check and copy pieces, one thread writing at a time: the kernel, too, lets others wait, but awake."""
+    for path, pieces in itertools.groupby(job, key=lambda piece: piece.seal.path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for piece in pieces:
+                view = piece.seal.read_blocks(descriptor, piece.blocks)
+                begin, end = piece.seal.block(piece.blocks[0])[0], int(piece.seal.stops[piece.blocks[-1]])
+                for (start, stop), place in piece.copies:
+                    first, last = max(start, begin), min(stop, end)
+                    if first < last:
+                        with writing:
+                            write_at(target, view[first - begin : last - begin], place + first - start)
+        finally:
+            os.close(descriptor)

@@ -279,6 +279,17 @@ class Texts(Sequence[str]):
             yield from self[start : start + _AT_ONCE]
 
 
+def text_and_ends(ids: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The UTF-8 text of N ids, one behind the other, and where each of them ends in it, (N,)."""
+    if not len(ids):
+        return np.empty(0, np.uint8), np.empty(0, np.int64)
+    ids = ids.cast(pa.large_binary())
+    _, ends, text = ids.buffers()
+    offsets = np.frombuffer(ends, np.int64, len(ids) + 1, ids.offset * 8)
+    size = int(offsets[-1] - offsets[0])
+    return np.frombuffer(text or b"", np.uint8, size, int(offsets[0]) if size else 0), offsets[1:] - offsets[0]
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which shard each utterance goes to: contiguous runs of the manifest, in its order."""

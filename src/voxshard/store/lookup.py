@@ -8,7 +8,6 @@ reads two or three of them, and the table is built by one sort, without a loop.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -19,7 +18,7 @@ RowNumbers = npt.NDArray[np.int64]
 
 FREE = -1
 
-_ROWS_AT_ONCE = 1 << 20
+_ROWS_AT_ONCE = 1 << 16
 
 
 def hash_ids(ids: Iterable[str]) -> Hashes:
@@ -33,46 +32,83 @@ def hash_texts(texts: Iterable[bytes]) -> Hashes:
     return np.frombuffer(b"".join([blake2b(text, digest_size=8).digest() for text in texts]), "<u8")
 
 
-def num_slots(hashes: Hashes) -> int:
+def order_of(hashes: Hashes) -> RowNumbers:
+    """(N,) rows in the order of their homes."""
+    return np.argsort(hashes, kind="stable")
+
+
+def num_slots(hashes: Hashes, order: RowNumbers) -> int:
     """Slots of the table for rows with these hashes: a little more than a power of two, the last one is free."""
     end = 0
-    for start, _, rows in pieces(hashes):
-        end = start + len(rows)
+    for _, slot in _slots(hashes, order):
+        end = int(slot[-1]) + 1
     return max(1 << _bits(len(hashes)), end) + 1
 
 
-def pieces(hashes: Hashes) -> Iterator[tuple[int, Hashes, RowNumbers]]:
-    """The table for rows 0 to N - 1 with these hashes, in pieces, so that building it takes little more than `hashes`.
+def pieces(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[Hashes, RowNumbers]]:
+    """The table for rows 0 to N - 1 with these hashes, in pieces, so that building it takes little more than these.
+
+    Parameters
+    ----------
+    order : see `order_of`.
 
     Yields
     ------
-    first slot, hash of each slot, row of each slot; all slots behind the last piece are free.
+    hash of each slot, row of each slot, one piece behind the other.
     """
-    bits = _bits(len(hashes))
-    num_parts = max(1, len(hashes) // _ROWS_AT_ONCE)
-    borders = [part * (1 << bits) // num_parts for part in range(num_parts + 1)]
     start = 0
-    for low, high in itertools.pairwise(borders):
-        rows = _rows_at_home(hashes, low, high)
-        rows = rows[np.argsort(hashes[rows], kind="stable")]
-        home = _home(hashes[rows], len(hashes))
+    for rows, slot in _slots(hashes, order):
+        slot_hash, slot_row = _free(int(slot[-1]) + 1 - start)
+        slot_hash[slot - start], slot_row[slot - start] = hashes[rows], rows
+        yield slot_hash, slot_row
+        start += len(slot_row)
+    size = num_slots(hashes, order)
+    for first in range(start, size, _ROWS_AT_ONCE):
+        yield _free(min(_ROWS_AT_ONCE, size - first))
+
+
+def _free(count: int) -> tuple[Hashes, RowNumbers]:
+    return np.zeros(count, np.uint64), np.full(count, FREE, np.int64)
+
+
+def _slots(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[RowNumbers, npt.NDArray[np.int64]]]:
+    """Some rows in order, and the slot of each, until all had theirs."""
+    start = 0
+    for first in range(0, len(order), _ROWS_AT_ONCE):
+        rows = order[first : first + _ROWS_AT_ONCE]
         turn = np.arange(len(rows), dtype=np.int64)
         # The n-th in order of homes is at its home, or right behind the (n - 1)-th where that is further on.
-        slot = turn + np.maximum(np.maximum.accumulate(home - turn), start) if len(rows) else turn
-        size = max(high, int(slot[-1]) + 1 if len(slot) else 0) - start
-        slot_hash, slot_row = np.zeros(size, np.uint64), np.full(size, FREE, np.int64)
-        slot_hash[slot - start], slot_row[slot - start] = hashes[rows], rows
-        yield start, slot_hash, slot_row
-        start += size
+        home = _home(hashes[rows], len(hashes))
+        slot = turn + np.maximum(np.maximum.accumulate(home - turn), start)
+        yield rows, slot
+        start = int(slot[-1]) + 1
 
 
-def _rows_at_home(hashes: Hashes, low: int, high: int) -> RowNumbers:
-    """Rows whose home is in `low` to `high`."""
-    found = []
-    for start in range(0, len(hashes), _ROWS_AT_ONCE):
-        home = _home(hashes[start : start + _ROWS_AT_ONCE], len(hashes))
-        found.append(np.flatnonzero((home >= low) & (home < high)) + start)
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+def leads_to_rows(hashes: Hashes, tables: Iterable[tuple[Hashes, RowNumbers]]) -> bool:
+    """Whether a table leads from the hash of each of rows 0 to N - 1 to this row.
+
+    Parameters
+    ----------
+    hashes : (N,) of the rows.
+    tables : hash and row of each slot, a piece at a time, in order.
+    """
+    start, last_free = 0, -1
+    is_found = np.zeros(len(hashes), np.bool_)
+    for slot_hash, slot_row in tables:
+        slot = np.arange(start, start + len(slot_row), dtype=np.int64)
+        is_free = slot_row == FREE
+        frees = np.maximum.accumulate(np.where(is_free, slot, last_free))
+        slot, rows, found = slot[~is_free], slot_row[~is_free], slot_hash[~is_free]
+        if len(rows) and not ((rows >= 0) & (rows < len(hashes))).all():
+            return False
+        home = _home(found, len(hashes))
+        if (found != hashes[rows]).any() or (home > slot).any() or (home <= frees[~is_free]).any():
+            return False
+        if is_found[rows].any():
+            return False
+        is_found[rows] = True
+        start, last_free = start + len(is_free), int(frees[-1]) if len(frees) else last_free
+    return bool(is_found.all()) and last_free == start - 1
 
 
 def find(

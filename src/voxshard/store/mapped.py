@@ -18,13 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from voxshard.errors import CorruptFileError
+from voxshard.store import seal as seals
 from voxshard.store.seal import Seal
 
 MAX_OPEN_SHARDS = 64
 """Far below the usual limit of 1,024 descriptors per process, also with several sets open."""
-
-_READ_BYTES = 1 << 30
-"""One call reads at most 2 GiB on Linux."""
 
 
 class Rows(Protocol):
@@ -83,12 +81,8 @@ class MappedFile:
         self._check(at, shape, dtype)
         result = np.empty(tuple(shape), dtype)
         view = memoryview(result.reshape(-1).view(np.uint8).data)
-        done = 0
-        while done < len(view):
-            count = os.preadv(self._descriptor, [view[done : done + _READ_BYTES]], at + done)
-            if not count:
-                raise CorruptFileError(f"{self.path}: became shorter while it was read")
-            done += count
+        if seals.fill(self._descriptor, view, at) < len(view):
+            raise CorruptFileError(f"{self.path}: became shorter while it was read")
         return result
 
     def _check(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> None:

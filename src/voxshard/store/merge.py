@@ -260,6 +260,8 @@ def _rows_ok(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:
 def _failure_rows(ledger: MergeLedger) -> Iterator[dict[str, Any]]:
     failures = iter(ledger.failures)
     row, failure = next(failures, (-1, None))
+    if failure is None:
+        return
     for start, table in ManifestFile(ledger.inventory.folder.manifest).groups(["path", "split"]):
         while failure is not None and row < start + len(table):
             about = table.slice(row - start, 1).to_pylist()[0]

@@ -19,7 +19,8 @@ from voxshard.progress import Progress
 from voxshard.store import hdf5
 from voxshard.store.hdf5 import BULK
 from voxshard.store.inventory import NO_SPLIT, ShardInventory
-from voxshard.store.shard import Failure, ShardSummary, check_shard, ok_rows
+from voxshard.store.shard import Failure, ShardSummary
+from voxshard.store.shard_checks import check_shard, ok_rows
 
 STATES = ("ok", "failed", "pending", "missing")
 """What can become of an utterance: embedded; a verdict on its recording; its split or its shard not done yet."""
@@ -64,7 +65,7 @@ class MergeLedger:
 
         Raises
         ------
-        StaleShardError, DuplicateIdError, IncompleteError, CorruptFileError : see `store.shard.check_shard`.
+        StaleShardError, DuplicateIdError, IncompleteError, CorruptFileError : see `store.shard_checks.check_shard`.
         """
         plan, shards = inventory.plan, inventory.shards
         ok = np.zeros(len(plan), np.bool_)

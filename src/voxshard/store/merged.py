@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from voxshard.files import quoted
 from voxshard.manifest import ROW_GROUP
 from voxshard.store import delimited, hdf5, lookup, seal
 from voxshard.store.hdf5 import BULK, Datasets
-from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed
+from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed, text_and_ends
 from voxshard.store.shard import Failure
 
 FRAME_COLUMNS = ("first_frame", "num_frames")
@@ -63,30 +64,41 @@ class Content:
     """Writes the large datasets into an open file (descriptor), each from its first byte on."""
 
 
-def write_features(path: Path, content: Content) -> str:
+def write_features(path: Path, content: Content, meanwhile: Callable[[], None]) -> str:
     """Write features.h5 under a temporary name, on disk when this returns.
 
-    The structure is written first, with room for the large datasets; their bytes are then written in place.
+    What the HDF5 library has to write comes first, and the file is closed: that library does not survive a full disk.
+    The arrays whose places it fixed are then written in place, the large datasets in threads of their own.
+
+    Parameters
+    ----------
+    meanwhile : further work, done while the large datasets come in.
 
     Returns
     -------
     The digest (hex) of the file.
     """
+    hashes = np.empty(content.num_rows, np.uint64)
     with hdf5.writing(path) as file:
-        datasets = _write_structure(file, content)
-    attributes = {name: value for name, value in content.attributes.items() if value is not None}
-    facts = {
-        "attributes": attributes,
-        "datasets": {name: [list(shape), dtype.str, at] for name, (shape, dtype, at) in datasets.items()},
-    }
-    if content.warnings:
-        facts["warnings"] = {name: hdf5.readable(text) for name, text in content.warnings.items()}
-    descriptor = os.open(path, os.O_RDWR)
+        _write_texts(file, content, hashes)
+        order = lookup.order_of(hashes)
+        datasets = _write_structure(file, content, lookup.num_slots(hashes, order))
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        ranges = {name: hdf5.range_of(datasets[name]) for name in content.bulk}
-        filled = content.fill(descriptor, {name: start for name, (start, _) in ranges.items()})
         content_stop = os.fstat(descriptor).st_size
+        ranges = {name: hdf5.range_of(datasets[name]) for name in content.bulk}
+        with ThreadPoolExecutor(1) as beside:
+            filling = beside.submit(content.fill, descriptor, {name: start for name, (start, _) in ranges.items()})
+            _write_index(descriptor, datasets, content, hashes, order)
+            meanwhile()
+        filled = filling.result()
         stops, digests = _blocks(descriptor, {ranges[name]: filled[name] for name in filled}, content_stop)
+        facts = {
+            "attributes": {name: value for name, value in content.attributes.items() if value is not None},
+            "datasets": {name: [list(shape), dtype.str, at] for name, (shape, dtype, at) in datasets.items()},
+        }
+        if content.warnings:
+            facts["warnings"] = {name: hdf5.readable(text) for name, text in content.warnings.items()}
         block, table = seal.user_block_and_table("features", content_stop, stops, digests, facts)
         write_at(descriptor, memoryview(table), content_stop)
         write_at(descriptor, memoryview(block), 0)
@@ -113,35 +125,32 @@ def _blocks(descriptor: int, filled: Mapping[seal.Range, Blocks], content_stop: 
     return stops, digests
 
 
-def _write_structure(file: h5py.File, content: Content) -> Datasets:
-    hdf5.write_attributes(file, content.attributes)
-    count = content.num_rows
-    texts = file.create_dataset("utterance_id", (count,), hdf5.TEXT)
-    id_text = hdf5.reserve(file, "id_text", (content.num_id_bytes,), np.uint8)
-    id_ends = hdf5.reserve(file, "id_text_offsets", (count + 1,), np.int64)
-    id_ends[0] = 0
-    hashes = np.empty(count, np.uint64)
-    row = position = 0
+def _write_texts(file: h5py.File, content: Content, hashes: lookup.Hashes) -> None:
+    """/utterance_id: (N,) texts; `hashes` receives those of them."""
+    dataset = file.create_dataset("utterance_id", (content.num_rows,), hdf5.TEXT)
+    row = 0
     for part in content.ids():
         for start in range(0, len(part), _TEXTS_AT_ONCE):
-            names = part.slice(start, _TEXTS_AT_ONCE).cast(pa.binary()).to_pylist()
-            ends = position + np.cumsum([len(name) for name in names])
-            texts[row : row + len(names)] = np.array(names, object)
-            id_text[position : ends[-1]] = np.frombuffer(b"".join(names), np.uint8)
-            id_ends[row + 1 : row + 1 + len(names)] = ends
-            hashes[row : row + len(names)] = lookup.hash_texts(names)
-            row, position = row + len(names), int(ends[-1])
-    if (row, position) != (count, content.num_id_bytes):
-        raise CorruptFileError(f"{row} utterance_ids came where {count} were expected; their source changed meanwhile")
-    num_slots = lookup.num_slots(hashes)
-    slot_hash = hdf5.reserve(file, "id_hash", (num_slots,), np.uint64)
-    slot_row = hdf5.reserve(file, "id_row", (num_slots,), np.int64)
-    end = 0
-    for start, piece_hashes, piece_rows in lookup.pieces(hashes):
-        end = start + len(piece_rows)
-        slot_hash[start:end], slot_row[start:end] = piece_hashes, piece_rows
-    slot_hash[end:], slot_row[end:] = 0, lookup.FREE
-    del hashes
+            texts = part.slice(start, _TEXTS_AT_ONCE).cast(pa.binary()).to_pylist()
+            if row + len(texts) > len(hashes):
+                raise _other_ids(content)
+            dataset[row : row + len(texts)] = np.array(texts, object)
+            hashes[row : row + len(texts)] = lookup.hash_texts(texts)
+            row += len(texts)
+    if row != len(hashes):
+        raise _other_ids(content)
+
+
+def _other_ids(content: Content) -> CorruptFileError:
+    return CorruptFileError(f"not the {content.num_rows} utterance_ids that were expected; their source changed")
+
+
+def _write_structure(file: h5py.File, content: Content, num_slots: int) -> Datasets:
+    hdf5.write_attributes(file, content.attributes)
+    hdf5.reserve(file, "id_text", (content.num_id_bytes,), np.uint8)
+    hdf5.reserve(file, "id_text_offsets", (content.num_rows + 1,), np.int64)
+    hdf5.reserve(file, "id_hash", (num_slots,), np.uint64)
+    hdf5.reserve(file, "id_row", (num_slots,), np.int64)
     hdf5.write_failures(file, content.failures)
     if content.offsets is not None:
         file.create_dataset("offsets", data=content.offsets)
@@ -151,6 +160,32 @@ def _write_structure(file: h5py.File, content: Content) -> Datasets:
         hdf5.reserve(file, name, shape, dtype)
     arrays = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
     return hdf5.datasets_of(file, (*arrays, *(f"shards/{name}" for name in content.shards)))
+
+
+def _write_index(
+    descriptor: int, datasets: Datasets, content: Content, hashes: lookup.Hashes, order: lookup.RowNumbers
+) -> None:
+    """The text of the ids, and the table that leads from an id to its row."""
+    at = {name: dataset[2] for name, dataset in datasets.items()}
+    size = 0
+    end_at = _put(descriptor, np.zeros(1, np.int64), at["id_text_offsets"])
+    for part in content.ids():
+        text, ends = text_and_ends(part)
+        if size + len(text) <= content.num_id_bytes:
+            _put(descriptor, text, at["id_text"] + size)
+            end_at = _put(descriptor, size + ends, end_at)
+        size += len(text)
+    if size != content.num_id_bytes:
+        raise _other_ids(content)
+    hash_at, row_at = at["id_hash"], at["id_row"]
+    for slot_hash, slot_row in lookup.pieces(hashes, order):
+        hash_at, row_at = _put(descriptor, slot_hash, hash_at), _put(descriptor, slot_row, row_at)
+
+
+def _put(descriptor: int, array: npt.NDArray[Any], position: int) -> int:
+    """Write an array at a position of an open file; return where it ends."""
+    write_at(descriptor, array.view(np.uint8).data, position)
+    return position + array.nbytes
 
 
 def write_at(descriptor: int, view: memoryview, position: int) -> None:
@@ -202,11 +237,14 @@ def publish_set(
     merge_id = content.attributes["merge_id"]
     targets = (folder.features, folder.utterances, folder.failures, folder.summary)
     features, table, csv, about = temporary = [files.temp_path_for(path) for path in targets]
+
+    def write_tables() -> None:
+        _write_durably(table, lambda stream: _write_utterances(stream, utterances, merge_id))
+        _write_durably(csv, lambda stream: stream.write(_failures_csv(failures, merge_id)))
+
     try:
         with files.storage_errors(folder.features):
-            digest = write_features(features, content)
-            _write_durably(table, lambda stream: _write_utterances(stream, utterances, merge_id))
-            _write_durably(csv, lambda stream: stream.write(_failures_csv(failures, merge_id)))
+            digest = write_features(features, content, write_tables)
             small = {
                 target.name: {"num_bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
                 for target, path in ((folder.utterances, table), (folder.failures, csv))

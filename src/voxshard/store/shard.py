@@ -15,22 +15,19 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from blake3 import blake3
 
 from voxshard import files
 from voxshard.errors import (
     CorruptFileError,
-    DuplicateIdError,
     FeatureMismatchError,
     IncompleteError,
     NonFiniteEmbeddingError,
-    StaleShardError,
 )
 from voxshard.files import quoted
 from voxshard.store import hdf5, seal
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays, Datasets
-from voxshard.store.layout import FORMAT_VERSION, Identity
+from voxshard.store.layout import FORMAT_VERSION, Identity, text_and_ends
 from voxshard.store.seal import USER_BLOCK_BYTES, Seal
 
 StoreDtype = Literal["float32", "float16"]
@@ -171,7 +168,7 @@ def write_shard(
         hdf5.write_warnings(file, warnings)
         _write_outputs(file, header, outputs, store_dtype)
         datasets = hdf5.datasets_of(file, (*BULK.values(), "offsets"))
-    facts = _facts(header, [name for name, _ in outputs], failures, datasets, warnings)
+    facts = facts_of(header, [name for name, _ in outputs], failures, datasets, warnings)
     ranges = [hdf5.range_of(datasets[name]) for name in BULK.values() if name in datasets]
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +181,7 @@ def write_shard(
         return len(content) + len(table)
 
 
-def _facts(
+def facts_of(
     header: ShardHeader,
     ids: Sequence[str],
     failures: Sequence[Failure],
@@ -204,13 +201,9 @@ def _facts(
 
 def ids_digest(ids: pa.Array) -> str:
     """BLAKE3 (hex) of utterance_ids (N,) in their order: of their lengths in bytes, and of their text."""
-    ids = ids.cast(pa.large_string())
-    if not len(ids):
-        return blake3().hexdigest()
-    _, ends, text = ids.buffers()
-    offsets = np.frombuffer(ends, "<i8", len(ids) + 1, ids.offset * 8)
-    state = blake3(np.diff(offsets).tobytes())
-    state.update(memoryview(text or b"")[offsets[0] : offsets[-1]])
+    text, ends = text_and_ends(ids)
+    state = blake3(np.diff(ends, prepend=0).tobytes())
+    state.update(text.data)
     return state.hexdigest()
 
 
@@ -427,97 +420,6 @@ def _check_rows(shard: Shard, offsets: npt.NDArray[np.int64] | None) -> None:
             raise CorruptFileError(f"{shard.path}: /{name} has {size} rows, /utterance_id calls for {wanted}")
     if offsets is not None and (offsets[0] != 0 or (np.diff(offsets) < 0).any()):
         raise CorruptFileError(f"{shard.path}: /offsets does not start at 0 and rise")
-
-
-def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) -> ShardSummary:
-    """Validate what a shard's seal records against identity and plan; its bytes are not read.
-
-    Parameters
-    ----------
-    ids : utterances of shard `index` in the plan.
-
-    Raises
-    ------
-    StaleShardError : of another fingerprint or plan, or it has another shard's name.
-    DuplicateIdError : an utterance appears in it twice.
-    IncompleteError : an utterance of the plan is missing, or one too many is in it.
-    CorruptFileError, FormatVersionError : see `read_shard`.
-    """
-    summary = summarize_shard(path)
-    header, run_dir = summary.header, path.parent.parent
-    again = f"move it away and run `voxshard retry {quoted(run_dir)}`"
-    if header.fingerprint != identity.fingerprint:
-        raise StaleShardError(
-            f"{path}: made with fingerprint {header.fingerprint[:12]} ({header.encoder}), "
-            f"{run_dir} is {identity.fingerprint[:12]} ({identity.encoder}); {again}"
-        )
-    if header.plan_hash != identity.plan_hash:
-        raise StaleShardError(
-            f"{path}: made for plan {header.plan_hash[:12]}, {run_dir} has {identity.plan_hash[:12]}; {again}"
-        )
-    if (header.shard_index, header.num_shards) != (index, identity.num_shards):
-        raise StaleShardError(
-            f"{path}: holds shard {header.shard_index} of {header.num_shards}, "
-            f"its name states {index} of {identity.num_shards}; {again}"
-        )
-    if ids_digest(ids.filter(ok_rows(ids, summary.failures))) != summary.ids or not _counts_match(summary, len(ids)):
-        _check_ids(read_shard(path), ids.to_pylist(), again)
-        raise CorruptFileError(f"{path}: its table does not describe its utterances; {again}")
-    return summary
-
-
-def ok_rows(ids: pa.Array, failures: Sequence[Failure]) -> pa.Array:
-    """(N,) whether an utterance is not among the failures."""
-    if not failures:
-        return pa.array(np.ones(len(ids), np.bool_))
-    failed = pa.array([failure.utterance_id for failure in failures], ids.type)
-    return pc.invert(pc.is_in(ids, value_set=failed))
-
-
-def _counts_match(summary: ShardSummary, num_utterances: int) -> bool:
-    sizes = {name: shape[0] for name, (shape, _, _) in summary.datasets.items()}
-    frames = {size for name, size in sizes.items() if name in PER_FRAME}
-    rows_match = sizes.get("embeddings", summary.num_rows) == summary.num_rows
-    offsets_match = sizes.get("offsets", summary.num_rows + 1) == summary.num_rows + 1
-    all_there = summary.num_rows + len(summary.failures) == num_utterances
-    return rows_match and offsets_match and all_there and len(frames) < 2
-
-
-def _check_ids(shard: Shard, wanted: list[str], again: str) -> None:
-    found = [*shard.ids, *(failure.utterance_id for failure in shard.failures)]
-    seen: set[str] = set()
-    for name in found:
-        if name in seen:
-            raise DuplicateIdError(f"{shard.path}: utterance {name!r} appears in it twice; {again}")
-        seen.add(name)
-    missing = [name for name in wanted if name not in seen]
-    if missing:
-        raise IncompleteError(
-            f"{shard.path}: {len(missing)} of its {len(wanted)} utterances are missing, first {missing[0]!r}; {again}"
-        )
-    if len(found) != len(wanted):
-        extra = sorted(seen - set(wanted))
-        raise IncompleteError(f"{shard.path}: {len(extra)} utterances are not in its plan, first {extra[0]!r}; {again}")
-    failed = {failure.utterance_id for failure in shard.failures}
-    if shard.ids != [name for name in wanted if name not in failed]:
-        raise StaleShardError(f"{shard.path}: its utterances are not in the order of the manifest; {again}")
-
-
-def check_contents(path: Path, *, ids: pa.Array) -> None:
-    """Open a shard and compare what is in it with what its seal records, and with the plan, row by row.
-
-    Raises
-    ------
-    CorruptFileError : see `read_shard`; or the two differ.
-    DuplicateIdError, IncompleteError, StaleShardError : see `check_shard`.
-    """
-    shard = read_shard(path)
-    _check_ids(shard, ids.to_pylist(), f"move it away and run `voxshard retry {quoted(path.parent.parent)}`")
-    summary = summarize_shard(path)
-    found = _facts(shard.header, shard.ids, shard.failures, shard.datasets, shard.warnings)
-    if summary.seal.version > 1 and found != dict(summary.seal.facts):
-        names = [name for name in found if found[name] != summary.seal.facts.get(name)]
-        raise CorruptFileError(f"{path}: its table does not describe its {', '.join(names)}; move it away")
 
 
 def index_of(path: Path) -> int:

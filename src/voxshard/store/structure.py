@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from voxshard.errors import CorruptFileError
 from voxshard.store import hdf5
 from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
-from voxshard.store.mapped import MappedFile
+from voxshard.store.mapped import MappedFile, Rows
 from voxshard.store.seal import USER_BLOCK_BYTES
 
 ARRAYS = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
 GRANULARITIES = ("utterance", "frames", "windows")
 _FLOATS = ("<f4", "<f2")
-_TYPES: dict[str, tuple[str, ...]] = {
+TYPES: dict[str, tuple[str, ...]] = {
     "id_text": ("|u1",),
     "id_text_offsets": ("<i8",),
     "id_hash": ("<u8",),
@@ -30,6 +30,9 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "codes": ("<i4",),
 }
 """Of each array, as NumPy writes them; columns of shards/ are int64 or texts."""
+
+
+_BYTES_AT_ONCE = 4 << 20
 
 
 def structure_of(file: MappedFile) -> tuple[dict[str, Any], Datasets]:
@@ -73,7 +76,7 @@ def _check_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
         if not is_size and (is_wanted or value is not None):
             raise _odd(path, f"attribute {name} is {value!r:.60}, a number above 0 is wanted")
     for name in BULK.values():
-        if attributes.get(f"{name}_dtype", _TYPES[name][0]) not in _TYPES[name]:
+        if attributes.get(f"{name}_dtype", TYPES[name][0]) not in TYPES[name]:
             raise _odd(path, f"attribute {name}_dtype is {attributes[f'{name}_dtype']!r:.60}")
 
 
@@ -81,7 +84,7 @@ def _check_layout(file: MappedFile, attributes: Mapping[str, Any], layout: Datas
     for name, (shape, dtype, at) in layout.items():
         if not (isinstance(at, int) and all(isinstance(size, int) and size >= 0 for size in shape)):
             raise _odd(file.path, f"/{name} has shape {shape} and starts at {at!r:.60}")
-        wanted = _TYPES.get(name)
+        wanted = TYPES.get(name)
         is_type = dtype.str in wanted if wanted else dtype.str == "<i8" or dtype.kind == "S"
         if not is_type or dtype.itemsize == 0:
             raise _odd(file.path, f"/{name} is of type {dtype}, wanted: {' or '.join(wanted or ('int64', 'text'))}")
@@ -122,27 +125,36 @@ def _shapes(
     }
 
 
-def check_numbers(features: Any, offsets: npt.NDArray[np.int64] | None) -> Iterator[CorruptFileError]:
-    """Read all arrays of a set: numbers are finite, codes are not negative, frames follow one another.
+def check_numbers(path: Path, rows: Mapping[str, Rows], *, threads: int = 1) -> None:
+    """Read all rows of large arrays: numbers are finite, codes are not negative.
 
     Parameters
     ----------
-    features : the FeatureSet.
-    offsets : its offsets, if it has frames.
+    path : the file they belong to.
+    rows : by the names of the datasets.
+
+    Raises
+    ------
+    CorruptFileError : they are not; names the first row.
     """
-    path = features.path / "features.h5"
-    if offsets is not None and (offsets[0] != 0 or (np.diff(offsets) < 0).any()):
-        yield _odd(path, "/offsets does not start at 0, or decreases")
-        return
-    for batch in features.iter_batches():
-        for name in ("embeddings", "frames"):
-            values = getattr(batch, name)
-            if values is not None and not np.isfinite(values).all():
-                yield _odd(path, f"/{name} has NaN or infinite numbers, the first from {batch.ids[0]!r} on")
-                return
-        if batch.codes is not None and batch.codes.size and batch.codes.min() < 0:
-            yield _odd(path, f"/codes has negative numbers, the first from {batch.ids[0]!r} on")
-            return
+    for name, values in rows.items():
+        row = _first_bad_row(values, threads)
+        if row is not None:
+            kind = "negative numbers" if values.dtype.kind == "i" else "NaN or infinite numbers"
+            raise CorruptFileError(f"{path}: /{name} has {kind}, the first in row {row}; not what voxshard writes")
+
+
+def _first_bad_row(rows: Rows, threads: int) -> int | None:
+    count = rows.shape[0]
+    step = max(1, _BYTES_AT_ONCE // max(1, int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize))
+
+    def look(start: int) -> int | None:
+        values = rows.read(start, min(start + step, count))
+        is_good = values >= 0 if values.dtype.kind == "i" else np.isfinite(values)
+        return None if is_good.all() else start + int(np.nonzero(~is_good)[0][0])
+
+    with ThreadPoolExecutor(threads) as pool:
+        return next((row for row in pool.map(look, range(0, count, step)) if row is not None), None)
 
 
 def table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict[str, Any]:

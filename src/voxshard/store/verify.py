@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, DuplicateIdError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.progress import Progress
-from voxshard.store import hdf5, merged, seal, structure
+from voxshard.store import hdf5, lookup, merged, seal, structure
 from voxshard.store.features import FeatureSet, is_stale
+from voxshard.store.hdf5 import BULK
 from voxshard.store.inventory import ShardInventory
 from voxshard.store.layout import FeatureDir, Identity
-from voxshard.store.shard import check_contents, check_shard
+from voxshard.store.mapped import MappedFile
+from voxshard.store.shard_checks import check_contents, check_shard
 
 _ROWS_AT_ONCE = 1 << 16
 
@@ -73,10 +81,8 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
         inventory = ShardInventory.scan(folder)
         num_shards, num_pending = len(inventory.present), len(inventory.pending)
         progress.begin("verify shards", items=num_shards)
-        for index in inventory.present:
-            check()
-            path = inventory.path(index)
-            problems += [Problem(path, error) for error in _of_shard(path, index, inventory)]
+        for found in _of_shards(inventory, check):
+            problems += found
             progress.advance()
         problems += [Problem(path, inventory.not_in_plan(path)) for path in inventory.foreign]
         for path in map(inventory.path, inventory.missing):
@@ -101,25 +107,42 @@ def quarantine(problems: list[Problem]) -> list[Path]:
     return moved
 
 
-def _of_shard(path: Path, index: int, inventory: ShardInventory) -> Iterator[DataError]:
-    """A shard with changed bytes is looked into all the same: what else is wrong may show how that came about."""
-    is_sealed = True
-    ids = inventory.plan.ids(*inventory.shards.rows(index))
+def _of_shards(inventory: ShardInventory, check: Callable[[], None]) -> Iterator[list[Problem]]:
+    """What is wrong with each shard, several at a time; in their order."""
+    waiting: deque[Future[list[Problem]]] = deque()
+    pool = ThreadPoolExecutor(seal.num_threads())
     try:
-        seal.check_seal(path, "shard")
+        for index in inventory.present:
+            ids = inventory.plan.ids(*inventory.shards.rows(index))
+            waiting.append(pool.submit(_of_shard, inventory.path(index), index, inventory.identity, ids))
+            if len(waiting) > 2 * seal.num_threads():
+                yield waiting.popleft().result()
+            check()
+        while waiting:
+            yield waiting.popleft().result()
+            check()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _of_shard(path: Path, index: int, identity: Identity, ids: pa.Array) -> list[Problem]:
+    """A shard with changed bytes is looked into all the same: what else is wrong may show how that came about."""
+    found: list[DataError] = []
+    try:
+        seal.check_seal(path, "shard", threads=1)
     except FileNotFoundError:
-        yield IncompleteError(f"{path}: gone while it was checked")
-        return
+        return [Problem(path, IncompleteError(f"{path}: gone while it was checked"))]
     except DataError as exc:
-        is_sealed = False
-        yield exc
+        found.append(exc)
+    is_sealed = not found
     try:
         if is_sealed:
-            check_shard(path, index=index, identity=inventory.identity, ids=ids)
+            check_shard(path, index=index, identity=identity, ids=ids)
         check_contents(path, ids=ids)
     except DataError as exc:
         if is_sealed or not isinstance(exc, CorruptFileError):
-            yield exc
+            found.append(exc)
+    return [Problem(path, error) for error in found]
 
 
 def _of_merged(folder: FeatureDir) -> Iterator[Problem]:
@@ -152,38 +175,82 @@ def _of_merged(folder: FeatureDir) -> Iterator[Problem]:
 
 
 def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
-    """The rows of the merged files against each other."""
+    """The rows of the merged files against each other, in pieces: some 9 bytes of memory for each row."""
     try:
         features = FeatureSet(folder.path)
+        arrays = _Arrays(folder.features)
+        hashes = np.empty(len(features), np.uint64)
         with hdf5.reading(folder.features) as file, pq.ParquetFile(folder.utterances) as table:
-            start = 0
-            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["utterance_id"]):
-                stop = start + len(batch)
-                names = [text.decode() for text in file["utterance_id"][start:stop]]
-                yield from _of_row_range(features, folder, start, names)
-                if batch["utterance_id"].to_pylist() != names:
-                    error = CorruptFileError(f"{folder.utterances}: its rows are not those of {folder.features.name}")
-                    yield Problem(folder.utterances, error)
-                    return
-                start = stop
-            if start != len(features) or len(file["utterance_id"]) != start:
-                error = CorruptFileError(f"{folder.utterances}: {start} rows, {folder.features} has {len(features)}")
-                yield Problem(folder.utterances, error)
+            texts = file["utterance_id"]
+            if not len(texts) == table.metadata.num_rows == len(features):
+                error = f"{table.metadata.num_rows} rows, {folder.features} has {len(features)} and {len(texts)}"
+                yield Problem(folder.utterances, CorruptFileError(f"{folder.utterances}: {error}"))
                 return
-        for error in structure.check_numbers(features, features.offsets):
-            yield Problem(folder.features, error)
+            start = 0
+            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["utterance_id"], use_threads=False):
+                stop = start + len(batch)
+                names = batch["utterance_id"].cast(pa.binary()).to_pylist()
+                if texts[start:stop].tolist() != names:
+                    error = f"{folder.utterances}: its rows are not those of {folder.features.name}"
+                    yield Problem(folder.utterances, CorruptFileError(error))
+                    return
+                if arrays.names(start, stop) != names:
+                    error = f"{folder.features}: /id_text does not hold its utterance_ids"
+                    yield Problem(folder.features, CorruptFileError(error))
+                    return
+                hashes[start:stop] = lookup.hash_texts(names)
+                start = stop
+        if not lookup.leads_to_rows(hashes, arrays.slots()):
+            error = f"{folder.features}: its look-up table does not lead to its rows"
+            yield Problem(folder.features, CorruptFileError(error))
+        for name in _twice(folder, hashes):
+            error = f"{folder.features}: utterance {name!r} appears in it twice"
+            yield Problem(folder.features, DuplicateIdError(error))
+        offsets = features.offsets
+        if offsets is not None and (offsets[0] != 0 or (np.diff(offsets) < 0).any()):
+            yield Problem(folder.features, CorruptFileError(f"{folder.features}: /offsets does not rise from 0"))
+        elif features.mode == "packed":
+            rows = {name: features.large(name) for name in BULK.values() if features.has(name)}
+            structure.check_numbers(folder.features, rows, threads=seal.num_threads())
     except DataError as exc:
         yield Problem(folder.features, exc)
 
 
-def _of_row_range(features: FeatureSet, folder: FeatureDir, start: int, names: list[str]) -> Iterator[Problem]:
-    """Rows from `start` on: the look-up of each name leads to its row, and both lists of names agree."""
-    rows = np.arange(start, start + len(names))
-    found = features.rows(names)
-    wrong = np.flatnonzero(found != rows)
-    if len(wrong) and found[wrong[0]] >= 0:
-        name = names[wrong[0]]
-        yield Problem(folder.features, DuplicateIdError(f"{folder.features}: utterance {name!r} appears in it twice"))
-    elif len(wrong) or features.ids_of(rows[rows < len(features)]) != names:
-        error = CorruptFileError(f"{folder.features}: its look-up table does not lead to its rows")
-        yield Problem(folder.features, error)
+class _Arrays:
+    """The index of a features file, read in order: mapped, all of it would count as memory of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = MappedFile(path, seal.read_seal(path, "features"))
+        _, self._layout = structure.structure_of(self._file)
+
+    def _read(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        _, dtype, at = self._layout[name]
+        return self._file.read(at + start * dtype.itemsize, (stop - start,), dtype)
+
+    def names(self, start: int, stop: int) -> list[bytes]:
+        """utterance_ids of rows `start` to `stop`, in UTF-8."""
+        ends = self._read("id_text_offsets", start, stop + 1)
+        if ends[0] < 0 or (np.diff(ends) < 0).any():
+            return []
+        text = self._read("id_text", int(ends[0]), int(ends[-1])).tobytes()
+        return [text[first:last] for first, last in itertools.pairwise((ends - ends[0]).tolist())]
+
+    def slots(self) -> Iterator[tuple[lookup.Hashes, lookup.RowNumbers]]:
+        """Hash and row of each slot of the look-up table, a piece at a time."""
+        count = self._layout["id_hash"][0][0]
+        for start in range(0, count, _ROWS_AT_ONCE):
+            stop = min(start + _ROWS_AT_ONCE, count)
+            yield self._read("id_hash", start, stop), self._read("id_row", start, stop)
+
+
+def _twice(folder: FeatureDir, hashes: lookup.Hashes) -> list[str]:
+    """utterance_ids that several rows have; sorts their hashes."""
+    hashes.sort()
+    suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    counts: Counter[str] = Counter()
+    if len(suspects):
+        with pq.ParquetFile(folder.utterances) as table:
+            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["utterance_id"], use_threads=False):
+                names = np.array(batch["utterance_id"].to_pylist(), object)
+                counts.update(names[np.isin(lookup.hash_ids(names), suspects)].tolist())
+    return [name for name, count in counts.items() if count > 1]
