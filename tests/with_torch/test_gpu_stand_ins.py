@@ -24,7 +24,7 @@ from voxshard.encoders.batching import collate
 from voxshard.encoders.registry import create
 from voxshard.errors import DeviceFaultError, DeviceMemoryError
 from voxshard.extraction.decode import PreparedUtterance
-from voxshard.extraction.encode import Budget, ShardEncoder
+from voxshard.extraction.encode import Budget, ShardEncoder, deviation_rms
 from voxshard.extraction.telemetry import Timers
 from voxshard.learning._torch.module import TrainedNetwork
 from voxshard.learning._torch.prediction import Predictor
@@ -199,6 +199,16 @@ def test_a_forward_pass_of_a_padded_batch_does_not_wait_for_the_gpu(kind: str, m
     with Waits() as waits:
         encoder.encode(*batch)
     assert waits.found == []
+
+
+def test_a_batch_can_be_encoded_in_another_precision_than_the_settings(make_model: Any) -> None:
+    encoder = create("hf", {"weights": str(make_model("wav2vec2-group"))})
+    encoder.load("cpu")
+    batch = collate([np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)] * 2, "padded")
+    exact, half, again = encoder.encode(*batch), encoder.encode_in("bf16", *batch), encoder.encode(*batch)
+    assert encoder.precisions == ("float32", "tf32", "bf16", "fp16")
+    assert 1e-4 < deviation_rms(half[0], exact[0], "bf16") < 0.1
+    np.testing.assert_array_equal(again[0]["embedding"], exact[0]["embedding"])
 
 
 def test_cudnn_attention_is_off_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import ConfigError, EnvironmentProblemError
 from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.precision import with_precision
 from voxshard.experiment.schema import load
 from voxshard.locations import AnyLocation
 from voxshard.slurm import environment
@@ -38,7 +39,7 @@ def command(config: AnyLocation | None, site: str | None, assignments: tuple[str
         raise ConfigError("--set: without a CONFIG only site.KEY=VALUE can be set")
     findings = list(doctor.check_site(facts))
     if config is not None:
-        experiment = Experiment(load(config, overrides))
+        experiment = Experiment(with_precision(load(config, overrides), facts.options("extract")))
         draft = Submission("", "", os.fspath(Path.cwd()), sys.executable, time.time())
         findings += doctor.check_experiment(Cluster(experiment, facts, draft))
     for finding in findings:

@@ -9,6 +9,7 @@ from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
 from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.precision import with_precision
 from voxshard.experiment.run import run_experiment
 from voxshard.experiment.schema import load
 from voxshard.locations import AnyLocation
@@ -28,7 +29,7 @@ def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> Non
     """
     overrides = parse_assignments(assignments)
     facts = sites.load(site, overrides.pop("site", {}))
-    experiment = Experiment(load(config, overrides), facts.container)
+    experiment = Experiment(with_precision(load(config, overrides), facts.options("extract")), facts.container)
     doctor.require(doctor.check_images(experiment), EnvironmentProblemError)
     with stage_task() as task:
         report = run_experiment(experiment, task.stop, task.progress)

@@ -9,6 +9,7 @@ from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
 from voxshard.experiment.experiment import Experiment
+from voxshard.experiment.precision import with_precision
 from voxshard.experiment.schema import load
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation
@@ -41,7 +42,7 @@ def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[st
     facts = environment.fill_in(sites.load(site, overrides.pop("site", {})))
     if names := environment.ignored():
         echo_info(f"ignored, the site's file and --set decide: {', '.join(names)}")
-    experiment = Experiment(load(config, overrides))
+    experiment = Experiment(with_precision(load(config, overrides), facts.options("extract")))
     experiment, submission = submit.new_submission(experiment, facts)
     cluster = submit.Cluster(experiment, facts, submission)
     if dry_run:

@@ -200,6 +200,8 @@ class Encoder(metaclass=_EncoderMeta):
 
     in_flight: int = 2
     """Batches that may be begun before the first is waited for: while a GPU computes one, the next is copied to it."""
+    precisions: Sequence[Precision] = ()
+    """What `encode_in` takes."""
     loaded: Mapping[str, Any] = {}
     """What only the loaded model tells (a probed frame hop), for the record; its weights' hashes decide it already."""
     preparer: Callable[[Waveform], Features] | None = None
@@ -264,6 +266,13 @@ class Encoder(metaclass=_EncoderMeta):
         ------
         DeviceMemoryError : the batch does not fit; the caller tries a smaller one.
         """
+
+    def encode_in(
+        self, precision: Precision, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]
+    ) -> list[Output]:
+        """Embed one batch in another precision than the settings', to learn what that would gain and cost; encoders
+        that compute in several have it, see `precisions`."""
+        raise NotImplementedError
 
     def start(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:
         """Begin a batch and return a function that waits for its outputs; by default nothing overlaps."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, as_list, check_one_line, expanded, load_yaml, merged, validated
 from voxshard.encoders import registry
+from voxshard.encoders.base import Precision
 from voxshard.learning.network_config import NetworkConfig, NetworkGrid
 from voxshard.learning.train_config import GridOptions, TrainConfig
 from voxshard.locations import AnyLocation, LocalPath, Location, local_copy
@@ -107,6 +108,18 @@ class JobOptions(Settings):
     """Maximum number of tasks of one array at once."""
     growth: float | None = Field(default=None, ge=1)
     """Factor on memory and time for every further attempt; null or 1: none."""
+    precision: Precision | None = None
+    """Arithmetic of the encoders that use a GPU and whose settings have none (extract only): float32, tf32, bf16 or
+    fp16; part of the fingerprint."""
+
+
+def check_precision(stages: Mapping[str, JobOptions], where: str) -> None:
+    """Raise ValueError for a precision that has no effect: only extractions have one."""
+    idle = [name for name, options in stages.items() if options.precision and name.partition("-")[0] != "extract"]
+    if idle:
+        raise ValueError(
+            f"{where}.{idle[0]}.precision: no effect; only {where}.extract has one (networks have their own)"
+        )
 
 
 class ExperimentConfig(Settings):
@@ -155,6 +168,7 @@ class ExperimentConfig(Settings):
         unknown = sorted(set(self.jobs) - set(known))
         if unknown:
             raise ValueError(f"jobs: no stage or step {', '.join(unknown)}; available: {', '.join(known)}")
+        check_precision(self.jobs, "jobs")
         return self
 
     def _check_names(self) -> None:

@@ -7,6 +7,7 @@ one more being written, and a few blocks of features, whatever the size of the c
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,9 @@ from voxshard.errors import InexactBatchError, TransientFaultError
 from voxshard.extraction.decode import Decoder
 from voxshard.extraction.encode import TOLERANCE_RMS, Budget, Result, ShardEncoder, deviation_rms
 from voxshard.extraction.pool import DecodePool
+from voxshard.extraction.precision_advice import AFTER_BATCHES, precision_advice
 from voxshard.extraction.telemetry import Timers
-from voxshard.extraction.wire import Block
+from voxshard.extraction.wire import Block, DecodedBlock
 from voxshard.manifest import Utterance
 from voxshard.progress import Progress
 from voxshard.store.shard import Failure, StoreDtype
@@ -80,12 +82,14 @@ class Pipeline:
         timers: Timers,
         progress: Progress,
         check: Callable[[], None] = lambda: None,
+        advises: bool = False,
     ) -> None:
         """
         Parameters
         ----------
         write : publishes one shard; called in its own thread, one shard at a time.
         check : called between batches; raises to stop.
+        advises : measure once what another precision would gain, and print it.
         """
         self._encoder, self._pool, self._decoder = encoder, pool, decoder
         self._precision, self._tolerance = precision, TOLERANCE_RMS[precision]
@@ -96,6 +100,7 @@ class Pipeline:
         """Per block under way: its shard, and the positions in it that it holds."""
         self._num_blocks: dict[int, int] = {}
         self._begun, self._finished = 0, 0
+        self._advise_after_s = AFTER_BATCHES * batch_seconds if advises else math.inf
 
     def run(self, shards: Iterable[ShardWork]) -> None:
         """Make every shard; finished work is published even if this raises."""
@@ -119,6 +124,7 @@ class Pipeline:
             if shard is None:
                 shard = _Open(work, self._shard_encoder(work), self._num_blocks.pop(work.index), earlier)
             self._timers.decode_busy_s += block.busy_s
+            self._advise(block)
             for position, decoded in zip(positions, block.results, strict=True):
                 audio_s = 0.0 if isinstance(decoded, Failure) else decoded.audio_s
                 shard.audio_s += audio_s
@@ -131,6 +137,16 @@ class Pipeline:
             if shard.waiting == 0:
                 self._finish(shard)
                 shard, earlier = None, self._timers.copy()
+
+    def _advise(self, block: DecodedBlock) -> None:
+        """Print once, after some batches, what another precision would gain on these recordings."""
+        prepared = [result for result in block.results if not isinstance(result, Failure)]
+        self._advise_after_s -= sum(result.audio_s for result in prepared)
+        if self._advise_after_s > 0 or not prepared:
+            return
+        self._advise_after_s = math.inf
+        if advice := precision_advice(self._encoder, [result.pieces[0] for result in prepared]):
+            self._progress.note(advice)
 
     def _tick(self) -> None:
         """Between batches: hear a stop, keep the workers busy, notice a writer in trouble."""

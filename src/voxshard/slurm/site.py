@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, check_one_line, expanded, load_yaml, merged, validated
 from voxshard.errors import ConfigError
-from voxshard.experiment.schema import JobOptions
+from voxshard.experiment.schema import JobOptions, check_precision
 from voxshard.locations import AnyLocation, local_copy, parse
 from voxshard.runtime.apptainer import Container
 
@@ -148,6 +148,7 @@ class Site(Settings):
         unknown = sorted(set(self.stages) - set(stages))
         if unknown:
             raise ValueError(f"stages: unknown {', '.join(unknown)}; available: {', '.join(stages)}")
+        check_precision(self.stages, "stages")
         for stage in stages[:-1]:
             self.check_partitions(self.options(stage).partitions or (), f"stages.{stage}")
         return self

@@ -32,6 +32,7 @@ from voxshard.extraction.gpu import GpuRecorder, open_reader
 from voxshard.extraction.heartbeat import Heartbeat, TaskState, progress_file
 from voxshard.extraction.pipeline import Pipeline, ShardResult, ShardWork
 from voxshard.extraction.pool import DecodePool
+from voxshard.extraction.precision_advice import CANDIDATE
 from voxshard.extraction.reuse import ReusableRows, ReusedRows
 from voxshard.extraction.telemetry import Timers, advice
 from voxshard.locations import LocalPath, Location, local_copy
@@ -337,12 +338,18 @@ class Extraction:
                         timers=self.timers,
                         progress=task.progress,
                         check=task.check,
+                        advises=self._advises(),
                     ).run(with_progress())
                 state.state = "done"
             except BaseException as exc:
                 state.state = "stopped" if isinstance(exc, StoppedError) else "failed"
                 state.last_error = f"{type(exc).__name__}: {exc}"
                 raise
+
+    def _advises(self) -> bool:
+        """Whether this task measures what a faster precision would gain: of those on a GPU in float32 the first."""
+        is_exact = self.settings.precision == "float32" and CANDIDATE in self.encoder.precisions
+        return is_exact and self.device.startswith("cuda") and self.task.index == 0
 
     def publish(self, result: ShardResult) -> None:
         """Publish one complete shard; the first one wins."""

@@ -6,8 +6,8 @@ Suffixes: B utterances, L padded feature length, T padded frames.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch
 from voxshard.encoders._torch.device import check_placement, memory_errors, on_device, resolve_device, take_device
 from voxshard.encoders._torch.precision import arithmetic
 from voxshard.encoders._torch.streams import Streams
-from voxshard.encoders.base import Encoder, EncoderSettings, Output
+from voxshard.encoders.base import Encoder, EncoderSettings, Output, Precision
 
 TensorOutput: TypeAlias = torch.Tensor | list[torch.Tensor]
 """One tensor (B, ...), or one for each utterance."""
@@ -65,17 +65,28 @@ class TorchEncoder(Encoder):
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
         """Embed one batch, on all the threads there are, and wait for it."""
-        return self._queue(features, lengths)()
+        return self._queue(features, lengths, self.settings.precision)()
+
+    def encode_in(
+        self, precision: Precision, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]
+    ) -> list[Output]:
+        return self._queue(features, lengths, precision)()
+
+    @property
+    def precisions(self) -> Sequence[Precision]:  # type: ignore[override]
+        """Those that the settings allow."""
+        return get_args(type(self.settings).model_fields["precision"].annotation)
 
     def start(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:
         """Begin a batch: on a GPU by queueing its work, on a CPU by giving it to the next stream that is free."""
         if self._streams is None:
-            return self._queue(features, lengths)
+            return self._queue(features, lengths, self.settings.precision)
         return self._streams.submit(lambda: self.encode(features, lengths)).result
 
-    def _queue(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:
+    def _queue(
+        self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64], precision: Precision
+    ) -> Callable[[], list[Output]]:
         """Call `forward`; on a GPU this returns once the work is queued, so that a second batch can queue behind."""
-        precision = self.settings.precision
         with memory_errors(self.device), torch.inference_mode(), arithmetic(precision, self.device):
             results = self.forward(on_device(features, self.device), lengths)
             arrived = {key: self._to_host(tensor) for key, tensor in results.items()}
