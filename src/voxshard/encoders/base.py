@@ -19,6 +19,8 @@ from pydantic import Field, model_validator
 from voxshard import files
 from voxshard.config import Settings
 from voxshard.errors import DeviceUnavailableError
+from voxshard.store.output_spec import Granularity as Granularity
+from voxshard.store.output_spec import OutputSpec
 
 Waveform: TypeAlias = npt.NDArray[np.float32]
 """(S,) float32, mono, at the encoder's sample rate, in [-1, 1]."""
@@ -28,7 +30,6 @@ Output: TypeAlias = dict[str, npt.NDArray[Any]]
 """Per utterance: "embedding" (D,) or (L, D), "frames" (T, D) or (T, L, D), "codes" (T,) or (T, K) of
 several codebooks."""
 
-Granularity = Literal["utterance", "frames", "windows"]
 BatchPolicy = Literal["padded", "windows", "equal_length", "single"]
 Precision = Literal["float32", "tf32", "bf16", "fp16"]
 
@@ -93,7 +94,7 @@ class WeightFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderInfo:
+class EncoderInfo(OutputSpec):
     """The facts of one encoder with its settings; known without loading the model."""
 
     name: str
@@ -101,28 +102,20 @@ class EncoderInfo:
     """Packages that must be importable where the encoder runs, by import name, in addition to voxshard's own."""
     needs_gpu: bool = False
     """Whether it uses a GPU where one is available; without it, jobs go to CPU partitions."""
-    sample_rate: int
-    """Rate in Hz that recordings are resampled to; nominal where `keeps_rate`."""
-    dim: int
-    granularity: Granularity
     batch_policy: BatchPolicy
     fingerprint: str
     """SHA-256 (hex) of `provenance`."""
     provenance: Mapping[str, Any]
     """All that the numbers depend on: encoder, settings, weights' hashes, numerics version, libraries."""
-    num_layers: int | None = None
-    """Number of layers stacked in each output (the L of (L, D)); None where outputs are (D,)."""
     min_samples: int = 1
     """Fewest samples at `sample_rate` an utterance needs; shorter ones fail with TooShortError."""
     chunk_samples: int | None = None
     """Longer clips are prepared and encoded in pieces of this many samples, then joined; None: never cut."""
     keeps_rate: bool = False
-    """Recordings are not resampled: the preparer is called with the waveform and its own rate in Hz."""
+    """Recordings are not resampled: the preparer is called with the waveform and its own rate in Hz; `sample_rate` is
+    nominal."""
     encodes_in_prepare: bool = False
     """All the work is in `prepare`; `encode` only hands it on. Every CPU then runs a decode worker."""
-    frame_rate_hz: float | None = None
-    window_s: float | None = None
-    hop_s: float | None = None
     weights_folder: Path | None = None
     weight_files: tuple[WeightFile, ...] = field(default=(), repr=False)
 

@@ -55,8 +55,7 @@ class LoadedEncoder:
 
     def __repr__(self) -> str:
         info = self.info
-        size = f"{info.num_layers} x {info.dim}" if info.num_layers else f"{info.dim}"
-        return f"<{info.name} on {self.device}: {info.granularity} of {size}, {info.sample_rate} Hz>"
+        return f"<{info.name} on {self.device}: {info.granularity} of {info.size_text}, {info.sample_rate} Hz>"
 
     @property
     def info(self) -> EncoderInfo:

@@ -92,7 +92,7 @@ def _bytes_per_row(info: EncoderInfo, seconds: npt.NDArray[np.float64], itemsize
     rate = info.frame_rate_hz or (1 / info.hop_s if info.hop_s else None)
     if info.granularity != "utterance" and rate:
         vectors = np.where(np.isfinite(seconds), seconds, _ASSUMED_S) * rate
-    return np.broadcast_to(np.asarray(vectors * info.dim * (info.num_layers or 1) * itemsize), seconds.shape)
+    return np.broadcast_to(np.asarray(vectors * math.prod(info.row_shape) * itemsize), seconds.shape)
 
 
 def _seconds_per_weight(weights: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> float:

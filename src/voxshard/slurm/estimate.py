@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -270,7 +271,7 @@ def _bytes(identity: Identity | None) -> int | None:
     """Return the bytes of one vector per utterance; the size of frames is known only afterwards."""
     if identity is None or identity.granularity != "utterance":
         return None
-    return identity.num_utterances * identity.dim * (identity.num_layers or 1) * 4 * _PACKED_COPIES
+    return identity.num_utterances * math.prod(identity.row_shape) * 4 * _PACKED_COPIES
 
 
 def _existing(path: Path) -> Path:

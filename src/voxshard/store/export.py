@@ -111,7 +111,7 @@ class _ExportWriter:
     def __init__(self, features: FeatureSet, rows: Rows, progress: Progress, check: Callable[[], None]) -> None:
         self.features, self.rows, self.progress, self.check = features, rows, progress, check
         self.is_framewise = not features.has("embeddings")
-        self.row_shape = (features.dim,) if features.num_layers is None else (features.num_layers, features.dim)
+        self.row_shape = features.row_shape
 
     def npy(self, folder: Path) -> list[Path]:
         """A pair of files per split, and their checksums."""

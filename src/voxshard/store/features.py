@@ -21,6 +21,7 @@ from voxshard.store.hdf5 import BULK, PER_FRAME
 from voxshard.store.inventory import shard_names
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.mapped import MappedFile, PackedRows, Rows, ShardedRows, ShardRange
+from voxshard.store.output_spec import Granularity, OutputSpec
 from voxshard.store.structure import ARRAYS, structure_of, table_of_shards
 
 Check: TypeAlias = Literal["none", "open", "blocks"]
@@ -79,6 +80,7 @@ class FeatureSet:
         """Content of summary.json."""
         self._file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
         self._attributes, self._layout = structure_of(self._file)
+        self._spec = OutputSpec.of(self._attributes)
         ids = {merged.merge_id_of_table(folder.utterances), summary["merge_id"], self._attributes["merge_id"]}
         if len(ids) > 1:
             raise IncompleteError(f"{path}: its files come from different merges; run `voxshard merge {quoted(path)}`")
@@ -130,7 +132,7 @@ class FeatureSet:
                 self._shards["name"], self._shards[f"{name}_at"], self._shards[first], self._shards[count], strict=True
             )
         ]
-        row_shape: tuple[int, ...] = (self.dim,) if self.num_layers is None else (self.num_layers, self.dim)
+        row_shape = self._spec.row_shape
         if name == "codes":
             num_codebooks = self._attributes.get("num_codebooks")
             row_shape = () if num_codebooks is None else (int(num_codebooks),)
@@ -157,8 +159,8 @@ class FeatureSet:
         return FeatureSet, (self.path, self.check)
 
     def __repr__(self) -> str:
-        size = f"{self.num_layers} x {self.dim}" if self.num_layers else f"{self.dim}"
-        return f"<FeatureSet {self.path}: {len(self):,} utterances, {self.encoder}, {self.granularity} of {size}>"
+        kind = f"{self.granularity} of {self._spec.size_text}"
+        return f"<FeatureSet {self.path}: {len(self):,} utterances, {self.encoder}, {kind}>"
 
     @property
     def encoder(self) -> str:
@@ -171,20 +173,24 @@ class FeatureSet:
         return str(self._attributes["fingerprint"])
 
     @property
-    def granularity(self) -> str:
+    def granularity(self) -> Granularity:
         """`utterance`, `frames` or `windows`."""
-        return str(self._attributes["granularity"])
+        return self._spec.granularity
 
     @property
     def dim(self) -> int:
         """Size D of an embedding."""
-        return int(self._attributes["dim"])
+        return self._spec.dim
 
     @property
     def num_layers(self) -> int | None:
         """Number of layers L where embeddings are (L, D), else None."""
-        value = self._attributes.get("num_layers")
-        return None if value is None else int(value)
+        return self._spec.num_layers
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one embedding, or of one frame: (D,), or (L, D)."""
+        return self._spec.row_shape
 
     @property
     def mode(self) -> str:

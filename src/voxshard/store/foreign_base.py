@@ -20,6 +20,7 @@ import pyarrow as pa
 from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, FeatureMismatchError
 from voxshard.store.hdf5 import Arrays
+from voxshard.store.output_spec import Granularity
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +46,7 @@ class ForeignFile:
     """One file of embeddings; may be gone through any number of times, in the same order."""
 
     path: Path
-    granularity: str
+    granularity: Granularity
     items: Callable[[], Iterator[tuple[str, Arrays]]]
     """(utterance_id, output) of every utterance; see `container.Arrays`."""
     columns: Mapping[str, pa.Array]

@@ -12,6 +12,7 @@ import numpy as np
 from voxshard.errors import CorruptFileError, FeatureMismatchError
 from voxshard.store.foreign_base import Array, ForeignFile
 from voxshard.store.hdf5 import Arrays
+from voxshard.store.output_spec import Granularity
 
 _JSON_BYTES = 4 << 20
 _JSON_SPACE = " \t\r\n"
@@ -28,7 +29,7 @@ def read_json_features(path: Path) -> ForeignFile:
             yield name, {"embedding" if array.ndim == 1 else "frames": array}
 
     first = next(items(), None)
-    granularity = "utterance" if first is None or "embedding" in first[1] else "frames"
+    granularity: Granularity = "utterance" if first is None or "embedding" in first[1] else "frames"
     return ForeignFile(path, granularity, items, {})
 
 

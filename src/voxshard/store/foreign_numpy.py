@@ -15,6 +15,7 @@ from voxshard.errors import CorruptFileError, FeatureMismatchError, ManifestErro
 from voxshard.store.foreign_base import Array, ForeignFile, check_numbers, check_sums, needs_pickle
 from voxshard.store.foreign_tables import csv_columns
 from voxshard.store.hdf5 import Arrays
+from voxshard.store.output_spec import Granularity
 
 _ROWS_AT_ONCE = 1024
 
@@ -76,7 +77,7 @@ def read_npz(path: Path) -> ForeignFile:
         offsets = small.get("offsets")
         if offsets is not None:
             _check_offsets(path, offsets)
-        granularity = "utterance" if offsets is None else "frames"
+        granularity: Granularity = "utterance" if offsets is None else "frames"
     else:
         ids, offsets = _runs(path, np.array(_ids(path, "IDS", small["IDS"])))
         granularity = "windows"

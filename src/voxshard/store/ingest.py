@@ -287,9 +287,6 @@ def _identity(
         dim=survey.row_shape[-1],
         num_layers=survey.row_shape[0] if len(survey.row_shape) == 2 else None,
         sample_rate=0,
-        frame_rate_hz=None,
-        window_s=None,
-        hop_s=None,
         weights_folder=None,
         weight_files=(),
     )
@@ -307,9 +304,7 @@ def _attributes(identity: Identity, survey: _Survey) -> dict[str, Any]:
         "encoder": ENCODER,
         "fingerprint": identity.fingerprint,
         "plan_hash": identity.plan_hash,
-        "granularity": identity.granularity,
-        "dim": identity.dim,
-        "num_layers": identity.num_layers,
+        **identity.facts(),
         "software": f'{{"voxshard": ["{version("voxshard")}"]}}',
     }
 

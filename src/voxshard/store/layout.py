@@ -19,6 +19,7 @@ from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
 from voxshard.files import quoted
 from voxshard.manifest import ROW_GROUP
+from voxshard.store.output_spec import OutputSpec
 
 _AT_ONCE = 1 << 16
 PLAN_FOOTER = b"voxshard"
@@ -107,7 +108,7 @@ class FeatureDir:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(OutputSpec):
     """What a feature set is made with; frozen by its first extraction, compared by every later command."""
 
     encoder: str
@@ -118,13 +119,6 @@ class Identity:
     plan_hash: str
     num_shards: int
     num_utterances: int
-    granularity: str
-    dim: int
-    num_layers: int | None
-    sample_rate: int
-    frame_rate_hz: float | None
-    window_s: float | None
-    hop_s: float | None
     weights_folder: str | None
     weight_files: Sequence[Mapping[str, Any]]
     """name, num_bytes, mtime_ns and sha256 of each."""

@@ -28,6 +28,7 @@ from voxshard.files import quoted
 from voxshard.store import hdf5, seal
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays, Datasets
 from voxshard.store.layout import FORMAT_VERSION, Identity, text_and_ends
+from voxshard.store.output_spec import OutputSpec
 from voxshard.store.seal import USER_BLOCK_BYTES, Seal
 
 StoreDtype = Literal["float32", "float16"]
@@ -46,7 +47,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardHeader:
+class ShardHeader(OutputSpec):
     """What a shard states about itself, as attributes of the HDF5 file."""
 
     encoder: str
@@ -54,14 +55,6 @@ class ShardHeader:
     plan_hash: str
     shard_index: int
     num_shards: int
-    granularity: str
-    sample_rate: int
-    dim: int
-    num_layers: int | None = None
-    """Layers stacked in each output (the L of (L, D)); None where outputs are (D,)."""
-    frame_rate_hz: float | None = None
-    window_s: float | None = None
-    hop_s: float | None = None
     software: Mapping[str, str] = field(default_factory=dict)
     """Name -> version of what computed it."""
     image_digest: str | None = None
@@ -212,9 +205,7 @@ def _write_outputs(
 ) -> None:
     keys = set(outputs[0][1]) if outputs else {"embedding"} if header.granularity == "utterance" else {"frames"}
     lengths = np.zeros(len(outputs), np.int64)
-    shapes = {key: row_shape(key, header) for key in keys}
-    if "codes" in keys:
-        shapes["codes"] = outputs[0][1]["codes"].shape[1:]
+    shapes = {key: outputs[0][1][key].shape[1:] if key == "codes" else header.row_shape for key in keys}
     for row, (name, output) in enumerate(outputs):
         _check_output(name, output, shapes, header)
         lengths[row] = next((len(output[key]) for key in PER_FRAME if key in keys), 1)
@@ -227,13 +218,6 @@ def _write_outputs(
             dtype = "int32" if key == "codes" else store_dtype
             dataset = hdf5.reserve(file, dataset_name, (rows, *shapes[key]), dtype)
             _fill(dataset, (storable({key: output[key]}, store_dtype)[key] for _, output in outputs), key)
-
-
-def row_shape(key: str, header: ShardHeader | Identity) -> tuple[int, ...]:
-    """Shape of one row of a dataset: one utterance's embedding, or one frame; of codes, that of a single codebook."""
-    if key == "codes":
-        return ()
-    return (header.dim,) if header.num_layers is None else (header.num_layers, header.dim)
 
 
 def _check_output(name: str, output: Arrays, shapes: Mapping[str, tuple[int, ...]], header: ShardHeader) -> None:

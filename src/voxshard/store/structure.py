@@ -14,10 +14,10 @@ from voxshard.errors import CorruptFileError
 from voxshard.store import hdf5
 from voxshard.store.hdf5 import BULK, PER_FRAME, Datasets
 from voxshard.store.mapped import MappedFile, Rows
+from voxshard.store.output_spec import GRANULARITIES, OutputSpec
 from voxshard.store.seal import USER_BLOCK_BYTES
 
 ARRAYS = ("id_text", "id_text_offsets", "id_hash", "id_row", "offsets", *BULK.values())
-GRANULARITIES = ("utterance", "frames", "windows")
 _FLOATS = ("<f4", "<f2")
 TYPES: dict[str, tuple[str, ...]] = {
     "id_text": ("|u1",),
@@ -108,8 +108,7 @@ def _shapes(
     attributes: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]], num_rows: int
 ) -> dict[str, tuple[int, ...]]:
     """The shapes that fit the attributes and the number of rows."""
-    dim, layers = int(attributes["dim"]), attributes.get("num_layers")
-    row = (dim,) if layers is None else (int(layers), dim)
+    row = OutputSpec.of(attributes).row_shape
     codebooks = attributes.get("num_codebooks")
     frames = next((sizes[name][0] for name in PER_FRAME if sizes.get(name)), 0)
     num_shards = (sizes.get("shards/name") or (0,))[0]

@@ -48,7 +48,7 @@ class EncoderConformance:
         self, encoder: Encoder, waveforms: list[np.ndarray]
     ) -> None:
         info = encoder.info
-        tail = (info.dim,) if info.num_layers is None else (info.num_layers, info.dim)
+        tail = info.row_shape
         for output in encode_together(encoder, waveforms):
             key = "embedding" if info.granularity == "utterance" else "frames"
             array = output[key]
