@@ -184,8 +184,11 @@ def test_weights_that_changed_since_they_were_fetched(tmp_path: Path, ecapa: Pat
 def test_weights_other_than_those_an_experiment_was_begun_with(tmp_path: Path, ecapa: Path) -> None:
     ecapa.write_bytes(b"weights")
     nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Identity))
-    nothing |= dict.fromkeys(("encoder", "fingerprint", "manifest_hash", "plan_hash", "granularity"), "x")
-    nothing |= dict.fromkeys(("num_shards", "num_utterances", "dim", "sample_rate"), 1) | {"provenance": {}}
+    nothing |= dict.fromkeys(("encoder", "fingerprint", "manifest_hash", "plan_hash"), "x")
+    nothing |= dict.fromkeys(("num_shards", "num_utterances", "dim", "sample_rate"), 1) | {
+        "provenance": {},
+        "granularity": "utterance",
+    }
     item = {"name": ecapa.name, "num_bytes": 7, "mtime_ns": 0, "sha256": hashlib.sha256(b"others!").hexdigest()}
     path = tmp_path / "exp" / "features" / "one" / "identity.json"
     path.parent.mkdir(parents=True)

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from voxshard.store.foreign_base import ForeignFile
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays
 from voxshard.store.inventory import NO_SPLIT
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir, Identity
+from voxshard.store.merge_ledger import summary_of, totals_of
 from voxshard.store.merged import Content
 from voxshard.store.shard import Failure, StoreDtype, storable
 
@@ -361,32 +361,16 @@ def _failure_rows(manifest: Manifest, survey: _Survey) -> Iterator[dict[str, Any
 
 
 def _summary(identity: Identity, survey: _Survey, manifest: Manifest) -> dict[str, Any]:
-    failed = pa.array(survey.failed)
     column = pc.fill_null(manifest.table["split"], NO_SPLIT)
-    total, bad = (Counter(values.to_pylist()) for values in (column, column.filter(failed)))
-
-    def counts(num_total: int, num_failed: int) -> dict[str, int]:
-        return {"total": num_total, "ok": num_total - num_failed, "failed": num_failed, "pending": 0, "missing": 0}
-
-    return {
-        "mode": "packed",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "encoder": ENCODER,
-        "fingerprint": identity.fingerprint,
-        "granularity": identity.granularity,
-        "dim": identity.dim,
-        "num_layers": identity.num_layers,
-        "labels": None,
-        "utterances": counts(len(manifest), len(survey.failures)),
-        "splits": {name: counts(total[name], bad[name]) for name in total},
-        "reasons": dict(Counter(failure.error for failure in survey.failures).most_common()),
-        "shards": {"total": 0, "merged": 0, "pending": 0, "missing": [], "deleted": False},
-        "audio_hours": 0.0,
-        "audio_s": 0.0,
-        "seconds": {"decode": 0.0, "encode": 0.0, "write": 0.0},
-        "self_check": None,
-        "software": {"voxshard": [version("voxshard")]},
-        "image_digests": [],
-        "hosts": [],
-        "warnings": [f"{survey.num_zero} utterances are nothing but zeros"] if survey.num_zero else [],
-    }
+    total, failed = (Counter(values.to_pylist()) for values in (column, column.filter(pa.array(survey.failed))))
+    return summary_of(
+        identity,
+        mode="packed",
+        labels=None,
+        splits={name: {"ok": total[name] - failed[name], "failed": failed[name]} for name in total},
+        failures=survey.failures,
+        num_warnings=0,
+        shards={"total": 0, "merged": 0, "pending": 0, "missing": []},
+        totals={**totals_of([]), "software": {"voxshard": [version("voxshard")]}},
+        warnings=[f"{survey.num_zero} utterances are nothing but zeros"] if survey.num_zero else [],
+    )

@@ -19,6 +19,7 @@ from voxshard.progress import Progress
 from voxshard.store import hdf5
 from voxshard.store.hdf5 import BULK
 from voxshard.store.inventory import NO_SPLIT, ShardInventory
+from voxshard.store.layout import Identity
 from voxshard.store.shard import Failure, ShardSummary
 from voxshard.store.shard_checks import check_shard, ok_rows
 
@@ -127,9 +128,50 @@ def totals_of(pieces: Sequence[ShardSummary]) -> dict[str, Any]:
 def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, Any]:
     """What summary.json records about a merge, but for merge_id and checksums."""
     inventory, totals = ledger.inventory, totals_of(ledger.pieces)
-    total, splits = _count(ledger)
     mixtures = {name: versions for name, versions in totals["software"].items() if len(versions) > 1}
-    identity = inventory.identity
+    return summary_of(
+        inventory.identity,
+        mode=mode,
+        labels=labels,
+        splits=_states(ledger),
+        failures=[failure for _, failure in ledger.failures],
+        num_warnings=len(ledger.warnings),
+        shards={
+            "total": len(inventory.shards),
+            "merged": len(inventory.present),
+            "pending": len(inventory.pending),
+            "missing": [inventory.path(index).name for index in inventory.missing],
+        },
+        totals=totals,
+        warnings=[
+            *(f"{name} in several versions: {', '.join(versions)}" for name, versions in mixtures.items()),
+            *_odd_recordings(ledger.warnings),
+            *_several_images({piece.header.image_digest for piece in ledger.pieces}),
+        ],
+    )
+
+
+def summary_of(
+    identity: Identity,
+    *,
+    mode: str,
+    labels: Path | None,
+    splits: Mapping[str, Mapping[str, int]],
+    failures: Sequence[Failure],
+    num_warnings: int,
+    shards: Mapping[str, Any],
+    totals: Mapping[str, Any],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The content of summary.json, whichever way a set was made.
+
+    Parameters
+    ----------
+    splits : split -> state (see `STATES`) -> number of utterances.
+    num_warnings : number of recordings that were decoded with a warning.
+    totals : see `totals_of`.
+    """
+    total = sum((Counter(states) for states in splits.values()), Counter())
     return {
         "mode": mode,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -139,24 +181,14 @@ def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, 
         "dim": identity.dim,
         "num_layers": identity.num_layers,
         "labels": str(labels) if labels else None,
-        "utterances": total,
-        "splits": splits,
-        "reasons": dict(Counter(failure.error for _, failure in ledger.failures).most_common()),
-        "decoded_with_warning": len(ledger.warnings),
-        "shards": {
-            "total": len(inventory.shards),
-            "merged": len(inventory.present),
-            "pending": len(inventory.pending),
-            "missing": [inventory.path(index).name for index in inventory.missing],
-            "deleted": False,
-        },
+        "utterances": _counts(total),
+        "splits": {name: _counts(states) for name, states in splits.items()},
+        "reasons": dict(Counter(failure.error for failure in failures).most_common()),
+        "decoded_with_warning": num_warnings,
+        "shards": {**shards, "deleted": False},
         "audio_hours": totals["audio_s"] / 3600,
         **totals,
-        "warnings": [
-            *(f"{name} in several versions: {', '.join(versions)}" for name, versions in mixtures.items()),
-            *_odd_recordings(ledger.warnings),
-            *_several_images({piece.header.image_digest for piece in ledger.pieces}),
-        ],
+        "warnings": list(warnings),
     }
 
 
@@ -177,25 +209,21 @@ def _several_images(digests: Set[str | None]) -> list[str]:
     return [f"shards of several images: {', '.join(sorted((digest or 'none')[:19] for digest in digests))}"]
 
 
-def _count(ledger: MergeLedger) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """Utterances in each state, of the complete manifest and of each split, of which a shard never crosses a border."""
+def _states(ledger: MergeLedger) -> dict[str, Counter[str]]:
+    """Utterances in each state, by split; a shard never crosses a split."""
     inventory = ledger.inventory
-    counts: dict[str, npt.NDArray[np.int64]] = {}
+    counts: dict[str, Counter[str]] = {}
     state_of = dict.fromkeys(inventory.pending, "pending") | dict.fromkeys(inventory.missing, "missing")
     for index, split in enumerate(inventory.shards.splits):
         start, stop = inventory.shards.rows(index)
-        row = counts.setdefault(NO_SPLIT if split is None else split, np.zeros(len(STATES), np.int64))
+        states = counts.setdefault(NO_SPLIT if split is None else split, Counter())
         if index in state_of:
-            row[STATES.index(state_of[index])] += stop - start
+            states[state_of[index]] += stop - start
             continue
         num_ok = int(np.count_nonzero(ledger.ok[start:stop]))
-        row[STATES.index("ok")] += num_ok
-        row[STATES.index("failed")] += stop - start - num_ok
-    total = np.zeros(len(STATES), np.int64)
-    for row in counts.values():
-        total += row
-    return _named(total), {name: _named(row) for name, row in counts.items()}
+        states.update(ok=num_ok, failed=stop - start - num_ok)
+    return counts
 
 
-def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
-    return {"total": int(counts.sum()), **dict(zip(STATES, counts.tolist(), strict=True))}
+def _counts(states: Mapping[str, int]) -> dict[str, int]:
+    return {"total": sum(states.values()), **{state: states.get(state, 0) for state in STATES}}

@@ -27,7 +27,7 @@ from voxshard.errors import (
 from voxshard.files import quoted
 from voxshard.store import hdf5, seal
 from voxshard.store.hdf5 import BULK, PER_FRAME, Arrays, Datasets
-from voxshard.store.layout import FORMAT_VERSION, Identity, text_and_ends
+from voxshard.store.layout import FORMAT_VERSION, text_and_ends
 from voxshard.store.output_spec import OutputSpec
 from voxshard.store.seal import USER_BLOCK_BYTES, Seal
 

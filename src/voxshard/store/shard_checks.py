@@ -23,7 +23,6 @@ from voxshard.store.shard import (
     facts_of,
     ids_digest,
     read_shard,
-    row_shape,
     summarize_shard,
 )
 
@@ -71,7 +70,7 @@ def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) ->
 def _wrong_array(summary: ShardSummary, identity: Identity) -> str | None:
     """What the seal records of an array that is not what the identity calls for."""
     for name, (shape, dtype, at) in summary.datasets.items():
-        types, row = structure.TYPES[name], row_shape(name, identity)
+        types, row = structure.TYPES[name], () if name == "codes" else identity.row_shape
         is_row = len(shape) in (1, 2) if name == "codes" else shape[1:] == (() if name == "offsets" else row)
         if dtype.str not in types or not is_row:
             return f"/{name} is {dtype} of shape {shape}, {' or '.join(types)} in rows of {row} is wanted"
