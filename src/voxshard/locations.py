@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
-from voxshard import files, remote
+from voxshard import files, remote, urls
 from voxshard.errors import ConfigError, CorruptFileError, DataError, MissingObjectError
 from voxshard.remote import RemoteObject
 
@@ -42,7 +42,7 @@ class Url(str):
         return self.rstrip("/").rpartition("/")[2]
 
     def __truediv__(self, name: str) -> Url:
-        return Url(remote.join(self, name))
+        return Url(urls.join(self, name))
 
 
 AnyLocation: TypeAlias = Path | Url
@@ -60,9 +60,10 @@ def parse(text: object) -> AnyLocation:
     if not isinstance(text, str | os.PathLike) or not os.fspath(text):
         raise ValueError(f"expected a path or a URL, got {text!r}")
     plain = os.fsdecode(os.fspath(text))
-    if plain.startswith("file://"):
-        return Path(plain.removeprefix("file://"))
-    return Url(plain) if remote.is_url(plain) else Path(text)
+    if not urls.is_url(plain):
+        return Path(text)
+    url = urls.normalized(plain)
+    return Path(url.removeprefix("file://")) if url.startswith("file://") else Url(url)
 
 
 def _parse_local(text: object) -> object:
@@ -108,7 +109,7 @@ def origin(path: Path) -> AnyLocation:
         return path
     folder, version, _, _, *below = real.relative_to(top).parts
     content = json.loads((top / folder / version / "entry.json").read_bytes())
-    return Url(remote.join(content["url"], *below))
+    return Url(urls.join(content["url"], *below))
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def locked(path: Path) -> Iterator[None]:
 @functools.lru_cache(maxsize=1024)
 def _cached(url: Url) -> Path:
     """One process sees one version of a URL, however often it asks."""
-    remote.require(url)
+    urls.require(url)
     folder = cache_root() / "objects" / hashlib.sha256(url.encode()).hexdigest()[:20]
     name = url.name or "root"
     if os.environ.get(OFFLINE_VARIABLE) == "1":
@@ -273,6 +274,6 @@ def _is_intact(entry: Path) -> bool:
 def check_output(out: AnyLocation) -> None:
     """Make sure, before any work, that what is written to a URL can be uploaded from here."""
     if isinstance(out, Url):
-        remote.require(out)
+        urls.require(out)
         if not out.name or out.count("/") < 3:
             raise ConfigError(f"{out}: names a bucket; give the name of an object or folder in it")

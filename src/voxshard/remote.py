@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
+import io
 import logging
-import os
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from voxshard.errors import (
-    AccessDeniedError,
     BackendUnavailableError,
     ChangedObjectError,
-    ConfigError,
     MissingObjectError,
-    NoSuchBucketError,
     TransientFaultError,
     VoxshardError,
 )
+from voxshard.remote_faults import check_bucket, classified, kind_of
+from voxshard.urls import PACKAGES, normalized, require, scheme_of
 
 Result = TypeVar("Result")
 
@@ -42,19 +39,6 @@ PART_BYTES = 64 << 20
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
 _CONNECTIONS = 64
 _BLOCK_BYTES = 1 << 20
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_SECRET_IN_URL = re.compile(r"://[^/]*@")
-_DENIED = {
-    "AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "ExpiredToken", "Forbidden",
-    "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
-}  # fmt: skip
-"""Error codes of S3, https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, that credentials cause."""
-_NO_CREDENTIALS = {
-    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
-    "ProfileNotFound", "SSOTokenLoadError", "UnauthorizedSSOTokenError", "DefaultCredentialsError", "RefreshError",
-}  # fmt: skip
-"""Exceptions of botocore and google.auth."""
 _WITH_TOKENS_IN_DEBUG = ("botocore", "aiobotocore", "urllib3", "google.auth", "s3fs", "gcsfs", "fsspec", "aiohttp")
 
 
@@ -66,56 +50,6 @@ class RemoteObject:
     num_bytes: int
     version: str | None
     """`md5:HEX`, `etag:TEXT` or `generation:NUMBER`; another content has another version. None: the store has none."""
-
-
-class PinnedUrl(str):
-    """A URL whose object must have a version, as in `RemoteObject`, when it is read."""
-
-    version: str
-
-    def __new__(cls, url: str, version: str) -> PinnedUrl:
-        pinned = super().__new__(cls, url)
-        pinned.version = version
-        return pinned
-
-
-def is_url(path: object) -> bool:
-    """Whether a path is a URL, which fsspec opens, and not a local file."""
-    return isinstance(path, str) and _URL.match(path) is not None
-
-
-def scheme_of(url: str) -> str:
-    """`s3` of `s3://bucket/object`."""
-    match = _URL.match(url)
-    assert match is not None, "not a URL"
-    return match[1].lower()
-
-
-def join(url: str, *names: str) -> str:
-    """A URL below another."""
-    return "/".join([url.rstrip("/"), *(name.strip("/") for name in names if name)])
-
-
-def require(url: str) -> None:
-    """Check, without any request, that the packages for a URL are installed.
-
-    Raises
-    ------
-    BackendUnavailableError : fsspec, or the package for this scheme, is not installed.
-    ConfigError : the URL contains credentials.
-    """
-    if _SECRET_IN_URL.search(url):
-        raise ConfigError(
-            f"{scheme_of(url)}://...: this URL contains credentials; leave them out, and set them in the environment "
-            "(AWS_PROFILE, AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
-        )
-    package = _PACKAGES.get(scheme_of(url))
-    missing = [name for name in ("fsspec", package) if name and importlib.util.find_spec(name) is None]
-    if missing:
-        raise BackendUnavailableError(
-            f"{url}: {scheme_of(url)}:// needs {' and '.join(missing)}, not installed in this environment: "
-            "`pip install 'voxshard[buckets]'`"
-        )
 
 
 def listing(url: str) -> list[RemoteObject]:
@@ -138,7 +72,7 @@ def listing(url: str) -> list[RemoteObject]:
 
     found = _with_retries(url, store, find)
     if not found:
-        _with_retries(url, store, lambda: _check_bucket(store, url, path))
+        _with_retries(url, store, lambda: check_bucket(store, url, path))
     return found
 
 
@@ -157,12 +91,14 @@ def stat(url: str) -> RemoteObject:
     return _described(url, about)
 
 
-def read(url: str, *, version: str | None = None, retries: bool = True) -> bytes:
-    """The content of one object, by a single request.
+def read(url: str, *, version: str | None = None, span: tuple[int, int] | None = None, retries: bool = True) -> bytes:
+    """The content of one object, or a part of it, by a single request.
 
     Parameters
     ----------
-    version : as in `RemoteObject`; given, any other is refused.
+    version : as in `RemoteObject`; given, any other is refused. Of a part, an MD5 is compared with the one that the
+        store reports, if it reports one.
+    span : the first byte, and the one after the last; only these are transferred.
     retries : whether to try again; a caller that does so itself passes False.
 
     Raises
@@ -172,7 +108,46 @@ def read(url: str, *, version: str | None = None, retries: bool = True) -> bytes
     NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
     """
     store, path = _store(url)
-    return _with_retries(url, store, lambda: _read(store, url, path, version), None if retries else ())
+    return _with_retries(url, store, lambda: _read(store, url, path, version, span), None if retries else ())
+
+
+class ObjectStream(io.RawIOBase):
+    """One object as a seekable stream; every read is a request for that part, so wrap it in `io.BufferedReader`."""
+
+    def __init__(self, item: RemoteObject, *, retries: bool = True) -> None:
+        self._item, self._retries, self._position = item, retries, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.num_bytes}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer.
+
+        Raises
+        ------
+        As `read`; ChangedObjectError: the object has another version than `item`.
+        """
+        end = min(self._position + len(buffer), self._item.num_bytes)
+        if self._position >= end:
+            return 0
+        item = self._item
+        content = read(item.url, version=item.version, span=(self._position, end), retries=self._retries)
+        if len(content) != end - self._position:
+            raise ChangedObjectError(f"{item.url}: the object was replaced")
+        buffer[: len(content)] = content
+        self._position = end
+        return len(content)
 
 
 def download(item: RemoteObject, target: Path) -> str:
@@ -184,7 +159,7 @@ def download(item: RemoteObject, target: Path) -> str:
     MissingObjectError, NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
     """
     store, path = _store(item.url)
-    if _kind(store) == "s3":
+    if kind_of(store) == "s3":
         _with_retries(item.url, store, lambda: _run(store, _download_s3(store, path, item.version, target)))
     else:
         _with_retries(item.url, store, lambda: store.get_file(path, str(target)))
@@ -203,7 +178,8 @@ def has_content(item: RemoteObject, content: Digests) -> bool:
         return True
     if (item.version or "").startswith("md5:"):
         return False
-    return hashlib.sha256(read(item.url)).hexdigest() == content.sha256
+    with io.BufferedReader(ObjectStream(item), PART_BYTES) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == content.sha256
 
 
 def upload(source: Path, url: str, *, if_absent: bool) -> None:
@@ -219,7 +195,7 @@ def upload(source: Path, url: str, *, if_absent: bool) -> None:
     NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
     """
     store, path = _store(url)
-    options: dict[str, Any] = {"chunksize": PART_BYTES} if _kind(store) == "s3" else {}
+    options: dict[str, Any] = {"chunksize": PART_BYTES} if kind_of(store) == "s3" else {}
     if if_absent:
         options["mode"] = "create"
     attempts = 0
@@ -228,9 +204,9 @@ def upload(source: Path, url: str, *, if_absent: bool) -> None:
         nonlocal attempts
         attempts += 1
         try:
-            if if_absent and not _kind(store) and store.exists(path):
+            if if_absent and not kind_of(store) and store.exists(path):
                 raise FileExistsError(url)
-            store.put_file(str(source), path, **(options if _kind(store) else {}))
+            store.put_file(str(source), path, **(options if kind_of(store) else {}))
         except FileExistsError:
             # The answer to an earlier attempt may have been lost on its way: then the object is ours.
             if attempts == 1 or not has_content(_described(url, store.info(path)), file_digests(source)):
@@ -281,11 +257,6 @@ def file_digests(path: Path) -> Digests:
     return Digests(num_bytes, sha256.hexdigest(), md5.hexdigest(), f"{joined}-{len(parts)}")
 
 
-def _kind(store: Any) -> str:
-    protocol = store.protocol if isinstance(store.protocol, str) else store.protocol[0]
-    return {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}.get(protocol, "")
-
-
 _set_up = threading.Lock()
 
 
@@ -294,7 +265,7 @@ def _store(url: str) -> tuple[Any, str]:
     require(url)
     import fsspec
 
-    kind = _PACKAGES.get(scheme_of(url))
+    kind = PACKAGES.get(scheme_of(url))
     options: dict[str, Any] = {"use_listings_cache": False}
     if kind == "s3fs":
         options["config_kwargs"] = {
@@ -314,7 +285,7 @@ def _store(url: str) -> tuple[Any, str]:
                 logger.setLevel(max(logger.level, logging.INFO))
                 if not logger.handlers:
                     logger.addHandler(logging.NullHandler())
-            store, path = fsspec.core.url_to_fs(url, **options)
+            store, path = fsspec.core.url_to_fs(normalized(url), **options)
             if kind == "s3fs":
                 store.retries = 1
     except (ImportError, ValueError) as exc:
@@ -322,7 +293,7 @@ def _store(url: str) -> tuple[Any, str]:
             f"{url}: {exc}; `pip install 'voxshard[buckets]'`, or install the package for this scheme"
         ) from exc
     except Exception as exc:  # credentials are looked up here
-        raise _classified(url, None, exc) from exc
+        raise classified(url, None, exc) from exc
     return store, path
 
 
@@ -330,110 +301,18 @@ def _with_retries(
     url: str, store: Any, operation: Callable[[], Result], delays_s: Sequence[float] | None = None
 ) -> Result:
     if delays_s is None:
-        delays_s = _GCS_RETRY_DELAYS_S if _kind(store) == "gs" else RETRY_DELAYS_S
+        delays_s = _GCS_RETRY_DELAYS_S if kind_of(store) == "gs" else RETRY_DELAYS_S
     for delay_s in (*delays_s, None):
         try:
             return operation()
         except (VoxshardError, FileExistsError, MemoryError):
             raise
         except Exception as exc:
-            error = _classified(url, store, exc)
+            error = classified(url, store, exc)
             if delay_s is None or not isinstance(error, TransientFaultError):
                 raise error from exc
             time.sleep(delay_s * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
-
-
-def _classified(url: str, store: Any, exc: Exception) -> VoxshardError:
-    """What an exception of a store's client means, in one line."""
-    answer: Any = getattr(exc, "response", None) or getattr(exc.__cause__, "response", None)
-    answer = answer if isinstance(answer, dict) else {}
-    code = str(answer.get("Error", {}).get("Code", ""))
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(exc, "code", None)
-    text = " ".join(str(exc).split())[:300]
-    forbidden = isinstance(exc, PermissionError) or text.startswith("Forbidden")
-    if forbidden or code in _DENIED or status in (401, 403, "401", "403"):
-        why = code or (f"{status}" if status else "403")
-        return AccessDeniedError(
-            f"{url}: access denied ({why}: {text or 'no reason given'}); identity used: {identity(url, store)}; "
-            "renew expired credentials, or ask the owner of the bucket for access, then run the same command again"
-        )
-    if type(exc).__name__ in _NO_CREDENTIALS:
-        return AccessDeniedError(
-            f"{url}: no usable credentials ({type(exc).__name__}: {text}); identity used: {identity(url, store)}; "
-            f"{_how_to_log_in(url)}, then run the same command again"
-        )
-    if code == "NoSuchBucket":
-        return NoSuchBucketError(_no_bucket(url))
-    if isinstance(exc, FileNotFoundError):
-        if store is not None and not _bucket_exists(store, url):
-            return NoSuchBucketError(_no_bucket(url))
-        return MissingObjectError(f"{url}: no such object")
-    if code == "PreconditionFailed" or status == 412:
-        return ChangedObjectError(f"{url}: the object was replaced")
-    known = f"HTTP {status}, {code or text}" if status else f"{type(exc).__name__}: {text}"
-    return TransientFaultError(
-        f"{url}: the store keeps failing ({known}); what is finished is kept, run the same command again later"
-    )
-
-
-def identity(url: str, store: Any = None) -> str:
-    """The name of the identity that requests are made with, never its secret."""
-    if _PACKAGES.get(scheme_of(url)) == "s3fs":
-        if profile := os.environ.get("AWS_PROFILE"):
-            return f"AWS profile {profile}"
-        if key := os.environ.get("AWS_ACCESS_KEY_ID"):
-            return f"the AWS access key that ends in {key[-4:]} (AWS_ACCESS_KEY_ID)"
-        if role := os.environ.get("AWS_ROLE_ARN"):
-            return f"AWS role {role}"
-        return "the default of AWS (~/.aws, or the role of this machine)"
-    if _PACKAGES.get(scheme_of(url)) == "gcsfs":
-        held = getattr(getattr(store, "credentials", None), "credentials", None)
-        if name := getattr(held, "service_account_email", None) or getattr(held, "account", None):
-            return f"Google account {name}"
-        if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
-            return f"the Google credentials in {file}"
-        return "a Google user" if held is not None else "none (anonymous)"
-    return f"the default of {scheme_of(url)}"
-
-
-def _how_to_log_in(url: str) -> str:
-    if _PACKAGES.get(scheme_of(url)) == "s3fs":
-        return "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws sso login`"
-    return "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`"
-
-
-def _no_bucket(url: str) -> str:
-    scheme, _, path = url.partition("://")
-    bucket = path.partition("/")[0]
-    return f"{url}: no bucket {bucket!r} at {scheme}://; check its name, and the endpoint if the store is not public"
-
-
-def _bucket_exists(store: Any, url: str) -> bool:
-    if not _kind(store):
-        return True
-    try:
-        _check_bucket(store, url, url.partition("://")[2])
-    except (NoSuchBucketError, FileNotFoundError):
-        return False
-    except Exception:  # noqa: BLE001  the fault that is being described counts, not this look-up's
-        return True
-    return True
-
-
-def _check_bucket(store: Any, url: str, path: str) -> None:
-    """Make sure that the bucket exists: stores answer a listing of a bucket that does not exist in different ways."""
-    bucket = path.partition("/")[0]
-    if _kind(store) == "s3":
-        try:
-            store.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
-        except FileNotFoundError as exc:
-            raise NoSuchBucketError(_no_bucket(url)) from exc
-    elif _kind(store) == "gs":
-        try:
-            store.call("GET", "b/{}/o", bucket, maxResults=1, json_out=True)
-        except FileNotFoundError as exc:
-            raise NoSuchBucketError(_no_bucket(url)) from exc
 
 
 def _url_of(store: Any, url: str, path: str) -> Callable[[str], str]:
@@ -453,20 +332,30 @@ def _described(url: str, about: dict[str, Any]) -> RemoteObject:
     return RemoteObject(url, int(about.get("size") or 0), version)
 
 
-def _read(store: Any, url: str, path: str, version: str | None) -> bytes:
+def _read(store: Any, url: str, path: str, version: str | None, span: tuple[int, int] | None) -> bytes:
     kind, _, value = (version or "").partition(":")
-    if _kind(store) == "s3":
-        return _run(store, _read_s3(store, path, {"IfMatch": value} if kind == "etag" else {}))
-    if _kind(store) == "gs":
+    wanted = None if span is None else f"bytes={span[0]}-{span[1] - 1}"
+    if kind_of(store) == "s3":
+        conditions = {"IfMatch": value} if kind == "etag" else {}
+        return _run(store, _read_s3(store, path, conditions | ({"Range": wanted} if wanted else {})))
+    if kind_of(store) == "gs":
         condition = f"&ifGenerationMatch={value}" if kind == "generation" else ""
         try:
-            content = _run(store, _read_gcs(store, path, condition))
+            headers, content = _run(store, _read_gcs(store, path, condition, {"Range": wanted} if wanted else {}))
         except FileExistsError as exc:
             raise ChangedObjectError(f"{url}: the object was replaced") from exc
-        if kind == "md5" and hashlib.md5(content, usedforsecurity=False).hexdigest() != value:
-            raise ChangedObjectError(f"{url}: the object was replaced")
+        if kind == "md5":
+            digest = _reported_md5(headers) if span else hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if digest not in (value, None):
+                raise ChangedObjectError(f"{url}: the object was replaced")
         return content
-    return bytes(store.cat_file(path))
+    return bytes(store.cat_file(path, *(span or ())))
+
+
+def _reported_md5(headers: Mapping[str, str]) -> str | None:
+    """MD5 of the complete object, as Google Cloud Storage sends it with every part of one."""
+    hashes = dict(part.strip().partition("=")[::2] for part in headers.get("X-Goog-Hash", "").split(","))
+    return base64.b64decode(hashes["md5"]).hex() if "md5" in hashes else None
 
 
 def _run(store: Any, work: Coroutine[Any, Any, Result]) -> Result:
@@ -498,6 +387,6 @@ async def _download_s3(store: Any, path: str, version: str | None, target: Path)
                 stream.write(block)
 
 
-async def _read_gcs(store: Any, path: str, condition: str) -> bytes:
-    _, content = await store._call("GET", store.url(path) + condition)
-    return bytes(content)
+async def _read_gcs(store: Any, path: str, condition: str, headers: dict[str, str]) -> tuple[Mapping[str, str], bytes]:
+    received, content = await store._call("GET", store.url(path) + condition, headers=headers)
+    return received, bytes(content)

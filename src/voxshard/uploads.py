@@ -149,7 +149,7 @@ def _publish(
             first = (different or left_over)[0]
             raise ObjectExistsError(
                 f"{url}: {len(different) + len(left_over)} objects there have another content, such as "
-                f"{remote.join(url, first)}; give another URL, or replace them with --replace"
+                f"{url / first if first else url}; give another URL, or replace them with --replace"
             )
         todo = [name for name in sources if name not in present or not same[name]]
         on_accepted()

@@ -1,57 +1,5 @@
 """Two real object stores, started once, each test with its own cache."""
 
-from __future__ import annotations
+from support.bucket_fixtures import cache, gcs, gcs_proxied, gcs_proxy, proxy, s3, s3_proxy, store
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
-
-from support.fault_proxy import FaultProxy, fault_proxy
-from support.object_stores import ObjectStore, gcs_store, s3_store, variables
-from voxshard import locations, remote
-
-
-@pytest.fixture(scope="session")
-def s3_proxy() -> Iterator[tuple[ObjectStore, FaultProxy]]:
-    """All requests to S3 go through one proxy: clients keep the endpoint they were made for."""
-    with s3_store() as store, fault_proxy(store.endpoint) as proxy, variables({"AWS_ENDPOINT_URL": proxy.endpoint}):
-        yield replace(store, endpoint=proxy.endpoint), proxy
-
-
-@pytest.fixture
-def s3(s3_proxy: tuple[ObjectStore, FaultProxy]) -> ObjectStore:
-    return s3_proxy[0]
-
-
-@pytest.fixture
-def proxy(s3_proxy: tuple[ObjectStore, FaultProxy], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """The proxy of S3, and short waits between attempts."""
-    monkeypatch.setattr(remote, "RETRY_DELAYS_S", (0.05, 0.05, 0.05))
-    proxy = s3_proxy[1]
-    proxy.requests.clear()
-    yield proxy
-    proxy.faults, proxy.latency_s = [], 0.0
-
-
-@pytest.fixture(scope="session")
-def gcs() -> Iterator[ObjectStore]:
-    with gcs_store() as store:
-        yield store
-
-
-@pytest.fixture(params=["s3", "gcs"])
-def store(request: pytest.FixtureRequest) -> ObjectStore:
-    chosen: ObjectStore = request.getfixturevalue(request.param)
-    return chosen
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv(locations.CACHE_VARIABLE, str(folder))
-    locations._cached.cache_clear()
-    yield folder
-    locations._cached.cache_clear()
+__all__ = ["cache", "gcs", "gcs_proxied", "gcs_proxy", "proxy", "s3", "s3_proxy", "store"]

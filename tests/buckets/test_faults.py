@@ -17,7 +17,7 @@ import voxshard
 from support.bucket_corpora import tones
 from support.fault_proxy import Fault, FaultProxy
 from support.object_stores import SECRETS, ObjectStore
-from voxshard import remote
+from voxshard import remote, urls
 from voxshard.audio import read_with_retries
 from voxshard.cli import main
 from voxshard.encoders.base import ClipSettings
@@ -123,8 +123,8 @@ def test_a_missing_package_ends_with_exit_code_4_before_anything_starts(
     rows = [{"utterance_id": f"u{n}", "path": f"u{n}.wav", "duration_s": 1.0} for n in range(30)]
     manifest = voxshard.manifest.Manifest.from_rows(rows, root="s3://voices/x", corpus="folder")
     manifest.write(tmp_path / "m.parquet")
-    plain = remote.importlib.util.find_spec
-    monkeypatch.setattr(remote.importlib.util, "find_spec", lambda name: None if name == "s3fs" else plain(name))
+    plain = urls.importlib.util.find_spec
+    monkeypatch.setattr(urls.importlib.util, "find_spec", lambda name: None if name == "s3fs" else plain(name))
     with pytest.raises(
         BackendUnavailableError, match=r"s3:// needs s3fs, .*pip install 'voxshard\[buckets\]'"
     ) as caught:
@@ -147,7 +147,7 @@ def test_an_object_that_is_gone_or_was_replaced_is_a_named_failure_of_its_record
     def read(name: str) -> int:
         row = next(row for row in manifest.utterances() if row.utterance_id == name)
         assert row.object_version is not None
-        url = remote.PinnedUrl(store.url(place, name), row.object_version)
+        url = urls.PinnedUrl(store.url(place, name), row.object_version)
         return len(read_with_retries(url, sample_rate=8000, clip=_CLIP, utterance_id=name).waveform)
 
     assert read("same.wav") == 1600

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import voxshard
-from support.bucket_corpora import CORPORA, GENRES, RATE, folder_corpus, tones, trained_classifier
+from support.archives import archive
+from support.bucket_corpora import CORPORA, GENRES, RATE, folder_corpus, tar_corpus, tones, trained_classifier
 from support.object_stores import ObjectStore
-from voxshard import audio, locations
+from voxshard import audio, locations, remote, urls
 from voxshard.cli import main
-from voxshard.corpora.remote_folder import objects_below
+from voxshard.errors import ChangedRecordingError, UnreadableAudioError
 from voxshard.experiment import schema
 from voxshard.manifest import OBJECT_VERSION, Manifest
 from voxshard.slurm import site as sites
@@ -23,19 +25,70 @@ from voxshard.slurm import site as sites
 def test_a_corpus_in_a_bucket_gives_the_manifest_and_the_samples_of_the_local_one(
     corpus: str, store: ObjectStore, tmp_path: Path
 ) -> None:
-    root = tmp_path / "corpus"
-    root.mkdir()
-    options = CORPORA[corpus](root)
-    place = f"inputs/{corpus}"
-    store.put(root, store.url(place))
-    local = voxshard.prepare(corpus, root, out=tmp_path / "local.parquet", **options)
-    there = voxshard.prepare(corpus, store.url(place), out=tmp_path / "there.parquet", **options)
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    options = CORPORA[corpus](folder)
+    name, place = corpus.partition(",")[0], f"inputs/{corpus}"
+    store.put(folder, store.url(place))
+    below = options.pop("root", "")
+    local = voxshard.prepare(name, folder / below, out=tmp_path / "local.parquet", **options)
+    there = voxshard.prepare(name, locations.Url(store.url(place)) / below, out=tmp_path / "there.parquet", **options)
     assert there.root.startswith(store.url(place))
     assert all(there.table[OBJECT_VERSION].is_valid().to_pylist())
     assert there.table.drop_columns([OBJECT_VERSION]).to_pylist() == local.table.to_pylist()
     for ours, theirs in zip(local.utterances(), there.utterances(), strict=True):
         expected = audio.read(audio.resolve(local.root, ours.path), sample_rate=RATE)
         assert np.array_equal(audio.read(audio.resolve(there.root, theirs.path), sample_rate=RATE), expected)
+
+
+def test_members_of_archives_are_read_by_requests_for_their_part(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one whose archive was written again is a failure."""
+    (tmp_path / "corpus").mkdir()
+    tar_corpus(tmp_path / "corpus")
+    url = store.url("archives")
+    store.put(tmp_path / "corpus", url)
+    local = voxshard.prepare("tar", tmp_path / "corpus", out=tmp_path / "local.parquet")
+    there = voxshard.prepare("tar", url, out=tmp_path / "there.parquet")
+    spans: list[tuple[int, int] | None] = []
+    plain = remote.read
+
+    def read(place: str, **options: Any) -> bytes:
+        spans.append(options.get("span"))
+        return plain(place, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "read", read)
+        for row in there.utterances():
+            audio.read(audio.resolve(there.root, row.path), sample_rate=RATE)
+    sizes = [end - start for start, end in filter(None, spans)]
+    assert sizes == [512 + (row.num_bytes or 0) for row in local.utterances()]
+    ours = voxshard.extract(tmp_path / "local.parquet", encoder="mfcc", out=tmp_path / "ours", workers=1)
+    theirs = voxshard.extract(tmp_path / "there.parquet", encoder="mfcc", out=tmp_path / "theirs", workers=1)
+    assert np.array_equal(ours.embeddings[:], theirs.embeddings[:])
+    (tmp_path / "corpus" / "train-000.tar").write_bytes(archive({"a.wav": bytes(600)}, "w:"))
+    store.put(tmp_path / "corpus" / "train-000.tar", f"{url}/train-000.tar")
+    row = next(row for row in there.utterances() if "train-000" in row.utterance_id)
+    assert row.object_version is not None
+    place = audio.resolve(there.root, row.path)
+    assert isinstance(place, str)
+    with pytest.raises(ChangedRecordingError if store.scheme == "s3" else UnreadableAudioError):
+        audio.read(urls.PinnedUrl(place, row.object_version), sample_rate=RATE)
+
+
+def test_rows_of_a_local_table_can_be_urls(store: ObjectStore, tmp_path: Path) -> None:
+    """Their sizes and versions are recorded as well."""
+    tones(tmp_path, [f"{n}.wav" for n in range(3)])
+    for n in range(2):
+        store.put(tmp_path / f"{n}.wav", store.url(f"rows-{n}", f"{n}.wav"))
+    rows = [store.url("rows-0/0.wav"), store.url("rows-1/1.wav"), "2.wav", store.url("rows-1/none.wav")]
+    (tmp_path / "clips.csv").write_text("path\n" + "".join(f"{row}\n" for row in rows))
+    found = voxshard.prepare("table", tmp_path / "clips.csv", out=tmp_path / "m.parquet").table.to_pylist()
+    assert [row["num_bytes"] for row in found] == [(tmp_path / f"{n}.wav").stat().st_size for n in range(3)] + [None]
+    assert [row[OBJECT_VERSION] is not None for row in found] == [True, True, False, False]
+    assert [row["problem"] for row in found[:3]] == [None] * 3
+    assert found[3]["problem"].startswith("MissingRecordingError")
 
 
 def test_recordings_in_a_bucket_are_extracted_in_place(store: ObjectStore, tmp_path: Path) -> None:
@@ -123,7 +176,6 @@ def test_a_copy_in_the_cache_is_made_once_and_again_when_the_object_changes_or_t
 def test_sizes_and_versions_come_from_the_listing_without_a_probe(store: ObjectStore, tmp_path: Path) -> None:
     tones(tmp_path / "corpus", ["a.wav"])
     store.put(tmp_path / "corpus", store.url("unprobed"))
-    objects_below.cache_clear()
     assert (
         main(["prepare", "folder", store.url("unprobed"), "--out", str(tmp_path / "m.parquet"), "--no-probe"]) is None
     )

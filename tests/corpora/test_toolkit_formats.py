@@ -15,7 +15,7 @@ import soundfile
 
 from support.trees import Notes, column, prepare, rows, write_audio, write_text
 from voxshard import audio
-from voxshard.errors import ConfigError, DuplicateIdError, EmptyCorpusError, ManifestError
+from voxshard.errors import DuplicateIdError, EmptyCorpusError, ManifestError
 
 
 def kaldi(folder: Path, **files: str) -> Path:
@@ -224,5 +224,3 @@ def test_compressed_cut_and_foreign_archives_are_refused(tmp_path: Path) -> None
         path.write_bytes(changed)
         with pytest.raises(ManifestError, match=what):
             prepare("tar", tmp_path / "c", tmp_path / "m.parquet")
-    with pytest.raises(ConfigError, match="read in place from local folders"):
-        prepare("tar", "s3://bucket/c", tmp_path / "m.parquet")

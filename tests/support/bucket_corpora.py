@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import soundfile
 
 import voxshard
+from support.archives import archive as archive_of
 from support.feature_sets import write_set
 
 RATE = 8000
@@ -86,16 +90,79 @@ def asvspoof_corpus(root: Path) -> dict[str, Any]:
     return {}
 
 
+def json_lines_corpus(root: Path) -> dict[str, Any]:
+    """Rows whose paths start from the folder above the table's."""
+    tones(root, [f"audio/{n}.wav" for n in range(4)])
+    (root / "lists").mkdir()
+    rows = [{"audio_filepath": f"../audio/{n}.wav", "text": GENRES[n % 2]} for n in range(4)]
+    (root / "lists" / "clips.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return {"root": "lists/clips.jsonl"}
+
+
+def kaldi_corpus(root: Path) -> dict[str, Any]:
+    """A data directory two levels below the folder where the recipe runs, with two spans of every recording."""
+    tones(root, [f"wav/{n}.wav" for n in range(3)])
+    data = root / "data" / "train"
+    data.mkdir(parents=True)
+    (data / "wav.scp").write_text("".join(f"r{n} wav/{n}.wav\n" for n in range(3)))
+    spans = ((f"r{n}-{part}", f"r{n}", part * 0.1, part * 0.1 + 0.1) for n in range(3) for part in range(2))
+    (data / "segments").write_text("".join(f"{name} {of} {start:.2f} {end:.2f}\n" for name, of, start, end in spans))
+    (data / "utt2spk").write_text("".join(f"r{n}-{part} s{n}\n" for n in range(3) for part in range(2)))
+    return {"root": "data/train"}
+
+
+def lhotse_corpus(root: Path) -> dict[str, Any]:
+    """The root is the manifest of recordings, compressed; the other manifest is found next to it."""
+    tones(root, [f"audio/{n}.wav" for n in range(3)])
+    recordings = [
+        {"id": f"r{n}", "sources": [{"type": "file", "source": f"audio/{n}.wav"}], "sampling_rate": RATE,
+         "duration": 0.2} for n in range(3)
+    ]  # fmt: skip
+    supervisions = [
+        {"id": f"s{n}", "recording_id": f"r{n}", "start": 0.05, "duration": 0.1, "speaker": f"p{n}"} for n in range(3)
+    ]
+    for name, items in (("recordings", recordings), ("supervisions", supervisions)):
+        content = "".join(f"{json.dumps(item)}\n" for item in items).encode()
+        (root / f"mini_{name}_train.jsonl.gz").write_bytes(gzip.compress(content))
+    return {"root": "mini_recordings_train.jsonl.gz"}
+
+
+def tar_corpus(root: Path) -> dict[str, Any]:
+    """Two archives of WebDataset, one in a folder."""
+    tones(root / "unpacked", [f"{n}.wav" for n in range(6)])
+    for archive, numbers in (("train-000.tar", range(3)), ("more/train-001.tar", range(3, 6))):
+        members: dict[str, bytes] = {}
+        for n in numbers:
+            members[f"{n}.wav"] = (root / "unpacked" / f"{n}.wav").read_bytes()
+            members[f"{n}.json"] = json.dumps({"genre": GENRES[n % 2], "number": n}).encode()
+        (root / archive).parent.mkdir(parents=True, exist_ok=True)
+        (root / archive).write_bytes(archive_of(members, "w:"))
+    shutil.rmtree(root / "unpacked")
+    return {}
+
+
+def one_archive(root: Path) -> dict[str, Any]:
+    tar_corpus(root)
+    return {"root": "more/train-001.tar"}
+
+
 CORPORA: dict[str, Callable[[Path], dict[str, Any]]] = {
     "folder": folder_corpus,
     "table": table_corpus,
+    "table, JSON lines": json_lines_corpus,
     "uid-folders": uid_corpus,
     "file-lists": list_corpus,
     "urbansound8k": urban_corpus,
     "esc50": esc_corpus,
     "tut-asc": tut_corpus,
     "asvspoof5": asvspoof_corpus,
+    "kaldi": kaldi_corpus,
+    "lhotse": lhotse_corpus,
+    "tar": tar_corpus,
+    "tar, one archive": one_archive,
 }
+"""Format, and a comma and more if it is there twice -> what makes it and returns options of `prepare`; `root`: what is
+prepared is below the folder."""
 
 
 def trained_classifier(folder: Path) -> Path:

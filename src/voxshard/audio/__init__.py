@@ -9,7 +9,7 @@ from voxshard.audio.clip import ClipPolicy, first_of_crop, fit
 from voxshard.audio.reading import AudioHeader, Clip, clip_samples, probe, read, read_clip
 from voxshard.audio.retry import RETRY_DELAYS_S, read_with_retries
 from voxshard.audio.sources import ReadAhead, resolve
-from voxshard.remote import is_url
+from voxshard.urls import is_url
 
 __all__ = [
     "RETRY_DELAYS_S",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from voxshard.audio.cut_frames import end_of_last_frame
 from voxshard.audio.sources import AudioPath, Source
 from voxshard.errors import TruncatedAudioError, UnreadableAudioError
-from voxshard.remote import is_url
+from voxshard.urls import is_url
 
 # A SLURM job's warnings reach every process of the job. Blocked signals stay blocked across exec, so ffmpeg decodes
 # on; whether to stop is for the process that reads from it.

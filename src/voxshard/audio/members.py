@@ -14,7 +14,8 @@ from typing import NamedTuple
 from voxshard.errors import UnreadableAudioError
 
 _REFERENCE = re.compile(r"(.*\.tar):(\d+)\+(\d+):(.*)", re.DOTALL)
-_BLOCK = 512  # POSIX.1-1988 ustar: the header is the block before the content
+HEADER_BYTES = 512
+"""The header is the block before the content (POSIX.1-1988 ustar)."""
 
 
 class Member(NamedTuple):
@@ -44,14 +45,17 @@ def file_of(path: str | bytes | os.PathLike[str]) -> str | bytes | os.PathLike[s
     return path if member is None else member.archive
 
 
-def check_header(descriptor: int, member: Member) -> None:
+def check_header(header: bytes, member: Member) -> None:
     """Make sure that the archive still has the member at its place.
+
+    Parameters
+    ----------
+    header : the HEADER_BYTES before the member's content.
 
     Raises
     ------
     UnreadableAudioError : it has something else there: it was written again since the corpus was prepared.
     """
-    header = os.pread(descriptor, _BLOCK, member.offset - _BLOCK) if member.offset >= _BLOCK else b""
     size = header[124:136].rstrip(b"\0 ")
     is_large = header[124:125] == b"\x80"
     if header[257:262] == b"ustar" and (is_large or (size and _octal(size) == member.num_bytes)):

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
+import re
 import stat
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from voxshard import remote
-from voxshard.audio.members import check_header, member_of
+from voxshard.audio.members import HEADER_BYTES, Member, check_header, member_of
 from voxshard.errors import ChangedObjectError, ChangedRecordingError, EmptyAudioError, UnreadableAudioError
-from voxshard.remote import PinnedUrl, is_url
+from voxshard.urls import PinnedUrl, is_url
 
 AudioPath: TypeAlias = str | bytes | os.PathLike[str]
 
 HEAD_BYTES = 4096
+_DOTS = re.compile(r"/\.{1,2}/")
+_UNKNOWN_BYTES = 16 << 20
+"""What an object counts whose size is not known."""
 
 
 def resolve(root: str, path: str | bytes) -> str | bytes:
@@ -32,10 +40,17 @@ def resolve(root: str, path: str | bytes) -> str | bytes:
     if is_url(path):
         return path
     if is_url(root):
-        return f"{root.rstrip('/')}/{os.fsdecode(path)}"
+        url = f"{root.rstrip('/')}/{os.fsdecode(path)}"
+        return _without_dots(url) if _DOTS.search(url) else url
     if isinstance(path, bytes):
         return os.path.join(os.fsencode(root), path)  # noqa: PTH118  pathlib takes no bytes
     return os.path.join(root, path)  # noqa: PTH118  names stay as they are, whatever they hold
+
+
+def _without_dots(url: str) -> str:
+    """A URL without `.` and `..`, which stores do not follow."""
+    scheme, _, place = url.partition("://")
+    return f"{scheme}://{posixpath.normpath(place)}"
 
 
 class Source:
@@ -125,12 +140,22 @@ def opened(path: AudioPath) -> Iterator[Source]:
         file = FileSource(descriptor, status.st_size)
         found: Source = file
         if member is not None:
-            check_header(descriptor, member)
-            found = Source(file.between(member.offset, member.offset + member.num_bytes))
+            found = Source(_content_of(member, file.between(*_span_of(member))))
         _check_not_empty(found)
         yield found
     finally:
         os.close(descriptor)
+
+
+def _span_of(member: Member) -> tuple[int, int]:
+    """Where a member is in its archive, its header included: the first byte, and the one after the last."""
+    return max(0, member.offset - HEADER_BYTES), member.offset + member.num_bytes
+
+
+def _content_of(member: Member, content: bytes) -> bytes:
+    """The content of a member, from the bytes of its span."""
+    check_header(content[:HEADER_BYTES], member)
+    return content[HEADER_BYTES:]
 
 
 def _check_not_empty(source: Source) -> None:
@@ -138,36 +163,96 @@ def _check_not_empty(source: Source) -> None:
         raise EmptyAudioError("the file is empty (0 bytes)")
 
 
+@dataclass
+class _Fetch:
+    num_bytes: int
+    num_uses: int = 1
+    """How often it is going to be taken: several utterances may be spans of one recording."""
+    content: Future[bytes] | None = None
+    """None: not begun."""
+
+
 class ReadAhead:
     """Fetches objects before they are opened, with several requests at once; `opened` takes them from here.
 
-    Whoever asks for more objects than are opened holds them in memory: ask for a few blocks of recordings at most.
+    Objects are fetched in the order in which they are asked for. What is fetched and not yet taken is bounded: then no
+    further request is made until something is taken.
     """
 
-    _pending: ClassVar[dict[str, Future[bytes]]] = {}
+    _current: ClassVar[ReadAhead | None] = None
 
-    def __init__(self, num_requests: int) -> None:
+    def __init__(self, num_requests: int, max_bytes: int) -> None:
         self._pool = ThreadPoolExecutor(num_requests, "read-ahead")
+        self._max_bytes, self._num_bytes = max_bytes, 0
+        self._lock = threading.Lock()
+        self._fetches: dict[str, _Fetch] = {}
+        self._waiting: deque[str] = deque()
+        ReadAhead._current = self
 
-    def ask(self, path: AudioPath) -> None:
-        """Fetch what is at a URL; a local path is left to the file system."""
-        if isinstance(path, str) and is_url(path) and path not in self._pending:
-            self._pending[path] = self._pool.submit(_read, path)
+    def ask(self, path: AudioPath, num_bytes: int | None) -> None:
+        """Fetch what is at a URL; a local path is left to the file system.
+
+        Parameters
+        ----------
+        num_bytes : how large it is, None: not known.
+        """
+        if not isinstance(path, str) or not is_url(path):
+            return
+        with self._lock:
+            if path in self._fetches:
+                self._fetches[path].num_uses += 1
+                return
+            self._fetches[path] = _Fetch(_UNKNOWN_BYTES if num_bytes is None else num_bytes)
+            self._waiting.append(path)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Request what there is room for; one object is always fetched, however large."""
+        while self._waiting:
+            fetch = self._fetches.get(self._waiting[0])
+            if fetch is not None and fetch.content is None:
+                if self._num_bytes and self._num_bytes + fetch.num_bytes > self._max_bytes:
+                    return
+                self._num_bytes += fetch.num_bytes
+                fetch.content = self._pool.submit(_read, self._waiting[0])
+            self._waiting.popleft()
+
+    def _take(self, url: str) -> bytes | None:
+        with self._lock:
+            fetch = self._fetches.get(url)
+            if fetch is None:
+                return None
+            fetch.num_uses -= 1
+            is_last = fetch.num_uses == 0
+            if fetch.content is None or is_last:
+                del self._fetches[url]
+            if fetch.content is None:  # read at once, without waiting for room
+                return None
+        try:
+            return fetch.content.result()
+        finally:
+            if is_last:
+                with self._lock:
+                    self._num_bytes -= fetch.num_bytes
+                    self._begin()
 
     @classmethod
     def take(cls, url: str) -> bytes | None:
-        """The bytes of an object that was asked for, once; None: it was not.
+        """The bytes of an object that was asked for; None: it was not, or its request is not made yet.
 
         Raises
         ------
         OSError, ChangedObjectError, EnvironmentProblemError : the request failed.
         """
-        future = cls._pending.pop(url, None)
-        return None if future is None else future.result()
+        return None if cls._current is None else cls._current._take(url)
 
 
 def _read(url: str) -> bytes:
-    return remote.read(url, version=url.version if isinstance(url, PinnedUrl) else None, retries=False)
+    version = url.version if isinstance(url, PinnedUrl) else None
+    member = member_of(url)
+    if member is None:
+        return remote.read(url, version=version, retries=False)
+    return _content_of(member, remote.read(member.archive, version=version, span=_span_of(member), retries=False))
 
 
 def _fetch(url: str) -> bytes:

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 _CHUNK = 256  # files per message between processes
 _FEW = 4000  # up to here starting processes takes longer than the probing
 _MOST_PROCESSES = 16
-_URL_THREADS = 32
+_URL_THREADS, _URL_CHUNK = 32, 4
 Work: TypeAlias = Callable[[Sequence[Source]], list[Row]]
 
 
@@ -65,10 +65,12 @@ def probe_all(
     TransientFaultError : the storage failed for reasons outside the recording, and kept failing.
     """
     work = functools.partial(probe_many, root, headers=headers, probe_one=probe_one or probe)
-    bunches = (paths.slice(start, _CHUNK).to_pylist() for start in range(0, len(paths), _CHUNK))
+    has_urls = audio.is_url(root) or any(audio.is_url(path) for path in paths.to_pylist())
+    chunk = _URL_CHUNK if has_urls else _CHUNK
+    bunches = (paths.slice(start, chunk).to_pylist() for start in range(0, len(paths), chunk))
     if num_processes is None:
         num_processes = 0 if len(paths) <= _FEW or not headers else min(available_cpus(), _MOST_PROCESSES)
-    if audio.is_url(root):
+    if has_urls:
         results = _in_pool(bunches, work, functools.partial(ThreadPoolExecutor, _URL_THREADS), 2 * _URL_THREADS)
     elif num_processes:
         results = _in_pool(bunches, work, functools.partial(_processes, num_processes), 4 * num_processes)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from voxshard import remote
+from voxshard.errors import MissingObjectError
 from voxshard.remote import RemoteObject
+from voxshard.urls import is_url, join
 
 _Folders: TypeAlias = dict[str, dict[str, RemoteObject | None]]
 """Folder, relative to the root -> name in it -> the object, or None for a folder."""
+
+_STREAM_BYTES = 256 << 10
+"""What a stream asks for at once."""
+_REQUESTS = 32
 
 
 class RemotePath:
@@ -23,7 +31,7 @@ class RemotePath:
         self._root, self._below, self._folders = root, below, folders
 
     def __str__(self) -> str:
-        return remote.join(self._root, self._below) if self._below else self._root
+        return join(self._root, self._below) if self._below else self._root
 
     def __repr__(self) -> str:
         return f"RemotePath({str(self)!r})"
@@ -98,6 +106,18 @@ class RemotePath:
     def relative_to(self, root: RemotePath) -> PurePosixPath:
         return PurePosixPath(self._below).relative_to(root._below)
 
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader:
+        """The content as a stream, of the version that was listed; only what is read is transferred.
+
+        Raises
+        ------
+        FileNotFoundError : there is no such object.
+        """
+        found = self._object()
+        if found is None:
+            raise FileNotFoundError(str(self))
+        return io.BufferedReader(remote.ObjectStream(found), _STREAM_BYTES)
+
     def read_bytes(self) -> bytes:
         """The content, of the version that was listed."""
         found = self._object()
@@ -108,18 +128,35 @@ CorpusPath: TypeAlias = Path | RemotePath
 
 
 def corpus_path(root: str) -> CorpusPath:
-    """The root of a corpus: a local folder, or one in a bucket, which is listed."""
-    if not remote.is_url(root):
+    """The root of a corpus: a local folder or file, or one in a bucket, of which the folder is listed."""
+    if not is_url(root):
         return Path(root)
+    root = root.rstrip("/")
+    objects = objects_below(root)
+    if not objects and exists(root):
+        folder, _, name = root.rpartition("/")
+        return corpus_path(folder) / name
     folders: _Folders = {"": {}}
-    for name, item in objects_below(root).items():
+    for name, item in objects.items():
         folder, _, base = name.rpartition("/")
         folders.setdefault(folder, {})[base] = item
         while folder:
             above, _, base = folder.rpartition("/")
             folders.setdefault(above, {}).setdefault(base, None)
             folder = above
-    return RemotePath(root.rstrip("/"), "", folders)
+    return RemotePath(root, "", folders)
+
+
+def exists(url: str) -> bool:
+    """Whether there is an object at a URL."""
+    return _stat(url) is not None
+
+
+def _stat(url: str) -> RemoteObject | None:
+    try:
+        return remote.stat(url)
+    except MissingObjectError:
+        return None
 
 
 @functools.lru_cache(maxsize=2)
@@ -132,6 +169,26 @@ def objects_below(root: str) -> dict[str, RemoteObject]:
     """
     top = len(root.rstrip("/")) + 1
     return {item.url[top:]: item for item in remote.listing(root)}
+
+
+def objects_of(places: Sequence[str | None], root: str) -> list[RemoteObject | None]:
+    """What is at each URL, from the listing of the root if that is above it; None where nothing is.
+
+    Raises
+    ------
+    NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
+    """
+    top = f"{root.rstrip('/')}/"
+    listed = objects_below(root) if is_url(root) else {}
+    elsewhere = sorted(
+        {place for place in places if place is not None and not (is_url(root) and place.startswith(top))}
+    )
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        single = dict(zip(elsewhere, pool.map(_stat, elsewhere), strict=True))
+    return [
+        None if place is None else single[place] if place in single else listed.get(place.removeprefix(top))
+        for place in places
+    ]
 
 
 def matches(folder: CorpusPath, pattern: str) -> list[CorpusPath]:

@@ -14,20 +14,22 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from voxshard.audio import is_url
 from voxshard.audio.members import Member
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
+from voxshard.corpora.remote_folder import CorpusPath
 from voxshard.corpora.values import cleaned, typed
 from voxshard.corpora.walk import audio_files
-from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError
+from voxshard.errors import EmptyCorpusError, ManifestError
 
 _TEXTS = ("cls", "txt")
+_ARCHIVES_AT_ONCE = 16
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
 
@@ -38,20 +40,20 @@ def list_corpus(request: Request) -> Listing:
 
     Raises
     ------
-    ConfigError : ROOT is a URL.
     EmptyCorpusError : no archive, or none with recordings.
     ManifestError : an archive that is compressed, cut or damaged.
     """
     request.allow()
-    if is_url(request.root):
-        raise ConfigError(f"{request.root}: archives are read in place from local folders; copy them to one first")
-    root = Path(request.root)
+    root = request.folder
     archives = [root.name] if root.is_file() else audio_files(request.root, part=request.part, glob="**/*.tar").paths
-    folder = str(root.parent if root.is_file() else root)
+    folder = root.parent if root.is_file() else root
     rows: list[dict[str, Any]] = []
     others: Counter[str] = Counter()
-    for archive in archives:
-        rows += _rows(folder, archive, others)
+    # Of an archive in a bucket every header is a request, which takes its time.
+    with ThreadPoolExecutor(1 if isinstance(root, Path) else _ARCHIVES_AT_ONCE) as pool:
+        for some, left_out in pool.map(lambda archive: _rows(folder, archive), archives):
+            rows += some
+            others += left_out
     if not rows:
         raise EmptyCorpusError(f"{request.root}: no recordings in {len(archives):,} tar archives")
     notes = [f"{len(archives):,} archives with {len(rows):,} recordings, read in place"]
@@ -61,12 +63,13 @@ def list_corpus(request: Request) -> Listing:
     paths = path_array([row.pop("path") for row in rows])
     ids = path_text(path_array([row.pop("utterance_id") for row in rows]))
     columns = {"utterance_id": ids, "path": paths} | _columns(rows, notes)
-    return Listing(pa.table(columns), folder, notes=notes)
+    return Listing(pa.table(columns), str(folder), notes=notes)
 
 
-def _rows(folder: str, archive: str, others: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Recordings of one archive, each with what the files of its key say."""
-    path = os.path.join(folder, archive)  # noqa: PTH118
+def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Recordings of one archive, each with what the files of its key say; and the extensions of all other files."""
+    path = folder / archive
+    others: Counter[str] = Counter()
     recordings: list[tuple[str, dict[str, Any]]] = []
     about: dict[str, dict[str, Any]] = {}
     names: set[str] = set()
@@ -85,21 +88,23 @@ def _rows(folder: str, archive: str, others: Counter[str]) -> Iterator[dict[str,
             about.setdefault(stem, {}).update(_json(content, f"{path}: {member.name}"))
         else:
             about.setdefault(stem, {})[kind] = content.decode(errors="backslashreplace").strip()
+    rows = []
     for stem, row in recordings:
         found = about.get(_key(stem), {}) | about.get(stem, {})
-        yield {**{name: value for name, value in found.items() if name not in row}, **row}
+        rows.append({**{name: value for name, value in found.items() if name not in row}, **row})
+    return rows, others
 
 
-def _members(path: str) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
+def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
     """Regular files of an archive, with the content of those that become columns."""
     try:
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             start = stream.read(2)
             if start in _COMPRESSED:
                 raise ManifestError(
                     f"{path}: compressed with {_COMPRESSED[start]}: nothing in it can be read in place; decompress it"
                 )
-            size = os.fstat(stream.fileno()).st_size
+            size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:

@@ -20,8 +20,8 @@ from voxshard.errors import (
     UtteranceError,
 )
 from voxshard.manifest import Utterance
-from voxshard.remote import PinnedUrl
 from voxshard.store.shard import Failure
+from voxshard.urls import PinnedUrl
 
 _WARM_UP_S = 1.0
 

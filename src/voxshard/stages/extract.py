@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from voxshard import audio, files, remote
+from voxshard import audio, files, urls
 from voxshard.config import Settings, dump_config
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
@@ -419,12 +419,12 @@ def _require_packages(manifest: Manifest) -> None:
     BackendUnavailableError : a package is not installed.
     """
     if audio.is_url(manifest.root):
-        remote.require(manifest.root)
+        urls.require(manifest.root)
     paths = manifest.table["path"]
     if pa.types.is_string(paths.type):
-        urls = paths.filter(pc.match_substring(paths, "://"))
-        for scheme in {remote.scheme_of(url) for url in urls.to_pylist() if audio.is_url(url)}:
-            remote.require(f"{scheme}://")
+        outside = paths.filter(pc.match_substring(paths, "://"))
+        for scheme in {urls.scheme_of(url) for url in outside.to_pylist() if audio.is_url(url)}:
+            urls.require(f"{scheme}://")
 
 
 def _freeze(

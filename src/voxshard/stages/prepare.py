@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator
 
-from voxshard.audio import is_url
+from voxshard.audio import is_url, resolve
+from voxshard.audio.members import file_of, member_of
 from voxshard.audio.sndfile import Span
 from voxshard.config import Settings, as_list
 from voxshard.corpora import annotate, formats
@@ -19,7 +20,7 @@ from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
 from voxshard.corpora.hints import missing_hints
 from voxshard.corpora.probe import probe_all
-from voxshard.corpora.remote_folder import objects_below
+from voxshard.corpora.remote_folder import objects_of
 from voxshard.corpora.walk import glob_pattern
 from voxshard.errors import ConfigError, EmptyCorpusError, MissingRecordingError, TooShortError
 from voxshard.locations import Location, check_output
@@ -301,14 +302,18 @@ def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:
 
 
 def _with_versions(table: pa.Table, root: str) -> pa.Table:
-    """Size and version of every object, of a corpus in a bucket; an object that is not listed is missing."""
-    if not is_url(root):
+    """Size and version of every recording in a bucket, or of the archive that it is in."""
+    places = [resolve(root, path) for path in table["path"].to_pylist()]
+    if not any(map(is_url, places)):
         return table
-    objects = objects_below(root)
-    found = [objects.get(path) for path in path_text(table["path"].combine_chunks()).to_pylist()]
-    sizes = pa.array([item.num_bytes if item else None for item in found], pa.int64())
-    versions = pa.array([item.version if item else None for item in found], pa.string())
-    return annotate.put(annotate.put(table, "num_bytes", sizes), OBJECT_VERSION, versions)
+    found = objects_of([os.fsdecode(file_of(place)) if is_url(place) else None for place in places], root)
+    sizes, versions = [], []
+    for place, item in zip(places, found, strict=True):
+        member = member_of(place)
+        sizes.append(member.num_bytes if item and member else item.num_bytes if item else None)
+        versions.append(item.version if item else None)
+    table = annotate.put(table, "num_bytes", pa.array(sizes, pa.int64()))
+    return annotate.put(table, OBJECT_VERSION, pa.array(versions, pa.string()))
 
 
 def _cut_to_spans(table: pa.Table) -> pa.Table:

@@ -1,0 +1,78 @@
+"""Text that is a URL: what its scheme is, and which package it needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+from voxshard.errors import BackendUnavailableError, ConfigError
+
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SECRET_IN_URL = re.compile(r"://[^/]*@")
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is a URL, which fsspec opens, and not a local file."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
+def scheme_of(url: str) -> str:
+    """`s3` of `s3://bucket/object`."""
+    match = _URL.match(url)
+    assert match is not None, "not a URL"
+    return match[1].lower()
+
+
+def normalized(url: str) -> str:
+    """The one form of a URL: its scheme in lower case, and in a bucket without slashes at the end.
+
+    Raises
+    ------
+    ValueError : it names no bucket.
+    """
+    scheme = scheme_of(url)
+    place = url[len(scheme) + len("://") :]
+    if scheme in PACKAGES:
+        place = place.rstrip("/")
+        if not place.partition("/")[0]:
+            raise ValueError(f"{url}: a URL without a bucket; expected {scheme}://bucket/name")
+    return f"{scheme}://{place}"
+
+
+class PinnedUrl(str):
+    """A URL whose object must have a version, as in `RemoteObject`, when it is read."""
+
+    version: str
+
+    def __new__(cls, url: str, version: str) -> PinnedUrl:
+        pinned = super().__new__(cls, url)
+        pinned.version = version
+        return pinned
+
+
+def join(url: str, *names: str) -> str:
+    """A URL below another."""
+    return "/".join([url.rstrip("/"), *(name.strip("/") for name in names if name)])
+
+
+def require(url: str) -> None:
+    """Check, without any request, that the packages for a URL are installed.
+
+    Raises
+    ------
+    BackendUnavailableError : fsspec, or the package for this scheme, is not installed.
+    ConfigError : the URL contains credentials.
+    """
+    if _SECRET_IN_URL.search(url):
+        raise ConfigError(
+            f"{scheme_of(url)}://...: this URL contains credentials; leave them out, and set them in the environment "
+            "(AWS_PROFILE, AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    package = PACKAGES.get(scheme_of(url))
+    missing = [name for name in ("fsspec", package) if name and importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendUnavailableError(
+            f"{url}: {scheme_of(url)}:// needs {' and '.join(missing)}, not installed in this environment: "
+            "`pip install 'voxshard[buckets]'`"
+        )
