@@ -1,4 +1,4 @@
-"""One changed byte at a time in the files of a feature set, and what training, evaluation, export and opening do then.
+"""One changed byte at a time in the files of a feature set, and what opens it does then.
 
 A change may be found (an error), or be without effect: the bytes of HDF5 that no reader uses, for example. It must
 never give other numbers, ids or labels than the intact set.
@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from support.feature_sets import write_set
 from voxshard import open_features
-from voxshard.errors import VoxshardError
+from voxshard.errors import IncompleteError, VoxshardError
+from voxshard.extraction.telemetry import advice
 from voxshard.learning.data import Dataset
+from voxshard.learning.train_config import EvaluateConfig, TrainConfig
 from voxshard.progress import Silent
+from voxshard.reporting.feature_summaries import load_feature_set
+from voxshard.stages import evaluate, train
 from voxshard.store.export import ExportConfig, export
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.verify import verify
@@ -50,7 +55,33 @@ def read_export(path: Path) -> Any:
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
-READERS: dict[str, Callable[[Path], Any]] = {"open": read_open, "train": read_training, "export": read_export}
+def read_evaluation(path: Path) -> Any:
+    """The metrics and the scores that the classifier of a run of `trained_run` gives on the set."""
+    run = path.parent / "run"
+    scored = shutil.copytree(path.parent / TRAINED, run)
+    try:
+        config = EvaluateConfig(run=scored, on=(path,), replicates=0)
+        return evaluate.run(config).metrics, (scored / f"scores-{path.name}.tsv").read_text()
+    finally:
+        shutil.rmtree(run)
+
+
+def read_report(path: Path) -> Any:
+    """What a report shows of the set."""
+    found = load_feature_set(path, "set", labels=["label"], advise=advice)
+    if found.no_map:
+        raise IncompleteError(found.no_map)  # which the page states instead
+    return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "open": read_open,
+    "train": read_training,
+    "evaluate": read_evaluation,
+    "export": read_export,
+    "report": read_report,
+}
+TRAINED = "trained"
 
 
 def _hash(array: Any) -> Any:
@@ -81,11 +112,15 @@ def flip(source: Path, folder: Path, count: int, seed: int) -> Counter[str]:
     ("NAME: WRONG"), or raised something that is no error of voxshard ("NAME: TRACEBACK ..."); and what `verify` did.
     """
     choose = random.Random(seed)
-    expected = {name: reader(source) for name, reader in READERS.items()}
+    train.run(
+        TrainConfig(features=(source,), label=("label",), classifier="knn", out=folder / TRAINED, replicates=0)
+    )
+    path = shutil.copytree(source, folder / "set")
+    expected = {name: reader(path) for name, reader in READERS.items()}
+    shutil.rmtree(path)
     manifest = Identity.read(source / "identity.json").manifest_file
     outcomes: Counter[str] = Counter()
     for number in range(count):
-        path = folder / f"set{number}"
         shutil.copytree(source, path)
         files = targets(path)
         file = files[number % len(files)]

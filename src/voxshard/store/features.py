@@ -28,6 +28,10 @@ Check: TypeAlias = Literal["none", "open", "blocks"]
 """What a reader compares with the recorded digests; see `FeatureSet`."""
 
 
+_BYTES_AT_ONCE = 16 << 20
+"""Small batches are read together, so that several threads can read and check them."""
+
+
 class Batch(NamedTuple):
     """Some utterances, in memory."""
 
@@ -352,8 +356,15 @@ class FeatureSet:
         rows : only these; neighbours are read together.
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)
-        for start in range(0, len(chosen), size):
-            yield self.read(chosen[start : start + size])
+        together = size * max(1, _BYTES_AT_ONCE // max(1, size * self._bytes_per_utterance))
+        for start in range(0, len(chosen), together):
+            yield from _cut(self.read(chosen[start : start + together]), size)
+
+    @property
+    def _bytes_per_utterance(self) -> int:
+        """On average, of all arrays."""
+        total = sum(int(np.prod(rows.shape, dtype=np.int64)) * rows.dtype.itemsize for rows in self._bulk.values())
+        return total // max(1, len(self))
 
     def read(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Some utterances in memory; neighbouring rows are read together."""
@@ -428,6 +439,26 @@ class TorchDataset:
             assert batch.offsets is not None
             arrays = np.split(batch.frames, batch.offsets[1:-1])
         return [(self._from_numpy(array), name) for array, name in zip(arrays, batch.ids, strict=True)]
+
+
+def _cut(batch: Batch, size: int) -> Iterator[Batch]:
+    """The same utterances, `size` at a time."""
+    for start in range(0, len(batch.rows), size):
+        stop = min(start + size, len(batch.rows))
+        offsets = batch.offsets
+        if offsets is None:
+            first, last = start, stop
+        else:
+            first, last = int(offsets[start]), int(offsets[stop])
+            offsets = offsets[start : stop + 1] - first
+        yield Batch(
+            batch.rows[start:stop],
+            batch.ids[start:stop],
+            None if batch.embeddings is None else batch.embeddings[start:stop],
+            None if batch.frames is None else batch.frames[first:last],
+            None if batch.codes is None else batch.codes[first:last],
+            offsets,
+        )
 
 
 def _as_array(rows: Rows) -> Any:

@@ -10,6 +10,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxshard.errors import CorruptFileError
-from voxshard.store import seal as seals
-from voxshard.store.seal import Seal
+from voxshard.store.seal import Seal, fill, num_threads
 
 MAX_OPEN_SHARDS = 64
 """Far below the usual limit of 1,024 descriptors per process, also with several sets open."""
@@ -78,12 +78,51 @@ class MappedFile:
 
     def read(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """The same in memory of its own, in few large reads."""
-        self._check(at, shape, dtype)
         result = np.empty(tuple(shape), dtype)
-        view = memoryview(result.reshape(-1).view(np.uint8).data)
-        if seals.fill(self._descriptor, view, at) < len(view):
-            raise CorruptFileError(f"{self.path}: became shorter while it was read")
+        self.read_into(result, at, checks=False)
         return result
+
+    def read_into(self, target: npt.NDArray[Any], at: int, *, checks: bool) -> None:
+        """Fill a contiguous array with the bytes from `at` on, in large reads and, with `checks`, several threads.
+
+        Parameters
+        ----------
+        checks : compare the blocks as `check` does; those that are read completely are read once.
+        """
+        self._check(at, target.shape, target.dtype)
+        view = memoryview(target.reshape(-1).view(np.uint8).data)
+        if checks and self.seal.version == 1:
+            self.check(at, len(view))
+        if not checks or self.seal.version == 1:
+            self._fill(view, at)
+            return
+        pieces = list(self.seal.pieces(self.seal.blocks_of(at, at + len(view))))
+        if len(pieces) < 2:
+            for piece in pieces:
+                self._fill_checked(view, at, piece)
+            return
+        with ThreadPoolExecutor(min(num_threads(), len(pieces))) as pool:
+            for _ in pool.map(lambda piece: self._fill_checked(view, at, piece), pieces):
+                pass
+
+    def _fill(self, view: memoryview, at: int) -> None:
+        if fill(self._descriptor, view, at) < len(view):
+            raise CorruptFileError(f"{self.path}: became shorter while it was read")
+
+    def _fill_checked(self, view: memoryview, at: int, piece: range) -> None:
+        """Read the share that a piece has of bytes `at` on into a view of these, and check its blocks."""
+        first = max(self.seal.block(piece[0])[0], at)
+        last = min(self.seal.block(piece[-1])[1], at + len(view))
+        self._fill(view[first - at : last - at], first)
+        for number in piece:
+            start, stop = self.seal.block(number)
+            if self._is_checked[number]:
+                continue
+            if first <= start and stop <= last:
+                self.seal.compare(number, view[start - at : stop - at])
+            else:
+                self.seal.read_blocks(self._descriptor, range(number, number + 1))
+            self._is_checked[number] = 1
 
     def _check(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
         if at + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize > self.size:
@@ -123,9 +162,10 @@ class PackedRows:
         return rows
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        if self._checks:
-            self._check_rows(start, stop)
-        return self._file.read(self._at + start * self._row_bytes, (stop - start, *self.shape[1:]), self.dtype)
+        at = self._at + start * self._row_bytes
+        result = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        self._file.read_into(result, at, checks=self._checks)
+        return result
 
     def _check_rows(self, start: int, stop: int) -> None:
         self._file.check(self._at + start * self._row_bytes, max(stop - start, 0) * self._row_bytes)
@@ -213,9 +253,7 @@ class ShardedRows:
             row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
             at = part.at + (low - part.start) * row_bytes
             file = self._open_shard(part.path)
-            if self._checks:
-                file.check(at, (high - low) * row_bytes)
-            result[low - start : high - start] = file.read(at, (high - low, *self.shape[1:]), self.dtype)
+            file.read_into(result[low - start : high - start], at, checks=self._checks)
         return result
 
     def _rows_of(self, part: ShardRange) -> PackedRows:

@@ -103,7 +103,7 @@ class Seal:
             raise broken_seal(self.path, f"ends before byte {stop}")
         for number in blocks:
             first, last = self.block(number)
-            self._compare(number, blake3(view[first - start : last - start]).digest())
+            self.compare(number, view[first - start : last - start])
         return view
 
     def check(self, descriptor: int, numbers: Iterable[int] | None = None, *, threads: int | None = None) -> None:
@@ -114,7 +114,8 @@ class Seal:
         CorruptFileError : see `read_blocks`.
         """
         if self.version == 1:
-            self._compare(0, bytes.fromhex(files.sha256_of(self.path, start=USER_BLOCK_BYTES)))
+            if files.sha256_of(self.path, start=USER_BLOCK_BYTES) != self.digest:
+                raise broken_seal(self.path)
             return
         pieces = list(self.pieces(range(len(self.stops)) if numbers is None else numbers))
         if len(pieces) < 2 or threads == 1:
@@ -139,8 +140,9 @@ class Seal:
         if len(run):
             yield run
 
-    def _compare(self, number: int, digest: bytes) -> None:
-        if digest != self.digests[number].tobytes():
+    def compare(self, number: int, content: memoryview) -> None:
+        """Raise CorruptFileError unless these bytes are those of a block."""
+        if blake3(content).digest() != self.digests[number].tobytes():
             start, stop = self.block(number)
             raise broken_seal(self.path, f"bytes {start} to {stop}")
 
