@@ -112,9 +112,7 @@ def flip(source: Path, folder: Path, count: int, seed: int) -> Counter[str]:
     ("NAME: WRONG"), or raised something that is no error of voxshard ("NAME: TRACEBACK ..."); and what `verify` did.
     """
     choose = random.Random(seed)
-    train.run(
-        TrainConfig(features=(source,), label=("label",), classifier="knn", out=folder / TRAINED, replicates=0)
-    )
+    train.run(TrainConfig(features=(source,), label=("label",), classifier="knn", out=folder / TRAINED, replicates=0))
     path = shutil.copytree(source, folder / "set")
     expected = {name: reader(path) for name, reader in READERS.items()}
     shutil.rmtree(path)

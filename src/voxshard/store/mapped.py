@@ -9,7 +9,7 @@ import functools
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +63,14 @@ class MappedFile:
         ------
         CorruptFileError : a byte has changed.
         """
-        numbers = [number for number in self.seal.blocks_of(at, at + num_bytes) if not self._is_checked[number]]
-        if numbers:
-            self.seal.check(self._descriptor, numbers)
-            for number in numbers:
+        self.check_blocks(self.seal.blocks_of(at, at + num_bytes))
+
+    def check_blocks(self, numbers: Iterable[int]) -> None:
+        """The same of blocks by their numbers."""
+        unknown = [number for number in numbers if not self._is_checked[number]]
+        if unknown:
+            self.seal.check(self._descriptor, unknown)
+            for number in unknown:
                 self._is_checked[number] = 1
 
     def array(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -149,16 +153,22 @@ class PackedRows:
     def array(self) -> npt.NDArray[Any]:
         """All rows, mapped."""
         if self._checks:
-            self._check_rows(0, len(self._array))
+            self._file.check(self._at, self._array.nbytes)
         return self._array
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        rows: npt.NDArray[Any] = self._array[key]
         if self._checks:
-            self._check_key(key)
+            chosen = key[0] if isinstance(key, tuple) and key else key
+            if isinstance(chosen, slice):
+                start, stop, _ = chosen.indices(len(self))
+                low, high = min(start, stop), max(start, stop)
+                self._file.check(self._at + low * self._row_bytes, (high - low) * self._row_bytes)
+            else:
+                self._check_rows(_positions(chosen, len(self)))
+        rows: npt.NDArray[Any] = self._array[key]
         return rows
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
@@ -167,19 +177,24 @@ class PackedRows:
         self._file.read_into(result, at, checks=self._checks)
         return result
 
-    def _check_rows(self, start: int, stop: int) -> None:
-        self._file.check(self._at + start * self._row_bytes, max(stop - start, 0) * self._row_bytes)
+    def _check_rows(self, rows: npt.NDArray[np.int64]) -> None:
+        """Check the blocks of some rows, each once, whatever the number of rows in it."""
+        starts = self._at + rows * self._row_bytes
+        first = np.searchsorted(self._file.seal.stops, starts, side="right")
+        last = np.searchsorted(self._file.seal.stops, starts + (self._row_bytes - 1), side="right")
+        numbers = np.unique(np.concatenate([first, last]))
+        if (last > first + 1).any():
+            numbers = np.unique(np.concatenate([np.arange(*pair) for pair in zip(first, last + 1, strict=True)]))
+        self._file.check_blocks(numbers.tolist())
 
-    def _check_key(self, key: Any) -> None:
-        chosen = key[0] if isinstance(key, tuple) and key else key
-        touched = np.unique(np.arange(len(self))[chosen]) if not isinstance(chosen, slice) else None
-        if touched is None:
-            start, stop, _ = chosen.indices(len(self))
-            self._check_rows(min(start, stop), max(start, stop))
-            return
-        for run in np.split(touched, np.flatnonzero(np.diff(touched) != 1) + 1):
-            if len(run):
-                self._check_rows(int(run[0]), int(run[-1]) + 1)
+
+def _positions(chosen: Any, count: int) -> npt.NDArray[np.int64]:
+    """(R,) the rows that an index of NumPy chooses among `count`; what it refuses is left to it."""
+    rows = np.asarray(chosen)
+    if rows.dtype == bool:
+        return np.flatnonzero(rows)
+    rows = np.where(rows < 0, rows + count, rows).reshape(-1).astype(np.int64)
+    return rows[(rows >= 0) & (rows < count)]
 
 
 @dataclass(frozen=True)
