@@ -9,7 +9,7 @@ import pytest
 
 from voxshard.config import dump_yaml
 from voxshard.errors import ConfigError
-from voxshard.experiment.precision import with_precision
+from voxshard.experiment.default_precision import with_precision
 from voxshard.experiment.schema import ExperimentConfig, JobOptions, load
 from voxshard.slurm import site
 

@@ -13,8 +13,8 @@ from voxshard.cli.options import OUTPUT, echo, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import ConfigError, EnvironmentProblemError
+from voxshard.experiment.default_precision import with_precision
 from voxshard.experiment.experiment import Experiment
-from voxshard.experiment.precision import with_precision
 from voxshard.experiment.schema import load
 from voxshard.locations import AnyLocation
 from voxshard.slurm import environment

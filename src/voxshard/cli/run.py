@@ -8,8 +8,8 @@ from voxshard.cli.options import OUTPUT, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
+from voxshard.experiment.default_precision import with_precision
 from voxshard.experiment.experiment import Experiment
-from voxshard.experiment.precision import with_precision
 from voxshard.experiment.run import run_experiment
 from voxshard.experiment.schema import load
 from voxshard.locations import AnyLocation

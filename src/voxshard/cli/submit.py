@@ -8,8 +8,8 @@ from voxshard.cli.options import OUTPUT, echo, echo_info, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
+from voxshard.experiment.default_precision import with_precision
 from voxshard.experiment.experiment import Experiment
-from voxshard.experiment.precision import with_precision
 from voxshard.experiment.schema import load
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation

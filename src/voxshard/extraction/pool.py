@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 
 from voxshard.errors import BrokenPluginError, TransientFaultError, WorkerCrashedError
 from voxshard.extraction.decode import Decoder, PreparedUtterance
-from voxshard.extraction.wire import Block, BlockReceiver, DecodedBlock, Fault, Request, WorkerStart
+from voxshard.extraction.wire import Block, BlockReceiver, DecodedBlock, DecodeRequest, Fault, WorkerStart
 from voxshard.extraction.worker import OUT_OF_MEMORY, READY
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
@@ -263,7 +263,7 @@ class DecodePool:
             if not worker.blocks:
                 worker.busy_since = time.monotonic()
             try:
-                worker.connection.send(Request(block, worker.receiver.take_read()))
+                worker.connection.send(DecodeRequest(block, worker.receiver.take_read()))
                 worker.blocks.append(block)
             except OSError:
                 self._todo.appendleft(block)

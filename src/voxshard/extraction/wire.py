@@ -43,7 +43,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Request:
+class DecodeRequest:
     """What a worker is sent: a block, and which of its memory files have been read."""
 
     block: Block

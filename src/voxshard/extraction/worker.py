@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from voxshard.audio import ReadAhead
 from voxshard.errors import BrokenPluginError, EnvironmentProblemError, TransientFaultError, UnexpectedFaultError
 from voxshard.extraction.decode import Decoder, PreparedUtterance
-from voxshard.extraction.wire import Block, BlockSender, DecodedBlock, Fault, Request, WorkerStart
+from voxshard.extraction.wire import Block, BlockSender, DecodedBlock, DecodeRequest, Fault, WorkerStart
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
@@ -78,7 +78,7 @@ def _listen(connection: Connection, blocks: queue.SimpleQueue[Block], sender: Bl
     ahead = ReadAhead(REQUESTS_PER_WORKER, READ_AHEAD_BYTES)
     while True:
         try:
-            request: Request = connection.recv()
+            request: DecodeRequest = connection.recv()
             sender.reuse(request.read)
             for utterance in request.block.utterances:
                 ahead.ask(decoder.place(utterance), utterance.num_bytes)

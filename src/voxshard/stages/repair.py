@@ -49,7 +49,7 @@ def last_config(folder: FeatureDir, overrides: dict[str, object] | None = None) 
     return validated(ExtractConfig, merged(content, overrides or {}), where=str(folder.config))
 
 
-def missing(config: ExtractConfig, task: Task) -> list[ExtractResult]:
+def missing(config: ExtractConfig, task: Task | None = None) -> list[ExtractResult]:
     """Make the missing shards of every split that was begun."""
     folder = FeatureDir(config.out)
     splits = begun_splits(folder)
@@ -63,12 +63,12 @@ def begun_splits(folder: FeatureDir) -> set[str | None]:
     return {state.split for state in read_progress(folder.progress)} or {None}
 
 
-def failed(config: ExtractConfig, task: Task) -> Repaired:
+def failed(config: ExtractConfig, task: Task | None = None) -> Repaired:
     """Encode the failed utterances of published shards again, and put the shards that gain something in place.
 
     The merged files are stale afterwards: merge again.
     """
-    extraction = Extraction.open(config, task)
+    extraction = Extraction.open(config, task or Task())
     with_failures: dict[int, Shard] = {}
     for index in extraction.shards_of(None):
         path = extraction.folder.shard(index, len(extraction.shards))

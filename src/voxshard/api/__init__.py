@@ -5,32 +5,28 @@ A wrong argument is a `ConfigError` that lists every problem. Nothing is printed
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from voxshard.config import did_you_mean, problems_error, validated
+from voxshard.api.arguments import as_items, as_text, checked, location_of, or_empty, place_of, task_of
+from voxshard.config import problems_error, validated
 from voxshard.errors import ConfigError
 from voxshard.extraction.loaded_encoder import LoadedEncoder
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import EvaluateConfig, TrainConfig
-from voxshard.locations import AnyLocation, local_copy, parse
+from voxshard.locations import AnyLocation, local_copy
 from voxshard.manifest import Manifest
-from voxshard.progress_display import progress_display
 from voxshard.stages import evaluate as evaluate_stage
 from voxshard.stages import extract as extract_stage
 from voxshard.stages import merge as merge_stage
 from voxshard.stages import prepare as prepare_stage
 from voxshard.stages import report as report_stage
 from voxshard.stages import train as train_stage
-from voxshard.stages.base import Task
 from voxshard.stages.predict import predict
 from voxshard.store import runs
 from voxshard.store.features import Check, FeatureSet
@@ -42,34 +38,6 @@ __all__ = [
 
 AnyPath: TypeAlias = str | PathLike[str]
 Names: TypeAlias = str | Sequence[str]
-P = ParamSpec("P")
-ResultT = TypeVar("ResultT")
-
-
-def _checked(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
-    """Make arguments that do not fit the signature one ConfigError, as a wrong key of a config file is."""
-    signature = inspect.signature(function)
-    names = list(signature.parameters)
-    takes_settings = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> ResultT:
-        unknown = [] if takes_settings else [name for name in kwargs if name not in names]
-        problems = [
-            f"{name}: unknown argument; valid arguments: {', '.join(names)}{did_you_mean(name, names)}"
-            for name in unknown
-        ]
-        try:
-            signature.bind(*args, **{name: value for name, value in kwargs.items() if name not in unknown})
-        except TypeError as exc:
-            problems.append(str(exc))
-        if not isinstance(kwargs.get("progress", False), bool):
-            problems.append(f"progress: expected True or False (got {kwargs['progress']!r})")
-        if problems:
-            raise problems_error(function.__name__, problems)
-        return function(*args, **kwargs)
-
-    return call
 
 
 class TrainedRun(runs.Run):
@@ -102,7 +70,7 @@ class TrainedRun(runs.Run):
         return predict(self, features)
 
 
-@_checked
+@checked
 def prepare(
     format: str,  # noqa: A002  the command's name for it
     root: AnyPath,
@@ -149,16 +117,16 @@ def prepare(
     DataError : the corpus cannot be used; the message gives the reason.
     """
     values = {
-        "format": format, "root": _text(root), "out": out, "glob": glob, "part": part, "split": split,
-        "split_from": split_from, "labels": _text(labels), "label_from": label_from, "study": study, "limit": limit,
-        "probe": probe, "settings": _or_empty(settings),
+        "format": format, "root": as_text(root), "out": out, "glob": glob, "part": part, "split": split,
+        "split_from": split_from, "labels": as_text(labels), "label_from": label_from, "study": study, "limit": limit,
+        "probe": probe, "settings": or_empty(settings),
     }  # fmt: skip
     config = validated(prepare_stage.PrepareConfig, values, where="prepare")
-    with _task(progress) as task:
+    with task_of(progress) as task:
         return prepare_stage.run(config, task)
 
 
-@_checked
+@checked
 def extract(
     manifest: AnyPath,
     *,
@@ -206,17 +174,17 @@ def extract(
     DataError, EnvironmentProblemError : what is wrong with the data or the machine; finished shards are kept.
     """
     values = {
-        "manifest": manifest, "encoder": encoder, "out": out, "settings": _or_empty(settings), "split": split,
+        "manifest": manifest, "encoder": encoder, "out": out, "settings": or_empty(settings), "split": split,
         "shards": shards, "device": device, "batch_seconds": batch_seconds, "workers": workers, "limit": limit,
         "reuse": reuse, "max_failure_fraction": max_failure_fraction,
     }  # fmt: skip
     config = validated(extract_stage.ExtractConfig, values, where="extract")
-    with _task(progress) as task:
+    with task_of(progress) as task:
         extract_stage.run(config, task)
     return merge(out, progress=progress)
 
 
-@_checked
+@checked
 def merge(
     path: AnyPath,
     *,
@@ -253,12 +221,12 @@ def merge(
         "delete_shards": delete_shards, "max_failure_fraction": max_failure_fraction,
     }  # fmt: skip
     config = validated(merge_stage.MergeConfig, values, where="merge")
-    with _task(progress) as task:
+    with task_of(progress) as task:
         merge_stage.run(config, task)
     return open_features(path)
 
 
-@_checked
+@checked
 def open_features(path: AnyPath, *, check: Check = "open") -> FeatureSet:
     """Open a merged feature set for reading.
 
@@ -277,10 +245,10 @@ def open_features(path: AnyPath, *, check: Check = "open") -> FeatureSet:
     """
     if check not in get_args(Check):
         raise problems_error("open_features", [f"check: expected one of {', '.join(get_args(Check))} (got {check!r})"])
-    return FeatureSet(local_copy(_location("open_features", path)), check)
+    return FeatureSet(local_copy(location_of("open_features", path)), check)
 
 
-@_checked
+@checked
 def train(
     features: FeatureSet | AnyPath | Sequence[FeatureSet | AnyPath],
     *,
@@ -332,10 +300,10 @@ def train(
     """
     values: dict[str, Any] = {
         "out": out, "split": split, "folds": folds, "n_shot": n_shot, "runs": runs, "seed": seed,
-        "replicates": replicates, "wandb": wandb, "settings": _or_empty(settings),
+        "replicates": replicates, "wandb": wandb, "settings": or_empty(settings),
     }  # fmt: skip
     values |= {} if label is None else {"label": label}
-    places = [_place(item) for item in _several(features)]
+    places = [place_of(item) for item in as_items(features)]
     config: TrainConfig | NetworkConfig
     if network is None:
         values |= {} if classifier is None else {"classifier": classifier}
@@ -345,17 +313,17 @@ def train(
     else:
         if classifier is not None or len(places) != 1:
             raise ConfigError("train: network: takes no classifier, and one manifest or logmel set")
-        given = "features" if local_copy(_location("train", places[0])).is_dir() else "manifest"
+        given = "features" if local_copy(location_of("train", places[0])).is_dir() else "manifest"
         options = {} if network_options is None else network_options
         content = {**values, "network": network, given: places[0], **options}
         config = validated(NetworkConfig, content, where="train")
-    with _task(progress) as task:
+    with task_of(progress) as task:
         run = train_stage.run(config, task)
     assert run is not None, "only the first of several processes trains through this function"
     return TrainedRun.read(run.path)
 
 
-@_checked
+@checked
 def evaluate(
     run: runs.Run | AnyPath,
     *,
@@ -388,16 +356,16 @@ def evaluate(
     FeatureMismatchError : features of another fingerprint than those the model was trained on.
     """
     values = {
-        "run": _place(run), "on": [_place(item) for item in _several(on)], "split": split, "group_by": group_by,
+        "run": place_of(run), "on": [place_of(item) for item in as_items(on)], "split": split, "group_by": group_by,
         "replicates": replicates, "out": out,
     }  # fmt: skip
     config = validated(EvaluateConfig, values, where="evaluate")
-    with _task(progress) as task:
+    with task_of(progress) as task:
         evaluate_stage.run(config, task)
     return TrainedRun.read(local_copy(config.out or config.run))
 
 
-@_checked
+@checked
 def report(
     paths: runs.Run | FeatureSet | AnyPath | Sequence[runs.Run | FeatureSet | AnyPath],
     *,
@@ -423,13 +391,13 @@ def report(
     ConfigError : a wrong argument.
     DataError : a path is no run, experiment or feature set, or is damaged.
     """
-    values = {"paths": [_place(item) for item in _several(paths)], "out": out, "title": title}
+    values = {"paths": [place_of(item) for item in as_items(paths)], "out": out, "title": title}
     config = validated(report_stage.ReportConfig, values, where="report")
-    with _task(progress) as task:
+    with task_of(progress) as task:
         return report_stage.run(config, task)
 
 
-@_checked
+@checked
 def load_encoder(name: str, *, device: str = "auto", **settings: Any) -> LoadedEncoder:
     """Load an encoder into this process, to embed recordings and waveforms directly.
 
@@ -457,11 +425,11 @@ def load_encoder(name: str, *, device: str = "auto", **settings: Any) -> LoadedE
     for key, value in (("name", name), ("device", device)):
         if not isinstance(value, str):
             raise ConfigError(f"load_encoder: {key}: expected a text (got {value!r})")
-    chosen = {key: _text(value) for key, value in settings.items()}
+    chosen = {key: as_text(value) for key, value in settings.items()}
     return LoadedEncoder(name, chosen, device=device)
 
 
-@_checked
+@checked
 def read_scores(path: AnyPath) -> pa.Table:
     """Read the scores of a run, or a score file: a scores.tsv, or the official tab-separated one of ASVspoof 5.
 
@@ -477,37 +445,4 @@ def read_scores(path: AnyPath) -> pa.Table:
     ------
     ScoreError : the file is no score file; the message names its columns.
     """
-    return runs.read_scores(local_copy(_location("read_scores", path)))
-
-
-@contextmanager
-def _task(progress: bool) -> Iterator[Task]:
-    if not progress:
-        yield Task()
-        return
-    with progress_display() as display:
-        yield Task(progress=display)
-
-
-def _or_empty(settings: Mapping[str, Any] | None) -> Any:
-    return {} if settings is None else settings
-
-
-def _text(value: Any) -> Any:
-    """A path as text, for fields that also take a URL or a name."""
-    return str(value) if isinstance(value, PathLike) else value
-
-
-def _place(item: Any) -> Any:
-    """The path of a run or feature set; anything else as it is, for the config to judge."""
-    return item.path if isinstance(item, runs.Run | FeatureSet) else item
-
-
-def _several(items: Any) -> list[Any]:
-    return list(items) if isinstance(items, Sequence) and not isinstance(items, str | bytes) else [items]
-
-
-def _location(where: str, value: Any) -> AnyLocation:
-    if not isinstance(value, str | PathLike):
-        raise problems_error(where, [f"path: expected a path (got {value!r})"])
-    return parse(value)
+    return runs.read_scores(local_copy(location_of("read_scores", path)))

@@ -1,0 +1,88 @@
+"""What the functions of the API do with their arguments before a stage's config judges them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, ParamSpec, TypeVar
+
+from voxshard.config import did_you_mean, problems_error
+from voxshard.locations import AnyLocation, parse
+from voxshard.progress_display import progress_display
+from voxshard.stages.base import Task
+from voxshard.store.features import FeatureSet
+from voxshard.store.runs import Run
+
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
+
+def checked(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
+    """Make arguments that do not fit the signature one ConfigError, as a wrong key of a config file is."""
+    signature = inspect.signature(function)
+    names = list(signature.parameters)
+    takes_settings = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> ResultT:
+        unknown = [] if takes_settings else [name for name in kwargs if name not in names]
+        problems = [
+            f"{name}: unknown argument; valid arguments: {', '.join(names)}{did_you_mean(name, names)}"
+            for name in unknown
+        ]
+        try:
+            signature.bind(*args, **{name: value for name, value in kwargs.items() if name not in unknown})
+        except TypeError as exc:
+            problems.append(str(exc))
+        if not isinstance(kwargs.get("progress", False), bool):
+            problems.append(f"progress: expected True or False (got {kwargs['progress']!r})")
+        if problems:
+            raise problems_error(function.__name__, problems)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def task_of(progress: bool) -> Iterator[Task]:
+    """The task of a call; progress is displayed on stderr where it is asked for."""
+    if not progress:
+        yield Task()
+        return
+    with progress_display() as display:
+        yield Task(progress=display)
+
+
+def or_empty(settings: Mapping[str, Any] | None) -> Any:
+    """Settings, none where None is given; what is no mapping is refused by the config."""
+    return {} if settings is None else settings
+
+
+def as_text(value: Any) -> Any:
+    """A path as text, for fields that also take a URL or a name."""
+    return str(value) if isinstance(value, PathLike) else value
+
+
+def place_of(item: Any) -> Any:
+    """The path of a run or feature set; anything else as it is, for the config to judge."""
+    return item.path if isinstance(item, Run | FeatureSet) else item
+
+
+def as_items(items: Any) -> list[Any]:
+    """The items of a sequence; a single text, path, run or feature set as a list of one."""
+    return list(items) if isinstance(items, Sequence) and not isinstance(items, str | bytes) else [items]
+
+
+def location_of(where: str, value: Any) -> AnyLocation:
+    """A path or a URL.
+
+    Raises
+    ------
+    ConfigError : it is neither; names the function `where`.
+    """
+    if not isinstance(value, str | PathLike):
+        raise problems_error(where, [f"path: expected a path (got {value!r})"])
+    return parse(value)
