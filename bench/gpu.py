@@ -14,6 +14,7 @@ are random: speed does not depend on them, and exactness is compared with the sa
   efficiency   bare forward passes / a complete extraction, and the GPU's utilisation meanwhile
   loop         a complete extraction against `bench/plain_loop.py`: times as fast, files per second
   decode       2 s clips per second that reach an encoder which costs nothing
+  writing      how long the thread that launches kernels waits while a shard of frames is written
   training     milliseconds per step of ECAPA-TDNN and wav2vec 2.0, and the device on which the test split is scored
   trillsson    rows per second through TensorFlow (where it is installed)
 """
@@ -28,6 +29,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -277,6 +279,34 @@ def decode(device: str, folder: Path) -> Iterator[Row]:
             yield {"workers": workers, "clips_per_s": count / (complete_s - state.timers["load_s"])}
 
 
+def writing(device: str, folder: Path) -> Iterator[Row]:
+    """Another thread does nothing but look at the clock; where it cannot, the writer holds the interpreter's lock."""
+    from voxshard.store.shard import ShardHeader, write_shard
+
+    count = 100 if device == "cpu" else 400
+    frames = np.zeros((500, 768), np.float32)
+    header = ShardHeader(
+        encoder="x", fingerprint="", plan_hash="", shard_index=0, num_shards=1, granularity="frames",
+        sample_rate=RATE, dim=768, frame_rate_hz=50.0,
+    )  # fmt: skip
+    outputs = [(str(number), {"frames": frames + 1}) for number in range(count)]
+    for name, work in (
+        ("a shard of frames", lambda: write_shard(folder / "shard.h5", header, outputs, [], replace=True)),
+        ("nothing", lambda: time.sleep(1.0)),
+    ):
+        writer = threading.Thread(target=work)
+        since = last = time.perf_counter()
+        waits = [0.0]
+        writer.start()
+        while writer.is_alive():
+            now = time.perf_counter()
+            if now - last > 0.005:  # the interpreter hands over its lock at least as often
+                waits.append(now - last)
+            last = now
+        yield {"written": name, "audio_s": 10 * count, "seconds": last - since, "waited_s": sum(waits),
+               "longest_wait_ms": 1000 * max(waits)}  # fmt: skip
+
+
 def training(device: str, folder: Path) -> Iterator[Row]:
     import soundfile
 
@@ -351,7 +381,7 @@ def trillsson(device: str, folder: Path) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[str, Path], Iterator[Row]]] = {
     part.__name__: part
-    for part in (environment, exactness, shapes, memory, efficiency, loop, decode, training, trillsson)
+    for part in (environment, exactness, shapes, memory, efficiency, loop, decode, writing, training, trillsson)
 }
 
 

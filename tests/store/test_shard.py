@@ -32,6 +32,24 @@ def header(**changes: Any) -> ShardHeader:
     return ShardHeader(**{**facts, **changes})
 
 
+def test_no_call_of_hdf5_copies_more_than_other_threads_can_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 holds the interpreter's lock while it copies."""
+    sizes: list[int] = []
+    write = h5py.Dataset.__setitem__
+
+    def recorded(self: Any, place: Any, values: Any) -> None:
+        sizes.append(values.nbytes)
+        write(self, place, values)
+
+    monkeypatch.setattr(h5py.Dataset, "__setitem__", recorded)
+    frames = np.ones((1 << 18, 2), np.float32)  # 2 MiB
+    write_shard(tmp_path / "x.h5", header(granularity="frames"), [(str(n), {"frames": frames}) for n in range(20)], [])
+    assert sum(sizes) == 20 * frames.nbytes
+    assert max(sizes) <= 8 << 20
+
+
 IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

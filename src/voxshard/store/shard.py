@@ -33,8 +33,9 @@ from voxshard.store.seal import USER_BLOCK_BYTES, Seal
 
 StoreDtype = Literal["float32", "float16"]
 
-_WRITE_BYTES = 64 << 20
-"""Outputs are joined in pieces of about this size, so that writing needs the shard once more in memory, not twice."""
+_WRITE_BYTES = 8 << 20
+"""Outputs are joined in pieces of about this size, so that writing needs the shard once more in memory, not twice. HDF5
+copies each while it holds the interpreter's lock: the thread that launches kernels waits for 6 ms at most."""
 
 
 class Failure(NamedTuple):
