@@ -264,6 +264,32 @@ def test_an_old_driver_is_a_warning_for_the_framework_that_needs_a_newer_one(
     assert all(answer in item.what for item in found)
 
 
+@pytest.mark.parametrize(
+    ("lines", "verdicts"),
+    [
+        ("GPU 0: NVIDIA A100 (UUID: GPU-1)", {"42.9 GB": "PASS"}),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)", {"5 GB": "WARN"}),
+        (
+            "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 3g.20gb Device 0: (UUID: MIG-1)\n"
+            "  MIG 1g.5gb Device 1: (UUID: MIG-2)\n  MIG 1g.5gb Device 2: (UUID: MIG-3)",
+            {"5 GB": "WARN", "20 GB": "PASS"},
+        ),
+        ("No devices were found", {}),
+    ],
+)
+def test_a_slice_that_is_too_small_for_the_default_batch_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str, verdicts: dict[str, str]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nif [ $1 = -L ]; then printf '{lines}\n'; else echo 'GPU-1, 40960'; fi\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(queue, "is_available", lambda: False)
+    found = [item for item in doctor.check_site(facts()) if item.name == "GPU memory"]
+    assert {item.what.partition(" has ")[2].partition(";")[0]: item.verdict for item in found} == verdicts
+    assert all("--batch-seconds 80" in item.remedy for item in found if item.verdict == "WARN")
+
+
 def test_without_a_driver_nothing_is_reported_about_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho No devices were found\n")

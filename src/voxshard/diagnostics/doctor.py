@@ -17,6 +17,7 @@ from voxshard.encoders import registry
 from voxshard.errors import VoxshardError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import PRETRAINED
+from voxshard.extraction.encode import BATCH_SECONDS
 from voxshard.files import quoted
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.runtime import apptainer, gpus, runtime
@@ -68,6 +69,7 @@ def check_site(site: Site) -> Iterator[Finding]:
     yield from _slurm(site)
     yield _container(site)
     yield from _driver()
+    yield from _gpu_memory()
     yield from _binds(site)
     yield from _quota(site)
     where = ", ".join(site.network) or "nowhere"
@@ -213,6 +215,17 @@ def _driver() -> Iterator[Finding]:
                 f"{found}; the locked {framework} needs {least} or newer and will not see this node's GPUs",
                 "use a partition with a newer driver, ask the site, or install an older build (docs/gpu.md)",
             )
+
+
+def _gpu_memory() -> Iterator[Finding]:
+    """Compare the memory of this node's GPUs, or of their MIG slices, with what a batch of default size needs."""
+    for size_gb in sorted({round(gpu.memory_gb, 1) for gpu in gpus.listed_gpus() if gpu.memory_gb}):
+        what = f"a GPU or slice here has {size_gb:g} GB; batches of {BATCH_SECONDS['cuda']:g} s need {gpus.ROOMY_GB:g}"
+        if size_gb >= gpus.ROOMY_GB:
+            yield Finding("GPU memory", "PASS", what)
+        else:
+            yield Finding("GPU memory", "WARN", f"{what}: they do not fit and are split, again and again",
+                          "give batch_seconds (--batch-seconds 80), see docs/gpu.md")  # fmt: skip
 
 
 def _submitit() -> Finding:

@@ -18,6 +18,10 @@ MIN_DRIVERS = {"PyTorch": 580, "TensorFlow": 525}
 """Framework -> the oldest major version of NVIDIA's driver that its locked wheels run on: CUDA 13.0 and CUDA 12 with
 minor-version compatibility (NVIDIA, CUDA Toolkit release notes, table of minimum driver versions)."""
 
+ROOMY_GB = 9.0
+"""Memory of a GPU on which the default batch of 320 padded seconds fits, in GB of 10^9 bytes: up to 6.5 for the tensors
+of the largest published models (bench/memory.py), 0.5 for the CUDA context, a quarter more for the allocator."""
+
 
 @dataclass(frozen=True)
 class Gpu:
