@@ -298,7 +298,8 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], Mapping):  # about several keys, which the message names
         return f"{path}: {message}" if path else message
-    return f"{path}: {message} (got {problem['input']!r})"
+    got = repr(problem["input"])
+    return f"{path}: {message} (got {got if len(got) <= 120 else got[:117] + '...'})"
 
 
 def _model_at(model: type[BaseModel], location: Iterable[Any]) -> type[BaseModel] | None:

@@ -58,7 +58,7 @@ def parse(text: object) -> AnyLocation:
     if isinstance(text, Url):
         return text
     if not isinstance(text, str | os.PathLike) or not os.fspath(text):
-        raise ValueError(f"expected a path or a URL, got {text!r}")
+        raise ValueError("expected a path or a URL" if text else "expected a path or a URL, not an empty text")
     plain = os.fsdecode(os.fspath(text))
     if not urls.is_url(plain):
         return Path(text)

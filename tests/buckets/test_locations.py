@@ -25,7 +25,7 @@ def test_a_location_is_a_path_or_a_url_and_never_both() -> None:
     assert parse("file:///a/b") == Path("/a/b")
     assert parse("a/b") == Path("a/b")
     assert parse(Path("a")) == Path("a")
-    with pytest.raises(ValueError, match="expected a path or a URL, got ''"):
+    with pytest.raises(ValueError, match="expected a path or a URL, not an empty text"):
         parse("")
 
 

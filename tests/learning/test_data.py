@@ -13,7 +13,9 @@ pytest.importorskip("sklearn", reason="classifiers need scikit-learn: pip instal
 from sklearn.linear_model import SGDClassifier
 
 from support.feature_sets import write_set
-from voxshard.errors import ConfigError, DataError, FeatureMismatchError
+from support.trees import write_audio
+from voxshard import extract, prepare
+from voxshard.errors import ConfigError, DataError, EmptyCorpusError, FeatureMismatchError
 from voxshard.learning import data as data_module
 from voxshard.learning import memory
 from voxshard.learning.classifiers import CLASSIFIERS
@@ -226,3 +228,12 @@ def test_what_did_not_converge_is_said_in_one_sentence(large: tuple[Dataset, np.
 
 def test_free_memory_is_what_the_machine_or_the_job_has() -> None:
     assert 0 < memory.free_gb() < 1e5
+
+
+def test_a_set_in_which_everything_failed_is_named(tmp_path: Path) -> None:
+    write_audio(tmp_path / "corpus" / "short.wav", seconds=0.01)
+    manifest = prepare("folder", tmp_path / "corpus", out=tmp_path / "m.parquet", split_from=[".*=train"])
+    assert manifest.table["problem"].null_count == 1
+    features = extract(tmp_path / "m.parquet", encoder="mfcc", out=tmp_path / "set", max_failure_fraction=1.0)
+    with pytest.raises(EmptyCorpusError, match=r"set has no utterance, only failures; .*failures\.csv has the reasons"):
+        Dataset([features])

@@ -19,6 +19,7 @@ from voxshard.errors import ConfigError, EnvironmentProblemError, VoxshardError
 # Command -> (module in this package that defines `command`, one line for the overview), in the order of the workflow.
 COMMANDS = {
     "demo": ("demo", "Make a small corpus, and run a complete experiment on it."),
+    "init": ("init", "Write a commented config for a corpus."),
     "prepare": ("prepare", "Describe a corpus: one row per utterance, with labels and splits."),
     "extract": ("extract", "Embed every utterance of a manifest; resumes where it stopped."),
     "merge": ("merge", "Join the shards into one feature set, every row accounted for."),
@@ -42,6 +43,7 @@ COMMANDS = {
     "classifiers": ("classifiers", "List classifiers and their settings."),
     "networks": ("networks", "List networks and their settings."),
     "weights": ("weights", "List, fetch, verify and convert pretrained weights."),
+    "completion": ("completion", "Print the script that completes commands in bash, zsh or fish."),
 }
 
 

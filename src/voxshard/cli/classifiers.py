@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from voxshard.cli.options import echo
+from voxshard.cli.options import NameType, echo
 from voxshard.cli.setting_list import print_names, print_settings
 from voxshard.learning.train_config import TrainingSettings, available, settings_model
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=NameType(available))
 def command(name: str | None) -> None:
     """List the classifiers; with NAME, its settings, what they mean and their defaults.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from voxshard.cli.options import OUTPUT, echo, set_option
+from voxshard.cli.options import OUTPUT, NameType, echo, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import ConfigError, EnvironmentProblemError
@@ -25,7 +25,13 @@ from voxshard.slurm.submit import Cluster
 
 @click.command()
 @click.argument("config", type=OUTPUT, required=False)
-@click.option("--site", envvar="VOXSHARD_SITE", metavar="NAME", help="The cluster, as for submit.  [default: local]")
+@click.option(
+    "--site",
+    type=NameType(sites.names),
+    envvar="VOXSHARD_SITE",
+    metavar="NAME",
+    help="The cluster, as for submit.  [default: local]",
+)
 @set_option
 def command(config: AnyLocation | None, site: str | None, assignments: tuple[str, ...]) -> None:
     """Check the cluster, and with CONFIG an experiment on it: PASS, WARN or FAIL, and the remedy.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from voxshard.cli.options import echo
+from voxshard.cli.options import NameType, echo
 from voxshard.cli.setting_list import print_settings
 from voxshard.encoders import registry
 from voxshard.encoders.base import EncoderSettings
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=NameType(registry.available))
 def command(name: str | None) -> None:
     """List the encoders; with NAME, its settings, what they mean and their defaults."""
     if name is None:

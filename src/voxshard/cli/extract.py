@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import INPUT, PATH, config_of, config_option, echo_info, set_option, stage_task
+from voxshard.cli.options import INPUT, PATH, NameType, config_of, config_option, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
+from voxshard.encoders import registry
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation
@@ -17,7 +18,12 @@ from voxshard.store.features import is_stale
 
 @click.command()
 @click.argument("manifest", type=INPUT, required=False)
-@click.option("--encoder", help="Name of the encoder; `voxshard encoders` lists them.")
+@click.option(
+    "--encoder",
+    type=NameType(registry.available),
+    metavar="NAME",
+    help="Name of the encoder; `voxshard encoders` lists them.",
+)
 @click.option("--out", type=PATH, help="Folder of the feature set; run again to continue.")
 @click.option("--split", help="Only this split; the others can follow later, into the same folder.")
 @set_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from voxshard.cli.options import echo
+from voxshard.cli.options import NameType, echo
 from voxshard.cli.setting_list import print_names, print_settings
 from voxshard.config import did_you_mean
 from voxshard.errors import ConfigError
@@ -13,7 +13,7 @@ from voxshard.networks.settings import FAMILIES, SUMMARIES, NetworkSettings
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=NameType(lambda: FAMILIES))
 def command(name: str | None) -> None:
     """List the networks; with NAME, its settings and those of its training, what they mean and their defaults.
 

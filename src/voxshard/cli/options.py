@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from voxshard.config import SettingsT, load_yaml, merged, validated
 from voxshard.locations import AnyLocation, local_copy, parse
@@ -49,6 +50,24 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic be
                 ctx,
             )
         return location
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete paths."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+class NameType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.3
+    """One of some names, which the shell completes; what is no such name is refused later, with a better message."""
+
+    name = "name"
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        """`names` is called when the shell completes."""
+        self._names = names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """List the names that begin as the word does."""
+        return [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
 
 
 INPUT = LocationType(exists=True)

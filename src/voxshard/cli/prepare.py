@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import OUTPUT, config_of, config_option, echo_info, set_option, stage_task
+from voxshard.cli.options import OUTPUT, NameType, config_of, config_option, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.corpora.formats import available
 from voxshard.files import quoted
@@ -24,7 +24,7 @@ _HELP = "\n\n".join(
 
 
 @click.command(help=_HELP)
-@click.argument("format", metavar="FORMAT", required=False)
+@click.argument("format", metavar="FORMAT", required=False, type=NameType(available))
 @click.argument("root", required=False)
 @click.option("--out", type=OUTPUT, help="The manifest to write, manifest.parquet.")
 @click.option("--glob", help="Only paths that match, such as '**/*.wav'; * stays in one folder.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from voxshard.cli.options import OUTPUT, echo_info, set_option, stage_task
+from voxshard.cli.options import OUTPUT, NameType, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
@@ -18,8 +18,8 @@ from voxshard.slurm import site as sites
 
 @click.command()
 @click.argument("config", type=OUTPUT)
-@click.option("--site", envvar="VOXSHARD_SITE", default="local", metavar="NAME", show_default=True,
-              help="The site whose settings for images are used; also $VOXSHARD_SITE.")  # fmt: skip
+@click.option("--site", type=NameType(sites.names), envvar="VOXSHARD_SITE", default="local", metavar="NAME",
+              show_default=True, help="The site whose settings for images are used; also $VOXSHARD_SITE.")  # fmt: skip
 @set_option
 def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> None:
     """Run every stage of CONFIG here: prepare, extract, merge, train, evaluate, report.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from voxshard.cli.options import OUTPUT, echo, echo_info, set_option
+from voxshard.cli.options import OUTPUT, NameType, echo, echo_info, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
@@ -21,7 +21,7 @@ from voxshard.slurm.estimate import estimate, lines_of
 
 @click.command()
 @click.argument("config", type=OUTPUT)
-@click.option("--site", envvar="VOXSHARD_SITE", required=True, metavar="NAME",
+@click.option("--site", type=NameType(sites.names), envvar="VOXSHARD_SITE", required=True, metavar="NAME",
               help="The cluster: a name (configs/sites/NAME.yaml) or a path; also $VOXSHARD_SITE.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print every script and what it would cost; submit nothing.")
 @set_option

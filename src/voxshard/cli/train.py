@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import INPUT, OUTPUT, config_option, echo, echo_info, set_option, stage_task
+from voxshard.cli.options import INPUT, OUTPUT, NameType, config_option, echo, echo_info, set_option, stage_task
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
@@ -22,8 +22,12 @@ from voxshard.store.runs import Run
 @click.command()
 @click.argument("features", nargs=-1, type=INPUT, metavar="DIR...|MANIFEST")
 @click.option("--label", multiple=True, help="Column to predict; several yes-or-no columns: give it again, or a,b.")
-@click.option("--classifier", metavar="NAME", help=f"On features: one of {', '.join(NAMES)}.")
-@click.option("--network", metavar="NAME", help=f"Train a network: one of {', '.join(NETWORKS)}.")
+@click.option(
+    "--classifier", type=NameType(lambda: NAMES), metavar="NAME", help=f"On features: one of {', '.join(NAMES)}."
+)
+@click.option(
+    "--network", type=NameType(lambda: NETWORKS), metavar="NAME", help=f"Train a network: one of {', '.join(NETWORKS)}."
+)
 @click.option("--out", type=OUTPUT, help="Run directory to write.")
 @click.option("--split", help="Split to train on; by default train.")
 @click.option("--folds", metavar="COL", help="Cross-validate: test each value of this column (fold, speaker) in turn.")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from voxshard.errors import ConfigError, FeatureMismatchError
+from voxshard.errors import ConfigError, EmptyCorpusError, FeatureMismatchError
 from voxshard.learning.model import FeatureSource, Model
 from voxshard.locations import origin
 from voxshard.manifest import Manifest
@@ -127,6 +127,7 @@ class Dataset(ManifestColumns):
     Raises
     ------
     FeatureMismatchError : sets that cannot be joined, or that share no utterance.
+    EmptyCorpusError : a set without utterances.
     ConfigError : a layer that does not exist.
     """
 
@@ -137,6 +138,11 @@ class Dataset(ManifestColumns):
             of = ", ".join(f"{item.path} has {item.granularity}" for item in sets if item.granularity != "utterance")
             raise FeatureMismatchError(
                 f"only sets with one vector per utterance can be joined; {of}. Extract it with --set pooling=mean"
+            )
+        empty = next((item for item in sets if not len(item)), None)
+        if empty is not None:
+            raise EmptyCorpusError(
+                f"{empty.path} has no utterance, only failures; {empty.path / 'failures.csv'} has the reasons"
             )
         table = manifest.table if manifest else sets[0].table
         found = [item.rows(table["utterance_id"].to_pylist()) for item in sets]

@@ -173,6 +173,16 @@ class Site(Settings):
             )
 
 
+def _folders() -> list[Path]:
+    """Where files of sites lie, in the order they are looked for."""
+    return [*map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))), Path("configs/sites"), PACKAGED]
+
+
+def names() -> list[str]:
+    """Names of the sites there are."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")} - {"template"})
+
+
 def find(name: str) -> AnyLocation:
     """The file of a site: a path, else `NAME.yaml` in $VOXSHARD_SITES, ./configs/sites, or the package's own.
 
@@ -182,17 +192,11 @@ def find(name: str) -> AnyLocation:
     """
     if "/" in name or name.endswith((".yaml", ".yml")):
         return parse(name)
-    folders = [
-        *map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))),
-        Path("configs/sites"),
-        PACKAGED,
-    ]
-    for folder in folders:
+    for folder in (folders := _folders()):
         if (path := folder / f"{name}.yaml").is_file():
             return path
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} - {"template"})
     raise ConfigError(
-        f"--site {name}: no {name}.yaml in {', '.join(map(str, folders))}; available: {', '.join(known)}. "
+        f"--site {name}: no {name}.yaml in {', '.join(map(str, folders))}; available: {', '.join(names())}. "
         "For a new cluster copy template.yaml, or give a path"
     )
 
