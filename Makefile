@@ -22,9 +22,9 @@ setup: $(BASE) ## The base environment, .venv: encoders without a framework, cla
 setup-torch: $(TORCH) ## The PyTorch environment, .venv-torch (about 5 GB)
 setup-tf: $(TF) ## The TensorFlow environment, .venv-tf (about 2 GB)
 
-$(BASE): EXTRAS := learn,report,opensmile,onnx,slurm,buckets,weights,dev
-$(TORCH): EXTRAS := torch,learn,report,buckets,weights,dev
-$(TF): EXTRAS := tensorflow,learn,buckets,weights,dev
+$(BASE): EXTRAS := learn,report,opensmile,onnx,slurm,buckets,weights,tracking,dev
+$(TORCH): EXTRAS := torch,learn,report,buckets,weights,tracking,dev
+$(TF): EXTRAS := tensorflow,learn,buckets,weights,tracking,dev
 $(BASE) $(TORCH) $(TF): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "voxshard needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Use make PYTHON=python3.11 ..."; exit 1; }

@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 EXTRAS = {
     "pytorch": ("torch", "learn", "report", "buckets", "tracking"),
-    "tensorflow": ("tensorflow-cuda", "learn", "report", "buckets"),
-    "tensorflow-cpu": ("tensorflow", "learn", "report", "buckets"),
+    "tensorflow": ("tensorflow-cuda", "learn", "report", "buckets", "tracking"),
+    "tensorflow-cpu": ("tensorflow", "learn", "report", "buckets", "tracking"),
 }
 PLATFORMS = (
     "any",

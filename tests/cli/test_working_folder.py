@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from voxshard.errors import BackendUnavailableError
-from voxshard.learning.tracking import wandb_module
+from voxshard.learning.tracking import tracker_module
 from voxshard.runtime import runtime
 
 NAMES = ("random", "queue", "numpy", "socket", "tempfile", "click", "select", "secrets", "shlex", "csv", "yaml")
@@ -72,7 +72,7 @@ def test_a_folder_of_earlier_runs_is_no_package_wandb(tmp_path: Path, monkeypatc
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     importlib.invalidate_caches()
     with pytest.raises(BackendUnavailableError, match="wandb, which is not installed here"):
-        wandb_module()
+        tracker_module("wandb")
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
 
 

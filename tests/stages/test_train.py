@@ -444,8 +444,19 @@ def test_wandb_that_is_not_installed_is_said_before_training(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = TrainConfig(features=(digits,), label=("digit",), classifier="knn", out=tmp_path / "run", wandb=True)
-    message = "--wandb needs the package wandb, which is not installed here; pip install 'voxshard[tracking]', or leave"
+    message = "--log wandb needs the package wandb, which is not installed here; pip install 'voxshard[tracking]', or"
     with pytest.raises(BackendUnavailableError, match=re.escape(message)):
+        stage.run(config, Task())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mode_that_weights_and_biases_does_not_have_is_said_before_training(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    config = TrainConfig(features=(digits,), label=("digit",), classifier="knn", out=tmp_path / "run", wandb=True)
+    with pytest.raises(ConfigError, match=r"^WANDB_MODE=ofline: no mode of Weights & Biases; give online, offline or"):
         stage.run(config, Task())
     assert list(tmp_path.iterdir()) == []
 

@@ -13,7 +13,6 @@ class FakeWandb(types.ModuleType):
     def __init__(self, folder: Path) -> None:
         super().__init__("wandb")
         self.calls: list[dict[str, Any]] = []
-        self.logged: list[tuple[int, dict[str, float]]] = []
         self.summary: dict[str, float] = {}
         self.dir = str(folder / "wandb" / "offline-run-1" / "files")
         self.finished = False
@@ -21,9 +20,6 @@ class FakeWandb(types.ModuleType):
     def init(self, **options: Any) -> FakeWandb:
         self.calls.append(options)
         return self
-
-    def log(self, values: dict[str, float], *, step: int) -> None:
-        self.logged.append((step, values))
 
     def finish(self) -> None:
         self.finished = True

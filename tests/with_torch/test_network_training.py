@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -15,15 +16,16 @@ import pyarrow.compute as pc
 import pytest
 
 from support.network_trials import network_config, tone_corpus
-from support.wandb_stand_in import FakeWandb
 
 torch = pytest.importorskip("torch")
 
 from voxshard.errors import (  # noqa: E402
+    BackendUnavailableError,
     ConfigError,
     CorruptFileError,
     DataError,
     IncompleteError,
+    StoppedError,
     TransientFaultError,
 )
 from voxshard.learning._torch.data import Recordings  # noqa: E402
@@ -396,19 +398,82 @@ def test_n_shot_gives_a_curve_and_folds_test_everything_once(tones: Path, tmp_pa
     assert run.metrics["counts"]["folds"]["scored"] == 24
 
 
-def test_wandb_is_told_every_epoch_and_the_results(
-    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_csv_has_every_epoch_and_the_results_and_a_training_that_continues_is_one_log(
+    tones: Path, tmp_path: Path
 ) -> None:
-    wandb = FakeWandb(tmp_path)
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config = network_config(tones, tmp_path / "run", log="csv", validate_on="test")
+
+    class StopsAfterAnEpoch(Silent):
+        def note(self, message: str) -> None:
+            if message.startswith("epoch 1"):
+                task.stop.set()
+
+    task = Task(progress=StopsAfterAnEpoch())
+    with pytest.raises(StoppedError):
+        train.run(config, task)
+    run = trained(config)
+    rows = csv_rows(tmp_path / "logs/csv/run/version_0/metrics.csv")
+    curves = run.tables()["training"].to_pylist()
+    assert [row["step"] for row in rows] == ["1", "2", "3", "3"]
+    for row, expected in zip(rows, curves, strict=False):
+        assert {name: float(row[name]) for name in expected} == expected
+    assert float(rows[-1]["test/accuracy"]) == run.metrics["metrics"]["test"]["accuracy"]["value"]
+    trained(config)
+    assert len(csv_rows(tmp_path / "logs/csv/run/version_1/metrics.csv")) == 4
+
+
+def test_few_shot_trainings_log_their_results_alone(tones: Path, tmp_path: Path) -> None:
+    run = trained(network_config(tones, tmp_path / "run", log=["csv"], n_shot=[2], runs=2))
+    (row,) = csv_rows(tmp_path / "logs/csv/run/version_0/metrics.csv")
+    assert float(row["test/accuracy"]) == run.metrics["metrics"]["test"]["accuracy"]["value"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of a third-party client
+def test_wandb_has_every_epoch_and_the_results(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = trained(network_config(tones, tmp_path / "run", wandb=True, validate_on="test"))
-    assert wandb.calls[0]["mode"] == "offline"
-    curves = run.tables()["training"].to_pylist()
-    assert wandb.logged == [(row["epoch"], row) for row in curves]
-    assert {"train_loss", "learning_rate", "validation_loss"} <= set(curves[0])
-    assert wandb.summary["test/accuracy"] == run.metrics["metrics"]["test"]["accuracy"]["value"]
-    assert wandb.finished
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (log,) = folder.glob("*.wandb")
+    content = log.read_bytes()
+    for name in ("train_loss", "validation_loss", "test/accuracy", "trainer/global_step"):
+        assert name.encode() in content
+    assert run.name.encode() in content
+    assert wandb.run is None
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("wandb", "tracking"), ("tensorboard", "tensorboard"), ("mlflow", "mlflow")]
+)
+def test_a_tracker_that_is_not_installed_is_said_before_training(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    message = f"--log {name} needs the package {name}, which is not installed here; pip install 'voxshard[{extra}]', or"
+    with pytest.raises(BackendUnavailableError, match=re.escape(message)):
+        train.run(network_config(tones, tmp_path / "run", log=[name]), Task())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore")  # of a third-party client
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_lightnings_other_loggers_have_every_epoch_and_the_results(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip(name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    trained(network_config(tones, tmp_path / "run", log=[name]))
+    files = [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+    content = b"".join(path.read_bytes() for path in files)
+    assert b"train_loss" in content
+    assert b"test/accuracy" in content
 
 
 def test_prototypes_are_means_of_the_training_recordings(tones: Path, tmp_path: Path) -> None:

@@ -283,7 +283,8 @@ def train(
     runs : draws of examples for each number in `n_shot`.
     seed : seed of the model, of drawn examples and of bootstrap intervals.
     replicates : bootstrap replicates for intervals; 0: none.
-    wandb : log to Weights & Biases too.
+    wandb : log to Weights & Biases too; for the other places that a network can be logged to, `log` in
+        `network_options`.
     settings : settings of preprocessing and classifier, or of the network.
     network_options : further options of a network's training, as in a config file: `training`, `augment`, `clip`,
         `validate_on`, `loss`, `device`, `precision` and so on.

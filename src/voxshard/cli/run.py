@@ -30,7 +30,7 @@ def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> Non
     overrides = parse_assignments(assignments)
     facts = sites.load(site, overrides.pop("site", {}))
     experiment = Experiment(with_precision(load(config, overrides), facts.options("extract")), facts.container)
-    doctor.require(doctor.check_images(experiment), EnvironmentProblemError)
+    doctor.require(doctor.check_runtimes(experiment), EnvironmentProblemError)
     with stage_task() as task:
         report = run_experiment(experiment, task.stop, task.progress)
     echo_info(f"done; the report is {report}")

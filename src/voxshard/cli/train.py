@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -12,6 +12,7 @@ from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
 from voxshard.learning.network_config import SET_KEYS, NetworkConfig
+from voxshard.learning.tracking import Tracker
 from voxshard.learning.train_config import NAMES, TrainConfig
 from voxshard.locations import AnyLocation, local_copy, origin
 from voxshard.networks.settings import NAMES as NETWORKS
@@ -37,12 +38,19 @@ from voxshard.store.runs import Run
 @click.option(
     "--wandb", is_flag=True, default=None, help="Log to Weights & Biases too; offline if it cannot be reached."
 )
+@click.option(
+    "--log",
+    multiple=True,
+    type=click.Choice(get_args(Tracker)),
+    help="Of a network: log every epoch there; give it again for several.",
+)
 @set_option
 @config_option
 def command(
     features: tuple[AnyLocation, ...],
     label: tuple[str, ...],
     n_shot: str | None,
+    log: tuple[str, ...],
     assignments: tuple[str, ...],
     config_file: AnyLocation | None,
     **options: Any,
@@ -76,6 +84,7 @@ def command(
     if "network" in content or "network" in values:
         model = NetworkConfig
         values |= {name: assigned.pop(name) for name in SET_KEYS if name in assigned}
+        values |= {"log": log} if log else {}
         if len(features) > 1:
             raise ConfigError(f"{features[0]} and others: a network is trained on one manifest, or one logmel set")
         if features:
@@ -88,6 +97,11 @@ def command(
                     "networks on a manifest: --network NAME"
                 )
         values["features"] = features
+    if log and model is TrainConfig:
+        raise ConfigError(
+            f"--log {log[0]}: of a network, which has epochs; the results of classifiers are in runs.csv, and --wandb "
+            "logs them"
+        )
     if assigned:
         values["settings"] = assigned
     config = validated(model, merged(content, values), where=str(config_file) if config_file else "train")

@@ -16,10 +16,11 @@ from voxshard import __version__
 from voxshard.encoders import registry
 from voxshard.errors import VoxshardError
 from voxshard.experiment.experiment import Experiment
-from voxshard.experiment.schema import PRETRAINED
+from voxshard.experiment.schema import PRETRAINED, ExperimentConfig
 from voxshard.extraction.encode import BATCH_SECONDS
 from voxshard.files import quoted
 from voxshard.learning.network_config import NetworkConfig
+from voxshard.learning.tracking import EXTRAS, check_wandb_mode
 from voxshard.runtime import apptainer, gpus, runtime
 from voxshard.runtime.binds import RequiredPath
 from voxshard.slurm import queue, sbatch
@@ -89,7 +90,9 @@ def check_experiment(cluster: Cluster) -> Iterator[Finding]:
 
 
 def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
-    """Whether each runtime starts, has this version, and the packages of the stages that run in it."""
+    """Whether each runtime starts, has this version, and the packages of the stages that run in it; and whether what a
+    training is logged to can be used."""
+    yield from _trackers(experiment.config)
     for name in experiment.runtimes():
         if runtime.image_of(name) is None:
             remedy = "make it, or name another under runtime"
@@ -145,6 +148,15 @@ def _checked(
                       "unset PYTHONPATH, unless that is intended")  # fmt: skip
 
 
+def _trackers(config: ExperimentConfig) -> Iterator[Finding]:
+    """A `WANDB_MODE` that Weights & Biases refuses."""
+    if any("wandb" in item.trackers for item in (config.train, *config.networks.values()) if item):
+        try:
+            check_wandb_mode()
+        except VoxshardError as exc:
+            yield Finding("wandb", "FAIL", str(exc), "see https://docs.wandb.ai, environment variables")
+
+
 def _packages(experiment: Experiment, name: str) -> dict[str, str]:
     """Package -> what needs it, of the stages that run in one runtime."""
     config = experiment.config
@@ -156,7 +168,7 @@ def _packages(experiment: Experiment, name: str) -> dict[str, str]:
     for network in config.networks.values():
         if (network.runtime or config.runtime) == name:
             found |= dict.fromkeys(("torch", "lightning"), "networks")
-            found |= {"wandb": "networks.wandb"} if network.wandb else {}
+            found |= {tracker: "networks.log" for tracker in network.trackers if tracker in EXTRAS}
     if name == config.runtime:
         if config.train:
             found |= dict.fromkeys(("sklearn", "skops"), "train")

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, as_list, validated
 from voxshard.learning.augment_config import AugmentSettings
+from voxshard.learning.tracking import Tracker
 from voxshard.learning.train_config import Shots, as_class, as_names
 from voxshard.locations import Location
 from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
@@ -113,7 +114,10 @@ class NetworkOptions(Settings):
     replicates: int = Field(1000, ge=0)
     """Bootstrap replicates for intervals; 0: none."""
     wandb: bool = False
-    """Log to Weights & Biases too, offline where it cannot be reached."""
+    """The same as `log: wandb`."""
+    log: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = ()
+    """Where every epoch and the results are logged, too: `wandb` (Weights & Biases, offline where it cannot be
+    reached), `tensorboard`, `mlflow`, `csv`."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:1."""
     devices: int = Field(1, ge=1)
@@ -127,6 +131,11 @@ class NetworkOptions(Settings):
     training: OptimizationSettings = OptimizationSettings.model_validate({})
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the network."""
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """`log`, and `wandb` if it is asked for."""
+        return tuple(dict.fromkeys([*self.log, *(["wandb"] if self.wandb else [])]))
 
 
 SET_KEYS = (

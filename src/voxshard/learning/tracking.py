@@ -1,4 +1,8 @@
-"""Results beyond the run directory: runs.csv next to it, always, and Weights & Biases, if asked for."""
+"""Results beyond the run directory: runs.csv next to it, always, and the experiment trackers that are asked for.
+
+Networks are logged epoch by epoch through Lightning's loggers, see `learning._torch.loggers`; classifiers, which have
+no epochs, once, to Weights & Biases.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,21 @@ import importlib
 import netrc
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 from urllib.parse import urlsplit
 
-from voxshard.errors import BackendUnavailableError
+from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.progress import Progress
 from voxshard.store.runs import Run, append_results
 
-_API = "https://api.wandb.ai"
+Tracker = Literal["wandb", "tensorboard", "mlflow", "csv"]
+EXTRAS = {"wandb": "tracking", "tensorboard": "tensorboard", "mlflow": "mlflow"}
+"""Extra that brings the package of a tracker; the package has the tracker's name, and csv needs none."""
+_WANDB_API = "https://api.wandb.ai"
+_WANDB_MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 _PATIENCE_S = 3.0
 
 
@@ -41,21 +51,36 @@ def append_to_table(run: Run) -> Path:
     return path
 
 
-def wandb_module() -> ModuleType:
-    """The Weights & Biases client.
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Make sure, before a training, that it can be logged.
+
+    Raises
+    ------
+    BackendUnavailableError : the package of a tracker is not installed.
+    ConfigError : WANDB_MODE is none of its modes.
+    """
+    for name in trackers:
+        if name in EXTRAS:
+            tracker_module(name)
+    if "wandb" in trackers:
+        check_wandb_mode()
+
+
+def tracker_module(name: str) -> ModuleType:
+    """The package of a tracker.
 
     Raises
     ------
     BackendUnavailableError : it is not installed.
     """
     absent = BackendUnavailableError(
-        "--wandb needs the package wandb, which is not installed here; pip install 'voxshard[tracking]', or leave "
-        "--wandb out: runs.csv has the results anyway"
+        f"--log {name} needs the package {name}, which is not installed here; pip install 'voxshard[{EXTRAS[name]}]', "
+        "or omit it: runs.csv has the results anyway"
     )
     try:
-        found = importlib.import_module("wandb")
+        found = importlib.import_module(name)
     except ModuleNotFoundError as exc:
-        if exc.name != "wandb":
+        if exc.name != name:
             raise
         raise absent from exc
     if hasattr(found, "__path__") and getattr(found, "__file__", None) is None:  # a folder wandb/ of earlier runs
@@ -63,34 +88,56 @@ def wandb_module() -> ModuleType:
     return found
 
 
-def log_to_wandb(wandb: ModuleType, run: Run, progress: Progress) -> None:
-    """Log the config and metrics of a finished run; offline, to be synced later, unless the service can be reached.
+def check_wandb_mode() -> None:
+    """Check `WANDB_MODE`.
 
-    `WANDB_MODE`, `WANDB_PROJECT` and `WANDB_BASE_URL` are respected as usual.
+    Raises
+    ------
+    ConfigError : none of Weights & Biases' modes.
     """
+    mode = os.environ.get("WANDB_MODE")
+    if mode and mode not in _WANDB_MODES:
+        raise ConfigError(
+            f"WANDB_MODE={mode}: no mode of Weights & Biases; give online, offline or disabled, or unset it"
+        )
+
+
+def wandb_options(run: Path) -> dict[str, str]:
+    """`project`, `name` and `mode` of a run for Weights & Biases: offline, to be synced later, unless `WANDB_MODE` is
+    set or the service can be reached. `WANDB_PROJECT` and `WANDB_BASE_URL` are respected as usual."""
     mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
-    session = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "voxshard"),
-        name=run.name,
-        dir=str(run.path.resolve().parent),
-        config=dict(run.config),
-        mode=mode,
-    )
-    curves = run.tables().get("training")
-    for row in curves.to_pylist() if curves is not None else ():
-        session.log({name: value for name, value in row.items() if value is not None}, step=int(row["epoch"]))
-    for split, metrics in run.metrics["metrics"].items():
-        for name, estimate in metrics.items():
-            session.summary[f"{split}/{name}"] = estimate["value"]
+    return {"project": os.environ.get("WANDB_PROJECT", "voxshard"), "name": run.resolve().name, "mode": mode}
+
+
+def log_to_wandb(run: Run, progress: Progress) -> None:
+    """Log the config and metrics of a finished run."""
+    options = wandb_options(run.path)
+    session = tracker_module("wandb").init(**options, dir=str(run.path.resolve().parent), config=dict(run.config))
+    session.summary.update(result_values(run))
     folder = Path(session.dir).parent
     session.finish()
+    note_offline(options["mode"], folder, progress)
+
+
+def note_offline(mode: str, folder: Path, progress: Progress) -> None:
+    """Report how what is only on disk is synced."""
     if mode == "offline":
         progress.note(f"wandb is offline; later: wandb sync {folder}")
 
 
+def result_values(run: Run) -> dict[str, float]:
+    """Metrics of a run by `<split>/<name>`."""
+    return {
+        f"{split}/{name}": estimate["value"]
+        for split, metrics in run.metrics["metrics"].items()
+        for name, estimate in metrics.items()
+        if estimate["value"] is not None
+    }
+
+
 def _reachable() -> bool:
-    """Whether somebody is logged in and the service answers."""
-    address = urlsplit(os.environ.get("WANDB_BASE_URL", _API))
+    """Whether a user is logged in and the service answers."""
+    address = urlsplit(os.environ.get("WANDB_BASE_URL", _WANDB_API))
     if not _has_key(address.netloc):
         return False
     port = address.port or (443 if address.scheme == "https" else 80)

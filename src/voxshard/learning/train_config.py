@@ -262,6 +262,10 @@ class TrainOptions(Settings):
     wandb: bool = False
     """Log to Weights & Biases too, offline where it cannot be reached."""
 
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        return ("wandb",) if self.wandb else ()
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.folds and self.n_shot:

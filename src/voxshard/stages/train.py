@@ -8,7 +8,7 @@ from types import ModuleType
 
 from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.learning.network_config import NetworkConfig
-from voxshard.learning.tracking import append_to_table, log_to_wandb, wandb_module
+from voxshard.learning.tracking import append_to_table, check_trackers, log_to_wandb
 from voxshard.learning.train_config import TrainConfig
 from voxshard.locations import Url, as_path, local_copy
 from voxshard.stages.base import Task
@@ -39,22 +39,28 @@ def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | 
 
     Raises
     ------
-    BackendUnavailableError : what training needs is not installed here; with `wandb`, that.
+    BackendUnavailableError : what training needs is not installed here, or what it is to be logged with.
     ConfigError, DataError : what is wrong with the config or the features; nothing is published.
     StoppedError : a network's training was asked to stop; the same command continues.
     """
     task = task or Task()
-    wandb = wandb_module() if config.wandb else None
-    if isinstance(config.out, Url) and isinstance(config, NetworkConfig) and config.devices > 1:
-        raise ConfigError(f"--out {config.out}: several devices need a local folder; then `voxshard publish`")
+    check_trackers(config.trackers)
+    if isinstance(config.out, Url) and isinstance(config, NetworkConfig):
+        if config.devices > 1:
+            raise ConfigError(f"--out {config.out}: several devices need a local folder; then `voxshard publish`")
+        if config.trackers:
+            raise ConfigError(
+                f"--out {config.out}: --log {config.trackers[0]} writes next to a run; give a local folder, then "
+                "`voxshard publish`"
+            )
     with output(config.out) as path:
         trained = _train(config.model_copy(update={"out": path}), task)
         if trained is None:
             return None
         if isinstance(config.out, Path):
             append_to_table(trained)
-        if wandb:
-            log_to_wandb(wandb, trained, task.progress)
+        if config.wandb and isinstance(config, TrainConfig):
+            log_to_wandb(trained, task.progress)
     return trained if isinstance(config.out, Path) else Run.read(local_copy(config.out))
 
 

@@ -14,7 +14,7 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
@@ -162,7 +163,13 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
 
 
 def fit(
-    module: TrainedNetwork, batches: DataLoader[Any], keeper: CheckpointCallback, config: NetworkConfig, *, what: str
+    module: TrainedNetwork,
+    batches: DataLoader[Any],
+    keeper: CheckpointCallback,
+    config: NetworkConfig,
+    loggers: Sequence[Logger],
+    *,
+    what: str,
 ) -> pl.Trainer:
     """Train, from the state in the keeper's folder if there is one.
 
@@ -189,7 +196,7 @@ def fit(
             gradient_clip_val=training.clip_norm,
             callbacks=[keeper],
             plugins=[SafetensorsIO(), *environment_of(config.devices)],
-            logger=False,
+            logger=loggers or False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,

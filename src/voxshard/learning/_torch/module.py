@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from voxshard.encoders._torch.device import on_device
@@ -141,6 +142,9 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         if self._validate is not None:
             row |= {f"validation_{name}": value for name, value in self._validate(self.network).items()}
         self.history.append(row)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=int(row["epoch"]))
+            logger.save()
         self.epoch_loss = []
 
     def _mean(self, losses: list[torch.Tensor]) -> float:
@@ -167,6 +171,13 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.epoch_loss = [torch.tensor(value) for value in own["epoch_loss"]]
         self.recent_loss = [torch.tensor(value) for value in own["recent_loss"]]
         self._random = own["cpu"], own["cuda"]
+
+    def on_train_start(self) -> None:
+        """Log the epochs of an earlier attempt again where Lightning's logger begins its file anew."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                for row in self.history:
+                    logger.log_metrics(row, step=int(row["epoch"]))
 
     def on_train_batch_start(self, _batch: AudioBatch, _number: int) -> None:
         """Dropout continues where it was, in every process."""

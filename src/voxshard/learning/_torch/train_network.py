@@ -8,6 +8,7 @@ import threading
 from voxshard.errors import ConfigError
 from voxshard.learning import train_flow
 from voxshard.learning._torch.faults import reading_faults
+from voxshard.learning._torch.loggers import log_results
 from voxshard.learning._torch.trainer import NetworkTrainer
 from voxshard.learning.data import ManifestColumns
 from voxshard.learning.label_groups import learn_groups, number_groups, read_groups
@@ -18,7 +19,7 @@ from voxshard.learning.training_inputs import inputs_of
 from voxshard.locations import as_path, local_copy
 from voxshard.manifest import Manifest
 from voxshard.progress import Progress
-from voxshard.store.runs import check_is_run
+from voxshard.store.runs import Run, check_is_run
 
 
 @reading_faults()
@@ -40,6 +41,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
     trainer, split, in_split = _prepare(config, progress, check, stop)
     is_published = train_flow.run(trainer, split, in_split, inputs)
     if is_published:
+        log_results(trainer.loggers, Run(as_path(config.out)), progress)
         shutil.rmtree(trainer.folder, ignore_errors=True)
     return is_published
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch.loggers import Logger
 
 from voxshard import files
 from voxshard.config import dump_yaml
@@ -31,6 +32,7 @@ from voxshard.learning._torch.data import (
     default_workers,
     loader,
 )
+from voxshard.learning._torch.loggers import open_loggers
 from voxshard.learning._torch.loop import CheckpointCallback, fit
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights
 from voxshard.learning._torch.module import TrainedNetwork
@@ -50,7 +52,7 @@ from voxshard.networks.network_files import write_checkpoint
 from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
 from voxshard.progress import NotesOnly
 
-_NOT_IN_IDENTITY = {"out", "wandb", "workers", "device", "devices", "replicates"}
+_NOT_IN_IDENTITY = {"out", "wandb", "log", "workers", "device", "devices", "replicates"}
 """Fields of the config that do not make it another training."""
 
 _DESCRIBED_OTHERWISE = {"out", "label", "settings", "split", "manifest", "features"}
@@ -116,6 +118,11 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
         out = as_path(self.config.out)
         return out.with_name(f"{out.name}.training")
 
+    @cached_property
+    def loggers(self) -> list[Logger]:
+        """What epochs and results are logged to; opened when they are first needed."""
+        return open_loggers(self.config.trackers, as_path(self.config.out), self.folder)
+
     def fit(self, utterances: Ints, seed: int, what: str) -> FittedNetwork:
         """Train a network on some utterances.
 
@@ -146,7 +153,8 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
         network.train()
         device = torch.device(resolve_device(self.config.device)[0])
         batches = loader(examples, order, network.backbone.batch_policy, self.workers, device)
-        trainer = fit(module, batches, keeper, self.config, what=what)
+        loggers = [] if self.is_part else self.loggers
+        trainer = fit(module, batches, keeper, self.config, loggers, what=what)
         if keeper.stopped and trainer.is_global_zero:
             raise StoppedError(
                 f"stopped by a signal; {folder} has all it takes, run the same command again to continue"
