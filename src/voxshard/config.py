@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
+from voxshard import files
 from voxshard.errors import ConfigError
 
 
@@ -139,9 +140,13 @@ def load_yaml(path: Path, *, where: str | None = None) -> dict[str, Any]:
     where : its name in errors; None: the path.
     """
     where = where or str(path)
-    try:
+
+    def read() -> str:
         with open(path, encoding="utf-8") as stream:
-            text = stream.read(MAX_YAML_BYTES + 1)
+            return stream.read(MAX_YAML_BYTES + 1)
+
+    try:
+        text = files.with_retries(path, read)
     except FileNotFoundError as exc:
         raise ConfigError(f"{where}: no such config file") from exc
     except (OSError, ValueError) as exc:

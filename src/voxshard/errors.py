@@ -29,6 +29,7 @@ VoxshardError                       1   our own fault: please report it
 │   ├── TransientFaultError             I/O errors, time-outs, dead workers, after every retry
 │   ├── UnexpectedFaultError            decoding met an error that is no verdict on the recording
 │   ├── InexactBatchError               the self-check found numbers that depend on the batch
+│   ├── StorageFaultError               storage does not give one of our own files, after every retry
 │   ├── StorageFullError                disk or quota is full
 │   ├── ReadOnlyError                   a folder that may not be written to, or that an image is not shown
 │   └── SchedulerError                  SLURM is missing, does not answer, or refuses a job
@@ -164,6 +165,10 @@ class UnexpectedFaultError(EnvironmentProblemError):
 
 class InexactBatchError(EnvironmentProblemError):
     pass
+
+
+class StorageFaultError(EnvironmentProblemError):
+    """No OSError: readers that take those for damage must let it through."""
 
 
 class StorageFullError(EnvironmentProblemError, OSError):

@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -19,11 +20,11 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from voxshard.errors import EnvironmentProblemError, ReadOnlyError, StorageFullError, VoxshardError
+from voxshard.errors import ReadOnlyError, StorageFaultError, StorageFullError, VoxshardError
 
 T = TypeVar("T")
 
@@ -180,7 +181,7 @@ def with_retries(path: Path, read: Callable[[], T]) -> T:
 
     Raises
     ------
-    EnvironmentProblemError : the storage still fails.
+    StorageFaultError : the storage still fails.
     OSError : what is no fault of the storage: no such file, or (without an errno) what a library finds in it.
     """
     for delay_s in (*RETRY_DELAYS_S, None):
@@ -190,12 +191,42 @@ def with_retries(path: Path, read: Callable[[], T]) -> T:
             if exc.errno is None or exc.errno in _NO_FAULTS or isinstance(exc, VoxshardError):
                 raise
             if delay_s is None or exc.errno in (errno.EACCES, errno.EPERM):
-                raise EnvironmentProblemError(
+                raise StorageFaultError(
                     f"{path}: cannot be read on {os.uname().nodename}: {os.strerror(exc.errno)}; its content is not in "
                     "question. Check the storage and the permissions, then run the same command again"
                 ) from exc
             time.sleep(delay_s)
     raise AssertionError("unreachable")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of one of our own files; raises what `with_retries` raises."""
+    return with_retries(path, path.read_bytes)
+
+
+def read_text(path: Path, *, errors: str = "strict") -> str:
+    """The UTF-8 text of one of our own files; raises what `with_retries` raises, and UnicodeDecodeError."""
+    return with_retries(path, lambda: path.read_text(encoding="utf-8", errors=errors))
+
+
+def open_to_read(path: Path) -> int:
+    """A descriptor of one of our own files, which the caller closes; raises what `with_retries` raises."""
+    return with_retries(path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def check_readable(path: Path) -> None:
+    """Make sure that storage gives a file to a library that reports whatever happens to it as damage.
+
+    Raises
+    ------
+    StorageFaultError, OSError : see `with_retries`.
+    """
+
+    def read() -> None:
+        with open(path, "rb") as stream:
+            stream.read(1)
+
+    with_retries(path, read)
 
 
 def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float = 0.0) -> list[Path]:
@@ -217,7 +248,7 @@ def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float 
         if not owner:
             continue
         is_left = is_dead(owner["host"], owner["boot"], int(owner["pid"]))
-        if is_left or (everything and not _is_younger(path, spare_s)):
+        if is_left or (everything and age_s(path) >= spare_s):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -226,11 +257,26 @@ def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float 
     return removed
 
 
-def _is_younger(path: Path, seconds: float) -> bool:
+def age_s(path: Path) -> float:
+    """Seconds since a file was last written, infinite if it does not exist.
+
+    Measured against a file that is written now in the same folder: clocks of the machines that share it may differ by
+    minutes. Where this process may not write, against its own clock.
+    """
     try:
-        return time.time() - path.stat().st_mtime < seconds
+        written = path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+    probe = temp_path_for(path.with_name("clock"))
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
     except OSError:
-        return False
+        now = time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return now - written
 
 
 def is_dead(host: str, boot: str, pid: int) -> bool:
@@ -251,7 +297,7 @@ def is_dead(host: str, boot: str, pid: int) -> bool:
 def sha256_of(path: Path, *, start: int = 0, on_bytes: Callable[[int], None] | None = None) -> str:
     """SHA-256 (hex) of a file from byte `start` on, in constant memory."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open(open_to_read(path), "rb") as stream:
         stream.seek(start)
         while block := stream.read(8 << 20):
             digest.update(block)

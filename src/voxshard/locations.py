@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def origin(path: Path) -> AnyLocation:
     if not real.is_relative_to(top):
         return path
     folder, version, _, _, *below = real.relative_to(top).parts
-    content = json.loads((top / folder / version / "entry.json").read_bytes())
+    content = json.loads(files.read_bytes(top / folder / version / "entry.json"))
     return Url(urls.join(content["url"], *below))
 
 
@@ -172,7 +173,7 @@ def _cached(url: Url) -> Path:
     folder = cache_root() / "objects" / hashlib.sha256(url.encode()).hexdigest()[:20]
     name = url.name or "root"
     if os.environ.get(OFFLINE_VARIABLE) == "1":
-        copies = sorted(folder.glob("*/entry.json"), key=lambda path: path.stat().st_mtime)
+        copies = sorted(folder.glob("*/entry.json"), key=_downloaded)
         if not copies:
             raise MissingObjectError(
                 f"{url}: no copy in {cache_root()}, and {OFFLINE_VARIABLE}=1; run a command that reads it on a machine "
@@ -189,6 +190,11 @@ def _cached(url: Url) -> Path:
             shutil.rmtree(entry, ignore_errors=True)
             _download(url, items, names, entry, name)
     return entry / "content" / name
+
+
+def _downloaded(entry: Path) -> float:
+    """When a copy was made, as recorded then; 0 for one of a version that did not record it."""
+    return float(json.loads(files.read_bytes(entry)).get("downloaded", 0.0))
 
 
 def objects_at(url: Url) -> list[RemoteObject]:
@@ -231,7 +237,8 @@ def _download(url: Url, items: Sequence[RemoteObject], names: Sequence[str], ent
             {"name": below, "num_bytes": item.num_bytes, "mtime_ns": path.stat().st_mtime_ns, "sha256": digest}
             for below, item, path, digest in zip(names, items, targets, digests, strict=True)
         ]
-        (temporary / "entry.json").write_text(json.dumps({"url": url, "name": name, "files": described}))
+        entry_content = {"url": url, "name": name, "downloaded": time.time(), "files": described}
+        (temporary / "entry.json").write_text(json.dumps(entry_content))
         try:
             temporary.rename(entry)
         except OSError as exc:

@@ -236,7 +236,7 @@ class ManifestFile:
 
     def __init__(self, path: Path) -> None:
         """Keeps the file open: a manifest that is made again meanwhile is another file."""
-        self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        self._file = files.with_retries(path, lambda: pq.ParquetFile(path, page_checksum_verification=True))
         self.root: str = _about(path, self._file.schema_arrow)["root"]
         """Folder or URL that relative paths start from."""
         about = self._file.metadata

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxshard.cli.options import INPUT, echo
+from voxshard.files import with_retries
 from voxshard.locations import AnyLocation, local_copy
 from voxshard.scoring.detection import ASVSPOOF5, DetectionTrials
 from voxshard.scoring.intervals import Interval, bootstrap, point_estimates
@@ -82,7 +83,7 @@ def _of_the_keys_splits(scores: Scores, keys: Keys) -> Scores:
     trials = scores.path.with_name("trials.parquet")
     if scores.path.name != "scores.tsv" or not trials.exists():
         return scores
-    table = pq.read_table(trials, columns=["utterance_id", "split"])
+    table = with_retries(trials, lambda: pq.read_table(trials, columns=["utterance_id", "split"]))
     with_key = table.filter(pc.is_in(table["utterance_id"], value_set=keys.names))
     names = table.filter(pc.is_in(table["split"], value_set=pc.unique(with_key["split"])))["utterance_id"]
     chosen = pc.is_in(scores.names, value_set=names.combine_chunks())

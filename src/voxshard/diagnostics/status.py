@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, IncompleteError
-from voxshard.extraction.heartbeat import TaskState, read_progress
+from voxshard.extraction.heartbeat import TaskState, is_silent, read_progress
 from voxshard.extraction.telemetry import advice, summed
 from voxshard.files import quoted
 from voxshard.stages.extract import deleted_after_merge
@@ -23,8 +22,6 @@ from voxshard.store.layout import FeatureDir, Identity, shard_name
 from voxshard.store.runs import Run
 from voxshard.store.shard_table import ShardTable
 
-LOST_AFTER_S = 300.0
-"""A task whose heartbeat is older is taken for dead."""
 _METRICS_SHOWN = 3
 
 
@@ -117,8 +114,8 @@ def _status(folder: FeatureDir) -> FeatureStatus:
     done = list(range(identity.num_shards)) if deleted else _published(folder, identity.num_shards)
     utterances_done = shards.num_utterances(done)
     states = read_progress(folder.progress)
-    kinds = Counter(_kind(state) for state in states)
-    running = [state for state in states if _kind(state) == "running"]
+    kinds = [_kind(folder, state) for state in states]
+    running = [state for state, kind in zip(states, kinds, strict=True) if kind == "running"]
     speed = sum(state.audio_s / max(state.updated - state.started, 1e-9) for state in running) or None
     is_merged = folder.features.exists() and folder.summary.exists()
     stale = is_merged and is_stale(folder.path)
@@ -133,7 +130,7 @@ def _status(folder: FeatureDir) -> FeatureStatus:
         audio_s=sum(state.audio_s for state in states),
         speed=speed,
         eta_s=_eta_s(shards, done, speed),
-        tasks=dict(kinds),
+        tasks=dict(Counter(kinds)),
         failures=_failures(folder) if is_merged else {},
         num_failed=sum(state.num_failed for state in states),
         last_errors=[f"task {state.task}: {state.last_error}" for state in states if state.last_error][-3:],
@@ -149,12 +146,10 @@ def _published(folder: FeatureDir, count: int) -> list[int]:
     return [shard for shard in range(count) if shard_name(shard, count) in names]
 
 
-def _kind(state: TaskState) -> str:
+def _kind(folder: FeatureDir, state: TaskState) -> str:
     if state.state not in ("starting", "running"):
         return state.state
-    if files.is_dead(state.host, state.boot, state.pid) or time.time() - state.updated > LOST_AFTER_S:
-        return "lost"
-    return "running"
+    return "lost" if is_silent(folder.progress, state) else "running"
 
 
 def _eta_s(shards: ShardTable, done: Sequence[int], speed: float | None) -> float | None:
@@ -166,7 +161,7 @@ def _eta_s(shards: ShardTable, done: Sequence[int], speed: float | None) -> floa
 
 def _failures(folder: FeatureDir) -> dict[str, int]:
     try:
-        with open(folder.failures, newline="", encoding="utf-8") as stream:
+        with open(files.open_to_read(folder.failures), newline="", encoding="utf-8") as stream:
             return dict(Counter(row["error"] for row in csv.DictReader(stream)).most_common())
     except (KeyError, UnicodeDecodeError, csv.Error) as exc:
         raise CorruptFileError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from voxshard import files
 from voxshard.errors import SchedulerError
 from voxshard.experiment.steps import Step
 from voxshard.files import quoted
@@ -51,7 +51,7 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
     name = f"{cluster.experiment.path.name}:{step.name}"
     own = [item for item in items or () if item.name == name and item.is_live]
     early = {} if items is None else {item.task: item for item in early_failures(cluster.record, step.name, items)}
-    records = [_until_now(record, own) for record in cluster.record.tasks(step.name)]
+    records = [_until_now(cluster.record, step.name, record, own) for record in cluster.record.tasks(step.name)]
     attempts = cluster.record.attempts(step.name)
     first = {int(job["job"]): int(job["first"]) for attempt in attempts for job in attempt.jobs}
     in_queue = {first.get(item.job, 0) + (item.element or 0): item for item in own}
@@ -80,10 +80,13 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
     )
 
 
-def _until_now(record: TaskRecord, own: Sequence[queue.QueuedTask]) -> TaskRecord:
-    """A record of a task that runs, with its time up to now: it writes only once a minute."""
+def _until_now(written: Record, step: str, record: TaskRecord, own: Sequence[queue.QueuedTask]) -> TaskRecord:
+    """A record of a task that runs, with its time up to now: it writes only once a minute.
+
+    Its times are of the clock of its node, so what has passed since is added to them.
+    """
     if record.state == "running" and any(item.id == record.job and item.state == "RUNNING" for item in own):
-        record.updated = time.time()
+        record.updated += max(0.0, files.age_s(written.task_file(step, record.task)))
     return record
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from voxshard import files
 from voxshard.encoders.base import EncoderSettings, Features, Waveform
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures
 from voxshard.encoders.pooling import Pooling
@@ -98,7 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     check_no_pointer(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(files.read_bytes(path))
     except (ValueError, RecursionError) as exc:
         raise CorruptFileError(f"{path}: not valid JSON ({exc}); fetch the file again") from exc
     if not isinstance(content, dict):

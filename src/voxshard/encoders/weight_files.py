@@ -144,6 +144,7 @@ def hash_files(folder: Path, names: Sequence[str], known: KnownHashes) -> tuple[
     for name in sorted(names):
         status = (folder / name).stat()
         item = earlier.get(name)
+        files.check_readable(folder / name)
         if item is None or (item.num_bytes, item.mtime_ns) != (status.st_size, status.st_mtime_ns):
             item = WeightFile(name, status.st_size, status.st_mtime_ns, files.sha256_of(folder / name))
         found.append(item)

@@ -94,7 +94,7 @@ class Experiment:
             wanted[f"train.folds: {train.folds}"] = train.folds
         for section, network in self.config.networks.items():
             wanted |= {f"networks.{section}.label: {name}": name for name in network.label}
-        there = pq.read_schema(self.manifest).names if wanted else []
+        there = files.with_retries(self.manifest, lambda: pq.read_schema(self.manifest)).names if wanted else []
         missing = [where for where, name in wanted.items() if name not in there]
         if missing:
             raise ConfigError(f"{', '.join(missing)}: not in {self.manifest}; its columns: {', '.join(there)}")
@@ -194,7 +194,7 @@ class Experiment:
         """Write the config of a stage into EXP/jobs, unless its file has that content already."""
         path, text = self.jobs / f"{name}.yaml", dump_config(config)
         self.jobs.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or files.read_text(path) != text:
             files.publish_bytes(path, text.encode())
         return path
 

@@ -14,6 +14,8 @@ from typing import Any
 from voxshard import files
 
 EVERY_S = 60.0
+SILENT_AFTER_S = 300.0
+"""A task that has not written its heartbeat for so long is taken for dead."""
 
 
 @dataclass
@@ -88,6 +90,23 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._end.wait(EVERY_S):
             self.write()
+
+
+def is_silent(folder: Path, state: TaskState) -> bool:
+    """Whether a task that has not ended stopped reporting: its process is known to be gone, or neither the time in its
+    heartbeat nor that of the file is within the last five minutes.
+
+    Either alone may mislead: the clock of the task's node may be wrong, and users touch files or copy experiments.
+
+    Parameters
+    ----------
+    folder : where the heartbeat is.
+    """
+    if files.is_dead(state.host, state.boot, state.pid):
+        return True
+    if abs(time.time() - state.updated) <= SILENT_AFTER_S:
+        return False
+    return abs(files.age_s(progress_file(folder, state.task, state.num_tasks, state.split))) > SILENT_AFTER_S
 
 
 def read_progress(folder: Path) -> list[TaskState]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from voxshard import files
 from voxshard.errors import ConfigError, DataError
 from voxshard.learning.labels import MISSING, YES_NO, Labels, in_order, label_texts, learn_target, number_labels
 from voxshard.learning.model import Target
@@ -28,7 +29,7 @@ def read_groups(path: Path) -> list[list[str]]:
     ConfigError : cannot be read, is empty, or names a label twice.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = files.read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: cannot be read as a labels file: {exc}") from exc
     groups = [[name.strip() for name in line.split(",") if name.strip()] for line in lines]

@@ -122,11 +122,12 @@ class Model:
         BackendUnavailableError : fitted with another scikit-learn than the one installed here.
         """
         try:
-            about: Mapping[str, Any] = json.loads((folder / "model.json").read_text())
+            about: Mapping[str, Any] = json.loads(files.read_bytes(folder / "model.json"))
             found = about["format_version"]
             if found > FORMAT_VERSION:
                 raise FormatVersionError(f"{folder}: model format {found}, this voxshard reads up to {FORMAT_VERSION}")
             _check_version(folder, about.get("software", {}).get("scikit-learn"))
+            files.check_readable(folder / "model.skops")
             return cls(
                 classifier=about["classifier"],
                 target=Target(**about["target"]),

@@ -59,7 +59,7 @@ def is_trained_from(run: Run, config: TrainConfig | NetworkConfig, frozen: Mappi
     if any(merge is None for _, merge in wanted["features"]):
         return False
     try:
-        return bool(json.loads(run.inputs_file.read_bytes()) == wanted)
+        return bool(json.loads(files.read_bytes(run.inputs_file)) == wanted)
     except FileNotFoundError:
         return frozen is not None and _options_of(config, frozen) == _options(config)
     except ValueError:

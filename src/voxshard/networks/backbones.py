@@ -14,6 +14,7 @@ import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import nn
 
+from voxshard import files
 from voxshard.config import validated
 from voxshard.encoders._torch.device import on_device
 from voxshard.encoders._torch.ecapa import ReflectAtEnd
@@ -171,7 +172,7 @@ class VggishBackbone(Backbone):
             weights = read_safetensors(locate("vggish", settings.weights) / CONVERTED)
             self.shapes = {name: list(array.shape) for name, array in weights.items()}
         else:
-            self.shapes = json.loads((assets / "shapes.json").read_text())
+            self.shapes = json.loads(files.read_bytes(assets / "shapes.json"))
             weights = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
         self.network = build_network(_wanted(weights))
 

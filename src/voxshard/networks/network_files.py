@@ -76,7 +76,7 @@ class Checkpoint:
                 f"{folder}: no trained network here (no {DESCRIPTION}); give the RUN that `voxshard train --network`"
                 " wrote"
             )
-        content = parse_yaml(path.read_text(), where=str(path))
+        content = parse_yaml(files.read_text(path), where=str(path))
         found = content.get("format_version") if isinstance(content, dict) else None
         if isinstance(found, int) and found > FORMAT_VERSION:
             raise FormatVersionError(f"{path}: format {found}, this voxshard reads up to {FORMAT_VERSION}; update it")
@@ -108,6 +108,7 @@ class Checkpoint:
         network = self.build()
         path = self.folder / TENSORS
         try:
+            files.check_readable(path)
             network.load_state_dict(load_file(path), strict=True)
         except FileNotFoundError as exc:
             raise IncompleteError(f"{path}: missing; train the network again") from exc

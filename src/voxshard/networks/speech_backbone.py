@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import nn
 
+from voxshard import files
 from voxshard.encoders import hf
 from voxshard.encoders._torch.attention import make_attention_lean
 from voxshard.encoders._torch.device import on_device
@@ -40,7 +41,7 @@ class SpeechBackbone(Backbone):
         self.settings = settings
         folder = assets or hf.folder_of(settings.weights, wanted_by="network wav2vec2")
         preprocessor = hf.read_preprocessor(folder)
-        self.texts = {hf.CONFIG: (folder / hf.CONFIG).read_text(), hf.PREPROCESSOR: json.dumps(preprocessor)}
+        self.texts = {hf.CONFIG: files.read_text(folder / hf.CONFIG), hf.PREPROCESSOR: json.dumps(preprocessor)}
         config = read_config(folder)
         # Layers dropped at random would leave gaps in the weighting; masks longer than a short clip are an error.
         config.layerdrop, config.apply_spec_augment = 0.0, False

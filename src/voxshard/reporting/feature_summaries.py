@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from voxshard import files
 from voxshard.errors import CorruptFileError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.reporting.report_data import Account, EmbeddingMap, FailureReason, FeatureSetReport, Series
@@ -54,7 +55,7 @@ def load_feature_set(path: Path, name: str, *, labels: Sequence[str], advise: Ad
         facts=_facts(identity, summary, path),
         versions=_versions(summary),
         costs=_costs(tasks),
-        config=folder.config.read_text(errors="replace") if folder.config.is_file() else "",
+        config=files.read_text(folder.config, errors="replace") if folder.config.is_file() else "",
         accounts=_accounts(summary),
         not_counted="" if summary else _unmerged(folder, identity),
         failures=_failures(folder) if summary else [],
@@ -155,8 +156,9 @@ def _read_failures(folder: FeatureDir) -> pa.Table:
     names = ("utterance_id", "path", "split", "error", "message")
     types = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
     try:
+        content = pa.BufferReader(files.read_bytes(folder.failures))
         return pa.csv.read_csv(
-            folder.failures, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=types
+            content, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=types
         )
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as exc:
         raise CorruptFileError(

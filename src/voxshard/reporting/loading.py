@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from voxshard import __version__
-from voxshard.errors import DataError, IncompleteError, VoxshardError
+from voxshard import __version__, files
+from voxshard.errors import DataError, IncompleteError, StorageFaultError, VoxshardError
 from voxshard.progress import Progress
 from voxshard.reporting.comparability import topics
 from voxshard.reporting.comparing import compare
@@ -83,9 +83,11 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
 
 @contextmanager
 def _noting(what: str, path: Path, named: Container[Path], found: _Found) -> Iterator[None]:
-    """Turn an error in the block into a note, unless the path was named by the user."""
+    """Turn an error in the block into a note, unless the path was named by the user or the storage fails."""
     try:
         yield
+    except StorageFaultError:
+        raise
     except VoxshardError as exc:
         if path.resolve() in named:
             raise
@@ -120,9 +122,9 @@ def _look(path: Path, found: _Found) -> None:
         for folder in feature_dirs:
             _add(folder, found.feature_dirs)
         if (path / "config.yaml").is_file():
-            found.configs.append((path / "config.yaml").read_text(errors="replace"))
+            found.configs.append(files.read_text(path / "config.yaml", errors="replace"))
         if (path / "jobs" / "accounting.json").is_file():
-            found.jobs += json.loads((path / "jobs" / "accounting.json").read_bytes())
+            found.jobs += json.loads(files.read_bytes(path / "jobs" / "accounting.json"))
     else:
         raise IncompleteError(
             f"{path}: neither a run (config.yaml and model/), nor a feature set (identity.json), nor an experiment "

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from voxshard import files
 from voxshard.config import dump_yaml
 from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.reporting import curves
@@ -47,7 +48,7 @@ class PredictedTarget:
         """Read what `train` wrote next to the model; the model itself is not opened."""
         path = run.model / "model.json"
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(files.read_bytes(path))
             target, classes = about["target"], [str(name) for name in about["target"]["classes"]]
             positive = target.get("positive")
             return cls(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from voxshard.audio import is_url, resolve
 from voxshard.audio.members import file_of
 from voxshard.errors import EnvironmentProblemError
+from voxshard.files import with_retries
 from voxshard.runtime import image_command
 from voxshard.runtime.image_command import is_bound, names_of
 
@@ -103,7 +104,7 @@ def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]
     ------
     EnvironmentProblemError : recordings are in folders that are not bound: links file by file, or absolute paths.
     """
-    table = pq.ParquetFile(manifest)
+    table = with_retries(manifest, lambda: pq.ParquetFile(manifest))
     root = json.loads((table.schema_arrow.metadata or {}).get(b"voxshard", b"{}")).get("root", "")
     found = needed(root, f"the audio of {manifest}") if root else []
     shown = folders([*found, *besides])

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from voxshard import files
 from voxshard.errors import ScoreError
 from voxshard.scoring.ranking import Bools, Floats, Ints
 
@@ -134,7 +135,7 @@ def scores_for(keys: Keys, scores: Scores) -> Floats:
 
 def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path)
     except OSError as exc:
         raise ScoreError(f"{path}: cannot be read: {exc.strerror}") from exc
     if not content.strip():

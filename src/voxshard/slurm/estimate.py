@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from voxshard import files
 from voxshard.config import dump_config, load_yaml
 from voxshard.encoders import registry
-from voxshard.errors import ConfigError, VoxshardError
+from voxshard.errors import VoxshardError
 from voxshard.experiment.steps import Step, extract_kind, missing_shards, shards_by_split
 from voxshard.extraction.heartbeat import TaskState, read_progress
 from voxshard.progress import Progress
@@ -145,7 +146,7 @@ def _audio_left_s(cluster: Cluster, name: str) -> float | None:
     manifest = cluster.experiment.manifest
     if not manifest.exists():
         return None
-    table = pq.read_table(manifest, columns=["duration_s", "split"])
+    table = files.with_retries(manifest, lambda: pq.read_table(manifest, columns=["duration_s", "split"]))
     if table["duration_s"].null_count == len(table):
         return None
     seconds = np.nan_to_num(table["duration_s"].to_numpy().astype(np.float64))
@@ -222,7 +223,7 @@ def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
     path = FeatureDir(place).config
     try:
         content = load_yaml(path)
-    except ConfigError:  # not a feature set, or somebody else's: no reason not to submit this one
+    except VoxshardError:  # not a feature set, or not readable by this user: no reason to refuse this submission
         return False
     settings = {key: value for key, value in encoder.items() if key != "name"}
     return bool(content.get("encoder") == encoder["name"] and content.get("settings", {}) == settings)

@@ -114,7 +114,7 @@ class Record:
     def submission(self) -> Submission:
         """Raises IncompleteError where nothing was submitted."""
         try:
-            return Submission(**json.loads(self._submission.read_bytes()))
+            return Submission(**json.loads(files.read_bytes(self._submission)))
         except FileNotFoundError as exc:
             raise IncompleteError(
                 f"{self.experiment_path}: was not submitted (no {self._submission.name}); see `voxshard submit`. What "
@@ -124,7 +124,7 @@ class Record:
             raise CorruptFileError(f"{self._submission}: not a record of voxshard: {exc}") from exc
 
     def site(self, overrides: dict[str, Any] | None = None) -> Site:
-        content = parse_yaml(self._site.read_text(), where=str(self._site))
+        content = parse_yaml(files.read_text(self._site), where=str(self._site))
         return validated(Site, merged(content, expanded_overrides(overrides or {})), where=str(self._site))
 
     def experiment(self, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -145,7 +145,7 @@ class Record:
         found = []
         for path in sorted(self.folder(step).glob("attempt-*.json")):
             try:
-                found.append(Attempt(**json.loads(path.read_bytes())))
+                found.append(Attempt(**json.loads(files.read_bytes(path))))
             except (OSError, ValueError, TypeError):
                 continue  # claimed by a process that was killed before it submitted anything
         return found
@@ -194,7 +194,7 @@ class Record:
     def task(self, step: str, task: int) -> TaskRecord | None:
         """A task's record; None if it never began."""
         try:
-            return TaskRecord(**json.loads(self.task_file(step, task).read_bytes()))
+            return TaskRecord(**json.loads(files.read_bytes(self.task_file(step, task))))
         except (OSError, ValueError, TypeError):
             return None
 

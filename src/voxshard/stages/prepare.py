@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator
 
+from voxshard import files
 from voxshard.audio import is_url, resolve
 from voxshard.audio.members import file_of, member_of
 from voxshard.audio.sndfile import Span
@@ -136,7 +137,7 @@ def _check_is_manifest(out: Path, root: str) -> None:
         raise ConfigError(f"--out {out}: a folder; give the name of the manifest, such as {out / 'manifest.parquet'}")
     if not out.exists():
         return
-    with open(out, "rb") as stream:
+    with open(files.open_to_read(out), "rb") as stream:
         is_parquet = stream.read(len(_PARQUET)) == _PARQUET
     if not is_parquet or (not is_url(root) and Path(root).exists() and out.samefile(root)):
         raise ConfigError(f"--out {out}: there already, and no manifest; give a new name")

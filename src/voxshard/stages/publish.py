@@ -75,7 +75,7 @@ def run(config: PublishConfig, task: Task | None = None) -> Published:
 def published_record(experiment: Path) -> Mapping[str, Any] | None:
     """The URL that an experiment was published to, and the SHA-256 of its report then; None: never."""
     try:
-        content = json.loads((experiment / "jobs" / _RECORD).read_bytes())
+        content = json.loads(files.read_bytes(experiment / "jobs" / _RECORD))
     except FileNotFoundError:
         return None
     return content if isinstance(content, dict) else None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from voxshard import files
 from voxshard.progress import Progress
 from voxshard.store import hdf5, seal
 from voxshard.store.hdf5 import BULK
@@ -160,7 +161,7 @@ def _blocks_of_format_1(shard: ShardSummary) -> Seal:
 def _copy(job: Sequence[_Piece], target: int, writing: threading.Lock) -> None:
     """Check and copy pieces, one thread writing at a time: the kernel, too, lets others wait, but awake."""
     for path, pieces in itertools.groupby(job, key=lambda piece: piece.seal.path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = files.open_to_read(path)
         try:
             for piece in pieces:
                 view = piece.seal.read_blocks(descriptor, piece.blocks)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from voxshard import files
 from voxshard.errors import BackendUnavailableError, CorruptFileError, DataError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.store import hdf5, lookup, mapped, merged, seal
@@ -326,7 +327,7 @@ class FeatureSet:
     @property
     def failures(self) -> list[dict[str, str]]:
         """Rows of failures.csv: utterance_id, path, split, error, message."""
-        with self._folder.failures.open(newline="", encoding="utf-8") as stream:
+        with open(files.open_to_read(self._folder.failures), newline="", encoding="utf-8") as stream:
             return list(csv.DictReader(stream))
 
     @property
@@ -338,13 +339,16 @@ class FeatureSet:
     @functools.cached_property
     def table(self) -> pa.Table:
         """utterances.parquet: row i describes row i of the arrays."""
-        with pq.ParquetFile(self._folder.utterances, page_checksum_verification=self.check != "none") as file:
+        with files.with_retries(self._folder.utterances, self._open_table) as file:
             table = file.read().replace_schema_metadata(None)
         if table.num_rows != len(self):
             raise CorruptFileError(
                 f"{self._folder.utterances}: {table.num_rows} rows, {self._folder.features.name} has {len(self)}"
             )
         return table
+
+    def _open_table(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self._folder.utterances, page_checksum_verification=self.check != "none")
 
     def iter_batches(
         self, size: int = 256, *, rows: Sequence[int] | npt.NDArray[np.int64] | None = None

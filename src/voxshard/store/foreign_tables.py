@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, FeatureMismatchError, ManifestError
 from voxshard.store.foreign_base import Array, ForeignFile
 from voxshard.store.foreign_json import table_of_numbers
@@ -29,7 +30,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 def read_parquet(path: Path) -> ForeignFile:
-    schema = pq.read_schema(path)
+    schema = files.with_retries(path, lambda: pq.read_schema(path))
     column = next((name for name in ("embedding", "frames") if name in schema.names), None)
     if column is None or "utterance_id" not in schema.names:
         raise ManifestError(

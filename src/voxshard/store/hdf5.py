@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from voxshard import files
 from voxshard.errors import CorruptFileError
 from voxshard.store.seal import USER_BLOCK_BYTES
 
@@ -44,10 +45,12 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
     Raises
     ------
-    CorruptFileError : not HDF5, or something is missing in it. Faults of the storage itself stay OSErrors.
+    CorruptFileError : not HDF5, or something is missing in it.
+    StorageFaultError : the storage still fails after several attempts to open the file.
+    OSError : it fails later, while the file is read.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with files.with_retries(path, lambda: h5py.File(path, "r", locking=False)) as file:
             yield file
     except OSError as exc:
         if exc.errno is not None:  # the storage's own verdict, which is no statement about the content

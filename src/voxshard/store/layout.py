@@ -220,7 +220,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     CorruptFileError : not what voxshard writes, or changed since.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(files.read_bytes(path))
         found = content["format_version"]
         digest = content.pop("digest", None)
         if isinstance(found, bool) or not isinstance(found, int):

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from voxshard import files
 from voxshard.errors import CorruptFileError
 from voxshard.store.seal import Seal, fill, num_threads
 
@@ -50,7 +51,7 @@ class MappedFile:
 
     def __init__(self, path: Path, seal: Seal, descriptor: int | None = None) -> None:
         self.path, self.seal = path, seal
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if descriptor is None else descriptor
+        self._descriptor = files.open_to_read(path) if descriptor is None else descriptor
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
         self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) if self.size else b""

@@ -73,7 +73,7 @@ def allowed_failures(config: MergeConfig) -> float:
         return config.max_failure_fraction
     path = FeatureDir(config.features).config
     try:
-        content = parse_yaml(path.read_text(), where=str(path))
+        content = parse_yaml(files.read_text(path), where=str(path))
     except FileNotFoundError:
         content = {}
     given = content.get("max_failure_fraction") if isinstance(content, dict) else None

@@ -323,7 +323,7 @@ def _write_text(path: Path, table: pa.Table, delimiter: str) -> None:
 def _read_text(path: Path, delimiter: str, types: Mapping[str, pa.DataType]) -> pa.Table:
     try:
         return pa.csv.read_csv(
-            path,
+            pa.BufferReader(files.read_bytes(path)),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=types),
         )
@@ -333,7 +333,7 @@ def _read_text(path: Path, delimiter: str, types: Mapping[str, pa.DataType]) -> 
 
 def _text(path: Path, run: Path) -> str:
     try:
-        return files.with_retries(path, path.read_text)
+        return files.read_text(path)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise _no_run(path, run) from exc
     except (OSError, UnicodeDecodeError) as exc:

@@ -243,7 +243,7 @@ def read_digest(path: Path, kind: Kind) -> str:
     CorruptFileError : too short, or not a file of this kind.
     FormatVersionError : written by a newer voxshard.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = files.open_to_read(path)
     try:
         match = _parse(path, kind, os.pread(descriptor, USER_BLOCK_BYTES, 0))
     finally:
@@ -260,7 +260,7 @@ def read_seal(path: Path, kind: Kind, descriptor: int | None = None) -> Seal:
     FormatVersionError : written by a newer voxshard.
     """
     if descriptor is None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = files.open_to_read(path)
         try:
             return read_seal(path, kind, descriptor)
         finally:
@@ -303,7 +303,7 @@ def check_seal(path: Path, kind: Kind, *, threads: int | None = None) -> Seal:
     ------
     CorruptFileError : truncated, or a byte has changed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = files.open_to_read(path)
     try:
         seal = read_seal(path, kind, descriptor)
         seal.check(descriptor, threads=threads)

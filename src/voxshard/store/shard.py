@@ -320,7 +320,7 @@ class ShardSummary:
         CorruptFileError : damaged, or they do not add up to the rows of the arrays.
         """
         shape, dtype, at = self.datasets["offsets"]
-        with open(self.path, "rb", buffering=0) as stream:
+        with open(files.open_to_read(self.path), "rb", buffering=0) as stream:
             self.seal.check(stream.fileno(), self.seal.blocks_of(at, at + shape[0] * dtype.itemsize))
             offsets = np.frombuffer(os.pread(stream.fileno(), shape[0] * dtype.itemsize, at), dtype)
         lengths = np.diff(offsets)

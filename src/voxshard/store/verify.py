@@ -180,7 +180,7 @@ def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
         features = FeatureSet(folder.path)
         arrays = _Arrays(folder.features)
         hashes = np.empty(len(features), np.uint64)
-        with hdf5.reading(folder.features) as file, pq.ParquetFile(folder.utterances) as table:
+        with hdf5.reading(folder.features) as file, _opened(folder.utterances) as table:
             texts = file["utterance_id"]
             if not len(texts) == table.metadata.num_rows == len(features):
                 error = f"{table.metadata.num_rows} rows, {folder.features} has {len(features)} and {len(texts)}"
@@ -249,8 +249,12 @@ def _twice(folder: FeatureDir, hashes: lookup.Hashes) -> list[str]:
     suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     counts: Counter[str] = Counter()
     if len(suspects):
-        with pq.ParquetFile(folder.utterances) as table:
+        with _opened(folder.utterances) as table:
             for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["utterance_id"], use_threads=False):
                 names = np.array(batch["utterance_id"].to_pylist(), object)
                 counts.update(names[np.isin(lookup.hash_ids(names), suspects)].tolist())
     return [name for name, count in counts.items() if count > 1]
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    return files.with_retries(path, lambda: pq.ParquetFile(path))

@@ -220,6 +220,7 @@ def fit(
     module.network.to(device)  # Lightning's teardown moves it to the CPU; it is scored next
     best = keeper.folder / "best.safetensors"
     if keeper.early is not None and not keeper.stopped and best.exists():
+        files.check_readable(best)
         module.network.load_state_dict(load_file(best), strict=True)
     return trainer
 

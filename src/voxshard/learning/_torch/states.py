@@ -31,6 +31,7 @@ class SafetensorsIO(CheckpointIO):  # type: ignore[misc]  # lightning is Any whe
         ------
         CorruptFileError : not such a file.
         """
+        files.check_readable(Path(path))
         try:
             with safe_open(path, "pt") as stream:
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  not a mapping

@@ -212,7 +212,7 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
         if self.stored is not None:
             content["fingerprint"] = self.stored.features.fingerprint
         text, path = dump_yaml(content), self.folder / "config.yaml"
-        if path.exists() and path.read_text() != text:
+        if path.exists() and files.read_text(path) != text:
             self.progress.note(f"{self.folder} is of another config or manifest: starting again")
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
