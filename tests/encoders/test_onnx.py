@@ -15,7 +15,14 @@ from support.onnx_models import save_speaker_model, save_waveform_model
 from voxshard.encoders.base import Encoder
 from voxshard.encoders.filterbanks import KaldiFbank
 from voxshard.encoders.registry import create
-from voxshard.errors import ConfigError, CorruptFileError, DeviceUnavailableError, MissingWeightsError, VoxshardError
+from voxshard.errors import (
+    BackendUnavailableError,
+    ConfigError,
+    CorruptFileError,
+    DeviceUnavailableError,
+    MissingWeightsError,
+    VoxshardError,
+)
 from voxshard.testing import EncoderConformance, encode_together
 from voxshard.weights.catalogue import known_sets
 
@@ -123,6 +130,13 @@ class TestWhatIsWrongIsReported:
     )
     def test_a_field_that_does_not_fit_the_model(self, fields: dict[str, Any], message: str, tmp_path: Path) -> None:
         self.check(save_speaker_model(tmp_path, **fields), message)
+
+    def test_a_model_for_a_newer_onnxruntime(self, tmp_path: Path) -> None:
+        path = save_speaker_model(tmp_path) / "model.onnx"
+        content = path.read_bytes()
+        assert content[0] == 8, "the first field is ir_version"
+        path.write_bytes(b"\x08\x63" + content[2:])
+        self.check(tmp_path, r"made for a newer onnxruntime than .*IR version", BackendUnavailableError)
 
     def test_a_damaged_model(self, tmp_path: Path) -> None:
         save_speaker_model(tmp_path)

@@ -20,6 +20,8 @@ from voxshard.experiment.schema import ExperimentConfig
 from voxshard.experiment.steps import steps_of
 from voxshard.progress import Silent
 from voxshard.slurm.record import Record
+from voxshard.stages.report import ReportConfig
+from voxshard.stages.report import run as report
 from voxshard.store.layout import FeatureDir, sealed
 
 EVERYTHING_DONE: dict[str, list[int]] = {
@@ -82,6 +84,16 @@ def test_times_of_files_decide_nothing(path: Path, seed: int) -> None:
         time = draw.uniform(0, 4e9)  # any year from 1970 to 2096
         os.utime(item, (time, time))
     assert missing(path) == EVERYTHING_DONE
+
+
+def test_the_date_of_a_report_is_one_that_was_recorded(path: Path) -> None:
+    created = max(load_yaml(file)["created"] for file in path.glob("runs/*/config.yaml"))
+    assert f"Results of {created[:16].replace('T', ' ')} UTC" in (path / "report.html").read_text()
+    for item in path.rglob("*"):
+        os.utime(item, (4e9, 4e9))
+    out = path.parent / "again.html"
+    report(ReportConfig(paths=(path,), out=out))
+    assert f"Results of {created[:16].replace('T', ' ')} UTC" in out.read_text()
 
 
 def test_a_shard_that_was_written_again_makes_the_merge_missing_however_old_it_claims_to_be(path: Path) -> None:

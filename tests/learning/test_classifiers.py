@@ -225,8 +225,11 @@ def test_a_model_of_another_scikit_learn_is_refused_before_it_is_loaded(tmp_path
     here = about["software"]["scikit-learn"]
     (tmp_path / "model.skops").write_bytes(b"what another version wrote")
     path.write_text(json.dumps({**about, "software": {"scikit-learn": "0.24.2"}}))
-    message = f"{tmp_path}: fitted with scikit-learn 0.24.2, installed here is {here}; install that version"
+    message = f"{tmp_path}: made with scikit-learn 0.24.2, installed here is {here}; install that version"
     with pytest.raises(BackendUnavailableError, match=re.escape(message)) as caught:
         Model.read(tmp_path)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
+    path.write_text(json.dumps({**about, "software": {"scikit-learn": here, "skops": "99.1.0"}}))
+    with pytest.raises(BackendUnavailableError, match=re.escape("made with skops 99.1.0, installed here is ")):
+        Model.read(tmp_path)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from voxshard.encoders.registry import create
-from voxshard.errors import CorruptFileError, MissingWeightsError, VoxshardError
+from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError, VoxshardError
 
 Save = Callable[..., Path]
 
@@ -122,3 +123,17 @@ def test_a_folder_that_cannot_be_called_and_has_no_signature_is_refused(tmp_path
     tf.saved_model.save(module, str(tmp_path / "bare"))
     message = refused_on_loading(tmp_path / "bare", MissingWeightsError)
     assert "this is another model: it can neither be called nor has it a signature serving_default;" in message
+
+
+def test_operations_that_this_tensorflow_lacks_are_named_with_both_versions(folder: Path) -> None:
+    path = folder / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    about = model.meta_graphs[0].meta_info_def
+    about.tensorflow_version = "3.5.0"
+    about.stripped_op_list.op.add(name="OpOfTheFuture")
+    path.write_bytes(model.SerializeToString())
+    message = refused(folder, BackendUnavailableError)
+    assert (
+        f"made with TensorFlow 3.5.0, installed here is {tf.__version__}, which has no operation OpOfTheFuture"
+        in message
+    )

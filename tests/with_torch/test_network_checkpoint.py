@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from support.network_trials import ECAPA, SPECTROGRAM, network_config, tone_corpus
 from support.vggish_reference import random_weights
@@ -18,11 +19,12 @@ from voxshard.testing import EncoderConformance, encode_together
 torch = pytest.importorskip("torch")
 
 import voxshard  # noqa: E402
+from voxshard.config import dump_yaml, parse_yaml  # noqa: E402
 from voxshard.encoders import registry  # noqa: E402
 from voxshard.encoders._torch.vggish import build_network  # noqa: E402
 from voxshard.encoders.base import Encoder  # noqa: E402
 from voxshard.encoders.vggish_weights import read_safetensors  # noqa: E402
-from voxshard.errors import ConfigError  # noqa: E402
+from voxshard.errors import BackendUnavailableError, ConfigError, CorruptFileError  # noqa: E402
 from voxshard.networks.backbones import build_backbone  # noqa: E402
 from voxshard.networks.network import Network  # noqa: E402
 from voxshard.networks.network_files import Checkpoint, write_checkpoint  # noqa: E402
@@ -189,6 +191,46 @@ def test_an_embedding_the_network_does_not_have_is_an_error(tmp_path: Path, embe
     folder = saved(tmp_path, "ecapa", ECAPA)
     with pytest.raises(ConfigError, match="^" + re.escape(message)):
         registry.create("checkpoint", {"weights": str(folder), "embedding": embedding})
+
+
+@pytest.mark.parametrize(
+    ("software", "message"),
+    [
+        ({"torch": "1.13.1"}, "made with torch 1.13.1, installed here is "),
+        ({"speechbrain": "0.5.16"}, r"made with speechbrain 0.5.16, installed here is .* \(pip install speechbrain==0"),
+    ],
+)
+def test_a_network_of_another_major_version_is_refused_before_its_weights_are_read(
+    tmp_path: Path, software: dict[str, str], message: str
+) -> None:
+    folder = saved(tmp_path, "ecapa", ECAPA)
+    described_with(folder, software)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BackendUnavailableError, match=message) as caught:
+        Checkpoint.read(folder).load()
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_name_the_versions_that_differ(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "ecapa", ECAPA)
+    tensors = load_file(folder / "model.safetensors")
+    tensors.popitem()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CorruptFileError, match="does not hold the weights"):
+        Checkpoint.read(folder).load()
+    release = version("speechbrain").partition(".")[0]
+    described_with(folder, {"speechbrain": f"{release}.9999", "transformers": "1.0.0"})
+    with pytest.raises(BackendUnavailableError, match=rf"it was made with speechbrain {release}.9999 \(here .*\);"):
+        Checkpoint.read(folder).load()
+
+
+def described_with(folder: Path, software: dict[str, str]) -> None:
+    """Record that a network was made with other versions."""
+    path = folder / "network.yaml"
+    content = parse_yaml(path.read_text(), where="")
+    content["software"].update(software)
+    path.write_text(dump_yaml(content))
 
 
 def test_extraction_from_a_trained_run_equals_its_network_and_ends_in_a_feature_set(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Suffixes: B utterances, S samples, F filter-bank frames, M mel bands, T output f
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from voxshard.encoders.base import Encoder, KnownHashes, Output, describe
 from voxshard.encoders.device_request import parse_device
 from voxshard.encoders.onnx import DESCRIPTION, MODEL, OnnxSettings, ScaledWaveform, read_description
 from voxshard.encoders.weight_files import hash_files, locate
-from voxshard.errors import ConfigError, CorruptFileError, DeviceMemoryError, DeviceUnavailableError
+from voxshard.errors import (
+    BackendUnavailableError,
+    ConfigError,
+    CorruptFileError,
+    DeviceMemoryError,
+    DeviceUnavailableError,
+)
 
 _CUDA = "CUDAExecutionProvider"
 _CODE_VERSION = 1
@@ -178,6 +185,11 @@ def _open(folder: Path, providers: list[Any]) -> Any:
     try:
         return onnxruntime.InferenceSession(folder / MODEL, options, providers=providers)
     except Exception as exc:
+        if re.search(r"IR version|opset", str(exc), re.I):
+            raise BackendUnavailableError(
+                f"{folder / MODEL}: made for a newer onnxruntime than {onnxruntime.__version__}, which is installed "
+                f"here: {str(exc).splitlines()[0]}; install a newer one, or export it for an older opset"
+            ) from exc
         raise CorruptFileError(
             f"{folder / MODEL}: onnxruntime {onnxruntime.__version__} cannot open it: {str(exc).splitlines()[0]}; fetch"
             " or export it again"

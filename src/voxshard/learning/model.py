@@ -18,8 +18,8 @@ import skops.io
 from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from voxshard import __version__, files
-from voxshard.errors import BackendUnavailableError, CorruptFileError, FormatVersionError, IncompleteError
+from voxshard import __version__, files, software
+from voxshard.errors import CorruptFileError, FormatVersionError, IncompleteError
 from voxshard.learning.classifiers import ScoreKind, classifier_of, trusted_types
 from voxshard.learning.scores import Join
 from voxshard.scoring.calibration import Calibration
@@ -27,6 +27,9 @@ from voxshard.scoring.calibration import Calibration
 FORMAT_VERSION = 1
 Kind = Literal["detection", "classification", "multilabel"]
 
+_SAME_PARTS = 2
+"""Parts of scikit-learn's version that must agree: attributes of estimators differ between minor versions, and loading
+across them is not supported (https://scikit-learn.org/stable/model_persistence.html)."""
 TRUSTED_TYPES = [
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
@@ -119,14 +122,16 @@ class Model:
         IncompleteError : there is no model.
         FormatVersionError : written by a newer voxshard.
         CorruptFileError : damaged, or with a type that a model of voxshard does not contain.
-        BackendUnavailableError : fitted with another scikit-learn than the one installed here.
+        BackendUnavailableError : made with another scikit-learn than the one installed here, or with a newer skops.
         """
         try:
             about: Mapping[str, Any] = json.loads(files.read_bytes(folder / "model.json"))
             found = about["format_version"]
             if found > FORMAT_VERSION:
                 raise FormatVersionError(f"{folder}: model format {found}, this voxshard reads up to {FORMAT_VERSION}")
-            _check_version(folder, about.get("software", {}).get("scikit-learn"))
+            made_with = about.get("software", {})
+            software.check_release(folder, made_with, {"scikit-learn": _SAME_PARTS})
+            software.check_not_older(folder, made_with, "skops")
             files.check_readable(folder / "model.skops")
             return cls(
                 classifier=about["classifier"],
@@ -149,18 +154,3 @@ class Model:
             ) from exc
         except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
             raise CorruptFileError(f"{folder}: not a model of voxshard: {exc!r}; train it again") from exc
-
-
-def _check_version(folder: Path, fitted_with: str | None) -> None:
-    """Make sure that the installed scikit-learn is of the version that fitted a model.
-
-    Attributes of estimators differ between minor versions, and scikit-learn supports no others
-    (https://scikit-learn.org/stable/model_persistence.html).
-    """
-    here = version("scikit-learn")
-    if fitted_with is not None and fitted_with.split(".")[:2] != here.split(".")[:2]:
-        raise BackendUnavailableError(
-            f"{folder}: fitted with scikit-learn {fitted_with}, installed here is {here}; install that version "
-            f"(pip install scikit-learn=={fitted_with}), use the environment or image that trained it, or train it "
-            "again"
-        )

@@ -19,13 +19,14 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from voxshard import __version__, files
+from voxshard import __version__, files, software
 from voxshard.config import Settings, dump_yaml, parse_yaml, validated
-from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError
+from voxshard.errors import BackendUnavailableError, ConfigError, CorruptFileError, FormatVersionError, IncompleteError
 from voxshard.networks.network import Network
 from voxshard.networks.settings import NetworkSpec
 
 FORMAT_VERSION = 1
+_PACKAGE_OF = {"wav2vec2": ("transformers",), "ecapa": ("speechbrain",)}
 DESCRIPTION, TENSORS, ASSETS, SUMMARY = "network.yaml", "model.safetensors", "backbone", "model.json"
 
 
@@ -92,8 +93,19 @@ class Checkpoint:
         assets = sorted(path.name for path in (self.folder / ASSETS).glob("*"))
         return [DESCRIPTION, TENSORS, *(f"{ASSETS}/{name}" for name in assets)]
 
+    @property
+    def packages(self) -> list[str]:
+        """The packages whose code the network consists of."""
+        return ["torch", *_PACKAGE_OF.get(self.about.network.family, ())]
+
     def build(self) -> Network:
-        """The network without its weights, in evaluation mode."""
+        """The network without its weights, in evaluation mode.
+
+        Raises
+        ------
+        BackendUnavailableError : made with another major version of a package that it needs.
+        """
+        software.check_release(self.folder, self.about.software, dict.fromkeys(self.packages, 1))
         network = Network(self.about.network, self.folder / ASSETS)
         network.eval()
         return network
@@ -104,6 +116,7 @@ class Checkpoint:
         Raises
         ------
         CorruptFileError : weights that cannot be read, or of another network.
+        BackendUnavailableError : made with other versions of the packages it needs, with which the weights do not fit.
         """
         network = self.build()
         path = self.folder / TENSORS
@@ -113,6 +126,13 @@ class Checkpoint:
         except FileNotFoundError as exc:
             raise IncompleteError(f"{path}: missing; train the network again") from exc
         except (SafetensorError, RuntimeError, ValueError) as exc:
+            others = software.differences(self.about.software, self.packages)
+            if others and not isinstance(exc, SafetensorError):
+                raise BackendUnavailableError(
+                    f"{path}: its weights do not fit the network as it is built here, and it was made with "
+                    f"{', '.join(others)}; use the environment or image that made it, or train it again: "
+                    f"{str(exc).splitlines()[0]}"
+                ) from exc
             raise CorruptFileError(
                 f"{path}: does not hold the weights that {DESCRIPTION} describes: {str(exc).splitlines()[0]}"
             ) from exc

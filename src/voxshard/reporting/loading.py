@@ -20,6 +20,7 @@ from voxshard.reporting.report_data import Comparison, ReportData, System
 from voxshard.reporting.report_inputs import inputs_digest
 from voxshard.reporting.systems import load_system
 from voxshard.store.layout import FeatureDir
+from voxshard.store.merged import read_summary
 from voxshard.store.runs import Run
 
 
@@ -32,6 +33,8 @@ class _Found:
     configs: list[str] = field(default_factory=list)
     jobs: list[Mapping[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    made: list[str] = field(default_factory=list)
+    """When each run and merged set was made, as recorded then (ISO 8601)."""
 
 
 def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, progress: Progress) -> ReportData:
@@ -58,6 +61,7 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
         with _noting(f"Run {name}", path, named, found):
             systems[name] = (load_system(run, name), run)
             labels |= dict.fromkeys(run.config["label"])
+            found.made.append(str(run.config.get("created", "")))
             _add_features_of(run, found)
         progress.advance()
     feature_sets = []
@@ -65,6 +69,7 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
     for path, name in _names(found.feature_dirs).items():
         with _noting(f"Feature set {name}", path, named, found):
             feature_sets.append(load_feature_set(path, name, labels=list(labels), advise=advise))
+            found.made.append(str((read_summary(FeatureDir(path)) or {}).get("created", "")))
         progress.advance()
     data = ReportData(
         title=title or _title(paths, found),
@@ -172,9 +177,14 @@ def _title(paths: Sequence[Path], found: _Found) -> str:
 
 
 def _date(found: _Found) -> str:
-    """When the newest file shown was written: a report on the same files is the same, whenever it is made."""
-    runs, folders = [Run(path) for path in found.runs], [FeatureDir(path) for path in found.feature_dirs]
-    candidates = [path for run in runs for path in (run.metrics_file, run.config_file)]
-    candidates += [path for folder in folders for path in (folder.summary, folder.identity)]
-    written = [path.stat().st_mtime for path in candidates if path.is_file()]
-    return f"Results of {datetime.fromtimestamp(max(written), UTC):%Y-%m-%d %H:%M} UTC" if written else ""
+    """When the newest of what is shown was made: a report on the same results is the same, whenever it is made."""
+    times = [time for text in found.made if (time := _time(text)) is not None]
+    return f"Results of {max(times):%Y-%m-%d %H:%M} UTC" if times else ""
+
+
+def _time(text: str) -> datetime | None:
+    """A recorded time; None if none was recorded."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None

@@ -14,10 +14,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorflow.core.framework.types_pb2 import DT_FLOAT
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
+from tensorflow.python.framework import op_def_registry
 
 from voxshard.encoders.trillsson import GRAPH, INDEX
-from voxshard.errors import CorruptFileError, DeviceMemoryError, MissingWeightsError
+from voxshard.errors import BackendUnavailableError, CorruptFileError, DeviceMemoryError, MissingWeightsError
 
 SIGNATURE = "serving_default"
 """The signature every exporter writes."""
@@ -44,6 +45,7 @@ def inspect(folder: Path, title: str) -> ClipModel:
     Raises
     ------
     CorruptFileError : `saved_model.pb` is not one, or damaged.
+    BackendUnavailableError : it needs operations that the installed TensorFlow does not have.
     MissingWeightsError : its variables are missing, or it is another kind of model.
     """
     graph = folder / GRAPH
@@ -60,6 +62,7 @@ def inspect(folder: Path, title: str) -> ClipModel:
             f"{folder}: no variables/variables.data-00000-of-00001 next to {INDEX}; half a download?"
             f" `voxshard weights fetch {title}` downloads all of {title}"
         )
+    _check_operations(folder, model.meta_graphs[0].meta_info_def)
     signatures = model.meta_graphs[0].signature_def
     dim = _dim_of(signatures[SIGNATURE], graph, title) if SIGNATURE in signatures else None
     return ClipModel(folder, title, (GRAPH, INDEX, *data), dim)
@@ -102,6 +105,17 @@ def load(model: ClipModel, dim: int) -> Callable[[tf.Tensor], tf.Tensor]:
         shapes = ", ".join(f"{key} {tuple(getattr(value, 'shape', '?'))}" for key, value in sorted(outputs.items()))
         raise _other(model, f"for one clip it gives {shapes or 'nothing'}, not {OUTPUT} (1, {dim})")
     return lambda clips: _outputs_of(call(clips))[name]
+
+
+def _check_operations(folder: Path, about: MetaGraphDef.MetaInfoDef) -> None:
+    """Make sure, before it is loaded, that TensorFlow has every operation a SavedModel lists."""
+    lacking = sorted(op.name for op in about.stripped_op_list.op if op_def_registry.get(op.name) is None)
+    if lacking:
+        raise BackendUnavailableError(
+            f"{folder}: made with TensorFlow {about.tensorflow_version or '?'}, installed here is {tf.__version__}, "
+            f"which has no operation {', '.join(lacking[:3])}; install that version or a newer one, or use the "
+            "TensorFlow image"
+        )
 
 
 def _dim_of(signature: SignatureDef, graph: Path, title: str) -> int | None:
