@@ -95,8 +95,9 @@ def bench_json(folder: Path, scale: float) -> None:
     print(f"\njson: {count:,} utterances of (250, 8)")
     ours = run("export_json", folder)
     show("voxshard export --format json", ours, size=(folder / "ours.json").stat().st_size)
-    theirs = run("dump_json", folder)
-    show("json.dump of the same in memory", theirs, ours, size=(folder / "theirs.json").stat().st_size)
+    for step, what in (("dump_json", "json.dump"), ("dump_json_indented", "json.dump(indent=2)")):
+        theirs = run(step, folder)
+        show(f"{what} of the same in memory", theirs, ours, size=(folder / "theirs.json").stat().st_size)
     for path in folder.glob("*.json"):
         path.unlink()
 
@@ -173,14 +174,18 @@ def step_export_json(folder: Path) -> None:
     export(config, Silent(), lambda: None)
 
 
-def step_dump_json(folder: Path) -> None:
+def step_dump_json(folder: Path, indent: int | None = None) -> None:
     frames = np.load(folder / "frames.npy")
     content = {f"part_{n % 4:03d}/{n:08x}.wav": rows for n, rows in enumerate(frames)}
     # Lists are made as they are reached: all at once they would take 4 GB.
     with (folder / "theirs.json").open("w") as stream:
-        json.dump(content, stream, default=np.ndarray.tolist)
+        json.dump(content, stream, default=np.ndarray.tolist, indent=indent)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def step_dump_json_indented(folder: Path) -> None:
+    step_dump_json(folder, 2)
 
 
 def _questions(folder: Path) -> list[str]:
@@ -217,14 +222,17 @@ STEPS: dict[str, Callable[[Path], Any]] = {
 
 def measured(step: str, folder: Path) -> None:
     """Run one step in this process and print its time; imports do not count."""
-    start = time.perf_counter()
+    start, cpu_before_s = time.perf_counter(), _cpu_s()
     own_times = STEPS[step](folder)
     times = own_times or {"seconds": time.perf_counter() - start}
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu_s = sum(item.ru_utime + item.ru_stime for item in used)
     lines = Path("/proc/self/status").read_text().splitlines()  # unlike getrusage, not our parent's peak
     peak_kb = int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
-    print(json.dumps({**times, "cpu_s": cpu_s, "peak_mb": peak_kb / 1024}))
+    print(json.dumps({**times, "cpu_s": _cpu_s() - cpu_before_s, "peak_mb": peak_kb / 1024}))
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(item.ru_utime + item.ru_stime for item in used)
 
 
 def run(step: str, folder: Path) -> dict[str, Any]:
@@ -236,7 +244,10 @@ def run(step: str, folder: Path) -> dict[str, Any]:
 
 
 def show(what: str, result: dict[str, Any], base: dict[str, Any] | None = None, *, size: int | None = None) -> None:
-    ratio = f", {result['seconds'] / base['seconds']:.2f} x the time" if base else ""
+    ratio = ""
+    if base:
+        times_base = (result[name] / base[name] for name in ("seconds", "cpu_s"))
+        ratio = ", {:.2f} x the time, {:.2f} x the CPU time".format(*times_base)
     written = f", {size / 1e9:.2f} GB" if size else ""
     times = f"{result['seconds']:8.3f} s ({result['cpu_s']:6.1f} s CPU)"
     print(f"  {what:46s} {times}, peak {result['peak_mb']:5.0f} MB{written}{ratio}", flush=True)

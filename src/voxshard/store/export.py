@@ -142,9 +142,11 @@ class _ExportWriter:
         """{"<utterance_id>": [...], ...}: one line per utterance."""
         before = b"{\n"
         for batch in self._batches():
-            lines = (orjson.dumps(name) + b":" + text for name, text in zip(batch.ids, self._json(batch), strict=True))
-            stream.write(before + b",\n".join(lines))
-            before = b",\n"
+            for name, text in zip(
+                batch.ids, self._json(batch), strict=True
+            ):  # one by one: no large text in fresh pages
+                stream.write(before + orjson.dumps(name) + b":" + text)
+                before = b",\n"
         stream.write(b"\n}\n")
 
     def _json(self, batch: Batch) -> Iterator[bytes]:
