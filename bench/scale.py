@@ -1,9 +1,12 @@
-"""How the stages around the encoder grow with the corpus: merging many small shards, and opening a task.
+"""How the stages grow with the corpus, and what many small shards, many rows and many tasks cost.
 
-    python bench/scale.py [--part merge|open] [--shards 10000] [--rows 1000000] [--base SRC]
+    python bench/scale.py --part grow [--sizes 10000 100000 1000000] [--rows-only 10000000] [--calls]
+    python bench/scale.py --part merge|open|status [--shards 10000] [--rows 1000000] [--base SRC]
 
-Every step is a process of its own; CPU seconds and peak memory are those of the step. `--base` names the `src` folder
-of another version, measured in the same run. Sets are made in a temporary folder and removed.
+`grow` measures every stage by itself over corpora of several sizes (bench/growth.py): CPU seconds, peak memory, files
+made, and with `--calls` the system calls that take files and descriptors, which makes it slower. Every step is a
+process of its own; CPU seconds and peak memory are those of the step. `--base` names the `src` folder of another
+version, measured in the same run. Sets are made in a temporary folder (in `--folder`) and removed.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import growth
 
 ROWS_PER_SHARD = 20
 
@@ -113,33 +118,63 @@ def run(what: str, folder: Path, source: str, *arguments: str) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["merge", "open"], action="append")
+    parser.add_argument("--part", choices=["grow", "merge", "open", "status"], action="append")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--rows-only", type=int, nargs="*", default=[10_000_000])
+    parser.add_argument("--calls", action="store_true")
     parser.add_argument("--shards", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--base")
     parser.add_argument("--step", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.step == "make_shards":
         make_shards(arguments.folder, arguments.shards)
     elif arguments.step == "make_manifest":
         make_manifest(arguments.folder, arguments.rows)
+    elif arguments.step and " " in arguments.step:
+        step_of_growth(arguments.folder, *arguments.step.split())
     elif arguments.step:
         measured(arguments.step, arguments.folder)
     else:
         compare(arguments)
 
 
+def step_of_growth(folder: Path, what: str, *words: str) -> None:
+    """Make a corpus, or measure a stage."""
+    if what == "stage":
+        growth.measure(words[0], folder, int(words[1]))
+    else:
+        getattr(growth, what)(folder, *map(int, words))
+
+
+def many_tasks(arguments: argparse.Namespace) -> None:
+    """`voxshard status` of 1,000 tasks, as a complete process."""
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as text:
+        run(f"make_many_tasks 1000 {arguments.shards}", Path(text), "")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "voxshard", "status", f"{text}/set"], check=True)
+        after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"status  1,000 tasks, {arguments.shards:,} shards: {seconds:.2f} s, {cpu_s:.2f} s CPU, with imports")
+
+
 def compare(arguments: argparse.Namespace) -> None:
-    """Measure each part with both versions."""
+    """Measure each part, those with a base in both versions."""
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    parts = arguments.part or ["grow", "merge", "open", "status"]
+    if "grow" in parts:
+        growth.compare(arguments.sizes, arguments.rows_only, arguments.folder, calls=arguments.calls)
+    if "status" in parts:
+        many_tasks(arguments)
     for part, make in (("merge", "make_shards"), ("open", "make_manifest")):
-        if arguments.part and part not in arguments.part:
+        if part not in parts:
             continue
         for name, source in (("before", arguments.base), ("now", os.environ.get("PYTHONPATH", ""))):
             if source is None:
                 continue
-            with tempfile.TemporaryDirectory() as text:
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as text:
                 folder = Path(text)
                 run(make, folder, source, "--shards", str(arguments.shards), "--rows", str(arguments.rows))
                 for turn in ("first", "second"):

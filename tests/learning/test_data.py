@@ -58,6 +58,26 @@ def test_a_layer_is_chosen_by_its_position_or_all_stand_side_by_side(tmp_path: P
         Dataset.open([tmp_path / "flat"], layer=0)
 
 
+@pytest.mark.parametrize("mode", ["packed", "index"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("layer", [None, 1])
+def test_rows_next_to_each_other_are_the_same_read_run_by_run(
+    mode: str, dtype: type, layer: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(size=(200, 3, 2)).astype(dtype)
+    names = [f"u{number:03d}" for number in range(200)]
+    write_set(tmp_path / "a", dict(zip(names, values, strict=True)), mode=mode, per_shard=30)
+    dataset = Dataset.open([tmp_path / "a"], layer=layer)
+    chosen = np.concatenate([np.arange(100, 180), np.arange(5, 70), np.arange(190, 200)])
+    wanted = (values if layer is None else values[:, layer]).reshape(200, -1)[chosen].astype(np.float32)
+    monkeypatch.setattr(data_module, "_READ_BYTES", 13 * values[0].nbytes)
+    for run_rows in (1, 1000):
+        monkeypatch.setattr(data_module, "_RUN_ROWS", run_rows)
+        found = _rows(dataset, chosen.tolist())
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_frames_are_read_recording_by_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     frames = {

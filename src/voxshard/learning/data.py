@@ -27,6 +27,9 @@ Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 256 << 20
 """Rows are scored in pieces of about this size."""
+_READ_BYTES = 32 << 20
+_RUN_ROWS = 16
+"""Rows that must be next to each other on average to be read run by run."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,27 @@ class _Part:
         return int(shape[-1] if self.layer is not None else np.prod(shape))
 
     def take(self, rows: Ints) -> Array:
-        found = np.asarray(self.rows[rows])
+        """Read rows. Those next to each other are read and not mapped: pages of a mapped file count as the process's
+        memory, as much again as the rows."""
+        borders = np.flatnonzero(np.diff(rows) != 1) + 1
+        if isinstance(self.rows, np.ndarray) or (len(borders) + 1) * _RUN_ROWS > len(rows):
+            return self._chosen(np.asarray(self.rows[rows]))
+        taken = np.empty((len(rows), self.dim), np.float32 if self.rows.dtype == np.float16 else self.rows.dtype)
+        size = max(1, _READ_BYTES // max(1, self.rows.dtype.itemsize * int(np.prod(self.rows.shape[1:]))))
+        start = 0
+        for run in np.split(rows, borders):
+            for first in range(int(run[0]), int(run[-1]) + 1, size):
+                piece = self._chosen(self.rows.read(first, min(first + size, int(run[-1]) + 1)))
+                taken[start : start + len(piece)] = piece
+                start += len(piece)
+        return taken
+
+    def _chosen(self, rows: Array) -> Array:
+        """(B, D) of what was read, in the type that is trained on."""
         if self.layer is not None:
-            found = found[:, self.layer]
-        found = found.reshape(len(rows), -1)
-        return found.astype(np.float32) if found.dtype == np.float16 else found
+            rows = rows[:, self.layer]
+        rows = rows.reshape(len(rows), -1)
+        return rows.astype(np.float32) if rows.dtype == np.float16 else rows
 
 
 class ArrayRows:
