@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 from pydantic import Field, model_validator
 
 from voxshard.encoders.acoustic.base import AcousticEncoder, AcousticPreparer, AcousticSettings, Block
@@ -99,6 +98,8 @@ class LfccPreparer(AcousticPreparer):
     settings: LfccSettings
 
     def blocks(self, waveform: Waveform) -> Sequence[Block]:
+        from scipy.fft import dct
+
         settings = self.settings
         power_KT = power_spectrogram(
             waveform, hann(settings.win_length, settings.n_fft), hop_length=settings.hop_length, padding="reflect"
@@ -112,7 +113,7 @@ class LfccPreparer(AcousticPreparer):
         else:
             levels_MT = 10 * np.log10(np.maximum(bands_MT, np.float32(_AMIN)))
             levels_MT = np.maximum(levels_MT, levels_MT.max() - np.float32(_TOP_DB))
-        blocks = [scipy.fft.dct(levels_MT, type=2, norm="ortho", axis=0)[: settings.n_lfcc]]
+        blocks = [dct(levels_MT, type=2, norm="ortho", axis=0)[: settings.n_lfcc]]
         for _ in range(settings.deltas):
             blocks.append(deltas_of(blocks[-1], settings.delta_width))
         return blocks

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 _BLOCK_FRAMES = 32  # windowed frames in double precision, 2048 samples each, then fit into a core's cache
 
@@ -35,13 +34,15 @@ def power_spectrogram(
     ``abs(librosa.stft(waveform, n_fft=..., hop_length=..., pad_mode=...)) ** 2`` gives with a float64 window, without
     its complaint that a clip is shorter than a window.
     """
+    from scipy.fft import rfft  # not where only an encoder's settings are read
+
     size = len(window)
     padded = np.pad(waveform, size // 2, mode=padding)
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop_length]
     power_TK = np.empty((len(frames), size // 2 + 1), np.float32)
     for first in range(0, len(frames), _BLOCK_FRAMES):
         block = slice(first, first + _BLOCK_FRAMES)
-        spectrum = scipy.fft.rfft(frames[block] * window, axis=1, overwrite_x=True)
+        spectrum = rfft(frames[block] * window, axis=1, overwrite_x=True)
         np.abs(spectrum.astype(np.complex64, copy=False), out=power_TK[block])
     return np.square(power_TK, out=power_TK).T
 
