@@ -12,10 +12,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from voxshard.corpora.base import Listing, Request, require_columns
-from voxshard.corpora.tables import read_table
-from voxshard.corpora.walk import contents
-from voxshard.errors import EmptyCorpusError
+from voxshard.corpora.base import Listing, Request
+from voxshard.corpora.metadata_file import read_metadata
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 
@@ -23,15 +21,8 @@ COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take"
 def list_corpus(request: Request) -> Listing:
     """One row per line of meta/esc50.csv, its columns kept, and `label` = `category`."""
     request.allow()
-    meta = request.folder / "meta/esc50.csv"
-    if not meta.is_file():
-        raise EmptyCorpusError(
-            f"{request.root}: no meta/esc50.csv; found {contents(request.root)}; "
-            "give the folder that holds meta/ and audio/"
-        )
     notes: list[str] = []
-    table = read_table(meta, notes=notes)
-    require_columns(table, COLUMNS, str(meta))
+    table = read_metadata(request, "meta/esc50.csv", COLUMNS, notes)
     paths = pc.binary_join_element_wise("audio/", table["filename"], "")
     columns = {"path": paths, "label": table["category"]} | {name: table[name] for name in table.column_names}
     return Listing(pa.table(columns), request.root, notes=notes)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from voxshard.corpora.base import Listing, Request, require_columns
-from voxshard.corpora.tables import read_table
-from voxshard.corpora.walk import contents
-from voxshard.errors import EmptyCorpusError
+from voxshard.corpora.base import Listing, Request
+from voxshard.corpora.metadata_file import read_metadata
 
 COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class")
 
@@ -24,15 +22,8 @@ COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "class
 def list_corpus(request: Request) -> Listing:
     """One row per line of metadata/UrbanSound8K.csv, its columns kept, and `label` = `class`."""
     request.allow()
-    meta = request.folder / "metadata/UrbanSound8K.csv"
-    if not meta.is_file():
-        raise EmptyCorpusError(
-            f"{request.root}: no metadata/UrbanSound8K.csv; found {contents(request.root)}; "
-            "give the folder that holds metadata/ and audio/"
-        )
     notes: list[str] = []
-    table = read_table(meta, notes=notes)
-    require_columns(table, COLUMNS, str(meta))
+    table = read_metadata(request, "metadata/UrbanSound8K.csv", COLUMNS, notes)
     paths = pc.binary_join_element_wise("audio/fold", table["fold"], "/", table["slice_file_name"], "")
     columns = {"path": paths, "label": table["class"]} | {name: table[name] for name in table.column_names}
     return Listing(pa.table(columns), request.root, notes=notes)

@@ -22,11 +22,6 @@ _BLOCK_FRAMES = 4096  # bounds the memory of long recordings: 13 MB of float64 f
 Array = npt.NDArray[np.float32]
 
 
-def num_spectrogram_frames(num_samples: int) -> int:
-    """Frames of a clip whose frames are not centred: 1 + (S - 400) // 160."""
-    return 1 + (num_samples - FRAME_SAMPLES) // HOP_SAMPLES
-
-
 @dataclass(frozen=True)
 class SeamlessFeatures:
     """The input of w2v-BERT 2.0: what transformers' SeamlessM4TFeatureExtractor gives, one utterance at a time.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -106,18 +106,25 @@ def det(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, wh
         title = f"Detection error trade-off on {where}"
         caption = "Lower left is better; markers stand where both error rates are equal. Probit axes."
         svg = to_svg(figure, key=key, title=title, description=f"{caption} {_spoken(curves)}")
+    rates = _rates_table("miss rate, %, at false alarms of", curves, lambda miss: 100 * miss)
+    return Plot(key=key, title=title, svg=svg, caption=caption, table=rates)
+
+
+def _rates_table(
+    head: str, curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], value: Callable[[float], float]
+) -> Table:
+    """A row per curve: a value of the miss rate at each of the usual false alarm rates."""
     rows = [
         [
             TableCell(name),
             *(
-                TableCell(f"{100 * _at(curve.false_alarm_rate, curve.miss_rate, rate):.2f}")
+                TableCell(f"{value(_at(curve.false_alarm_rate, curve.miss_rate, rate)):.2f}")
                 for rate in _OPERATING_POINTS
             ),
         ]
         for name, (curve, _) in curves.items()
     ]
-    heads = ["miss rate, %, at false alarms of", *(f"{100 * rate:g} %" for rate in _OPERATING_POINTS)]
-    return Plot(key=key, title=title, svg=svg, caption=caption, table=table(heads, rows))
+    return table([head, *(f"{100 * rate:g} %" for rate in _OPERATING_POINTS)], rows)
 
 
 def _det_range(curves: Sequence[tuple[ErrorCurve, MetricEstimate]], eers: Sequence[float]) -> tuple[float, float]:
@@ -158,18 +165,8 @@ def roc(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, wh
         title = f"Receiver operating characteristic on {where}"
         caption = "Upper left is better; the dotted diagonal is chance."
         svg = to_svg(figure, key=key, title=title, description=f"{caption} {_spoken(curves)}")
-    rows = [
-        [
-            TableCell(name),
-            *(
-                TableCell(f"{100 - 100 * _at(curve.false_alarm_rate, curve.miss_rate, rate):.2f}")
-                for rate in _OPERATING_POINTS
-            ),
-        ]
-        for name, (curve, _) in curves.items()
-    ]
-    heads = ["targets accepted, %, at false alarms of", *(f"{100 * rate:g} %" for rate in _OPERATING_POINTS)]
-    return Plot(key=key, title=title, svg=svg, caption=caption, table=table(heads, rows))
+    rates = _rates_table("targets accepted, %, at false alarms of", curves, lambda miss: 100 - 100 * miss)
+    return Plot(key=key, title=title, svg=svg, caption=caption, table=rates)
 
 
 def histogram(spread: ScoreHistogram, *, key: str, system: str, where: str) -> Plot:
