@@ -36,7 +36,7 @@ def sweep(low: float, high: float, seconds: float = 1.0) -> np.ndarray:
 
 
 def main() -> None:
-    """One panel per effect, beside the signal as it was."""
+    """One panel per effect, next to the signal as it was."""
     front_end = MelPatches(RATE, 64, 1024, 128, 170, logarithm=True)
     wave, other = sweep(300, 1500), sweep(4000, 500)
     with tempfile.TemporaryDirectory() as folder:

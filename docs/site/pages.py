@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code, or stand elsewhere in the repository (a hook of MkDocs)."""
+"""Pages of the site that are made from the code, or are elsewhere in the repository (a hook of MkDocs)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from voxshard.networks.settings import FAMILIES, SUMMARIES, NetworkSettings
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}
-"""Pages that stand at the top of the repository, where GitHub looks for them."""
+"""Pages at the top of the repository, where GitHub looks for them."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -79,7 +79,7 @@ def networks() -> str:
 def _table(settings: Iterable[Setting]) -> Iterator[str]:
     rows = [tuple(cell.replace("|", "\\|") for cell in setting) for setting in settings]
     if not rows:
-        yield "It has no settings of its own.\n"
+        yield "It has no settings.\n"
         return
     yield "| key | values | default | |\n| --- | --- | --- | --- |"
     yield from (f"| `{key}` | {kind} | {default} | {about} |" for key, kind, default, about in rows)

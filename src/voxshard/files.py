@@ -234,7 +234,7 @@ def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float 
 
     Parameters
     ----------
-    everything : remove every temporary file, whoever owns it (only once nobody can be writing any more); otherwise
+    everything : remove every temporary file, whoever owns it (only once no process can be writing any more); otherwise
         only those of dead processes of this host.
     spare_s : with `everything`, keep those written to within N seconds, unless their process is known to be dead.
 

@@ -79,7 +79,7 @@ def _parse_local(text: object) -> object:
 Location = Annotated[AnyLocation, PlainValidator(parse), PlainSerializer(str, when_used="json")]
 """A setting that takes a path or a URL."""
 LocalPath = Annotated[Path, BeforeValidator(_parse_local)]
-"""A setting that takes a local path only, because what is there is changed or resumed in place."""
+"""A setting that takes a local path only, because existing files are changed or resumed in place."""
 
 
 def local_copy(location: AnyLocation) -> Path:

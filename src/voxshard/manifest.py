@@ -69,7 +69,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An utterance table in a fixed order, and where its audio lies."""
+    """An utterance table in a fixed order, and the root of its audio."""
 
     table: pa.Table
     root: str

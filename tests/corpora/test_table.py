@@ -124,7 +124,7 @@ def test_spans_have_ids_and_durations_of_their_own(corpus: Path) -> None:
 def test_a_span_beyond_the_end_is_a_problem_found_now(corpus: Path) -> None:
     manifest = prepared(corpus, "path,start_s,end_s\naudio/a.wav,2,3\naudio/a.wav,0.5,0.75\n")
     assert column(manifest, "problem") == [
-        "TooShortError: the span from 2.000 s to 3.000 s lies beyond the end of the recording, which is 1.000 s long",
+        "TooShortError: the span from 2.000 s to 3.000 s is beyond the end of the recording, which is 1.000 s long",
         None,
     ]
     assert column(manifest, "duration_s") == [None, 0.25]

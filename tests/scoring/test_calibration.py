@@ -103,5 +103,5 @@ def test_scores_without_a_finite_best_map_are_refused(fit, scores, message):
 
 @FITS
 def test_a_prior_of_certainty_is_refused(fit):
-    with pytest.raises(ScoreError, match=r"^a prior lies between 0 and 1, found 1$"):
+    with pytest.raises(ScoreError, match=r"^a prior is between 0 and 1, found 1$"):
         fit([1, 2, 3], [True, False, True], prior=1)

@@ -91,8 +91,8 @@ def test_without_internet_it_says_where_to_fetch(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(sys.modules["kagglehub"], "model_download", unreachable)
     expected = (
-        "google/trillsson/tensorFlow2/3: could not be fetched: Name or service not known; is there internet here?"
-        " Compute nodes often have none: fetch on a login node or elsewhere, and copy the folder"
+        "google/trillsson/tensorFlow2/3: could not be fetched: Name or service not known; check that this machine has "
+        "internet access; compute nodes often have none: fetch on a login node or elsewhere, and copy the folder"
     )
     with pytest.raises(TransientFaultError, match=f"^{re.escape(expected)}$"):
         fetch_savedmodel("google/trillsson/tensorFlow2/3", tmp_path / "target")

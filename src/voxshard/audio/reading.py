@@ -108,7 +108,7 @@ def read(
     EmptyAudioError : no bytes, no samples, or none in the span.
     UnreadableAudioError : no audio, or in a format that nothing here reads.
     TruncatedAudioError : its end is missing, or decoding stops part-way.
-    TooShortError : the span lies beyond the recording's end.
+    TooShortError : the span is beyond the recording's end.
     NonFiniteAudioError : NaN or infinite samples.
     OSError : the storage failed; FileNotFoundError: there is no such file.
     BackendUnavailableError : a URL, without the packages that open it.

@@ -53,7 +53,7 @@ class Span:
         if first >= num_frames or (last is not None and last > num_frames + _SPAN_SLACK_S * sample_rate):
             end = "its end" if self.end_s is None else f"{self.end_s:.3f} s"
             raise TooShortError(
-                f"the span from {self.start_s or 0.0:.3f} s to {end} lies beyond the end of the recording, "
+                f"the span from {self.start_s or 0.0:.3f} s to {end} is beyond the end of the recording, "
                 f"which is {num_frames / sample_rate:.3f} s long"
             )
 

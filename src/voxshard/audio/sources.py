@@ -30,7 +30,7 @@ _UNKNOWN_BYTES = 16 << 20
 
 
 def resolve(root: str, path: str | bytes) -> str | bytes:
-    """Where a recording lies: `path` itself if it is absolute or a URL, else `path` below `root`.
+    """The location of a recording: `path` itself if it is absolute or a URL, else `path` below `root`.
 
     Parameters
     ----------

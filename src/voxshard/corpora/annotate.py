@@ -150,7 +150,9 @@ def splits_from_paths(table: pa.Table, rules: Sequence[tuple[str, str]]) -> tupl
                 f"--split-from {pattern.pattern}={split}: matches no path; the paths are like {examples}"
             )
     missing = sum(value is None for value in values)
-    notes = [f"--split-from: {missing:,} of {len(table):,} paths match no rule; add '.*=NAME' last for the rest"]
+    notes = [
+        f"--split-from: {missing:,} of {len(table):,} paths match no rule; add '.*=NAME' last for the remaining ones"
+    ]
     return put(table, "split", pa.array(values, pa.string())), notes if missing else []
 
 

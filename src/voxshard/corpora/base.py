@@ -29,7 +29,7 @@ AUDIO_EXTENSIONS = frozenset(
 
 @dataclass(frozen=True)
 class Request:
-    """Where a corpus lies and which of it is wanted."""
+    """The root of a corpus, and which part of it is wanted."""
 
     root: str
     """Folder (absolute), URL, or, for `table`, the table's file. Bytes that are not UTF-8 are surrogates."""

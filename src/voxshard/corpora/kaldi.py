@@ -25,7 +25,7 @@ from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import DuplicateIdError, EmptyCorpusError, ManifestError
 
 _MEASURED = ("utt2dur", "utt2num_frames", "utt2uniq")
-"""Maps that say nothing which probing does not find, or which no user trains on."""
+"""Maps whose content probing finds as well, or which no user trains on."""
 _ARCHIVE = re.compile(r".*\.ark(:\d+)?(\[.*\])?")
 
 
@@ -98,7 +98,7 @@ def _segments(place: CorpusPath, paths: Mapping[str, str]) -> list[dict[str, Any
             start_s, end_s = float(fields[1]), float(fields[2])
         except ValueError as exc:
             raise ManifestError(f"{where}: {value!r}; expected seconds") from exc
-        if end_s == -1:  # Kaldi's way to say: up to the end
+        if end_s == -1:  # Kaldi's mark for: up to the end
             rows.append({"utterance_id": name, "path": paths[fields[0]], "start_s": start_s, "end_s": None})
             continue
         if not 0 <= start_s < end_s:

@@ -118,7 +118,7 @@ def _first(waiting: deque[tuple[list[Source], Future[list[Row]] | None]]) -> lis
 
 
 def _carefully(bunch: list[Source], work: Work) -> list[Row]:
-    """A bunch that may hold a recording that kills the process: halved until that one stands alone."""
+    """Probe a bunch that may hold a recording which kills the process: halve it until that one is isolated."""
     rows: list[Row] = []
     todo = [bunch]
     executor = _processes(1)

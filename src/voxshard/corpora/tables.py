@@ -233,7 +233,7 @@ def _read_delimited(content: bytes, where: str) -> pa.Table:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Without an index that pandas stored, and with dictionary columns as what they stand for."""
+    """Without an index that pandas stored, and with dictionary columns decoded."""
     keep = [name for name in table.column_names if not name.startswith("__index_level_")]
     columns = {}
     for name in keep:

@@ -67,7 +67,7 @@ def list_corpus(request: Request) -> Listing:
 
 
 def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Recordings of one archive, each with what the files of its key say; and the extensions of all other files."""
+    """Recordings of one archive, with the content of the files of their key; and the extensions of other files."""
     path = folder / archive
     others: Counter[str] = Counter()
     recordings: list[tuple[str, dict[str, Any]]] = []

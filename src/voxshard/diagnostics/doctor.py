@@ -126,7 +126,7 @@ def _checked(
         yield Finding(where, "FAIL", str(exc), absent)
         return
     version, *problems = done.stdout.splitlines() or [""]
-    told = {kind: [line.partition(" ")[2] for line in problems if line.startswith(f"{kind} ")]
+    answers = {kind: [line.partition(" ")[2] for line in problems if line.startswith(f"{kind} ")]
             for kind in ("unreadable", "missing", "shadowed")}  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -134,15 +134,15 @@ def _checked(
         yield Finding(where, "FAIL", f"does not start voxshard: {last}", remedy)
     elif version != __version__:
         yield Finding(where, "FAIL", f"holds voxshard {version}, this is {__version__}", other)
-    elif told["unreadable"]:
-        what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in told["unreadable"])
+    elif answers["unreadable"]:
+        what = ", ".join(f"{need.path} ({need.what})" for need in needs if str(need.path) in answers["unreadable"])
         yield Finding(where, "FAIL", f"cannot read {what}", "fix its permissions, or the site's container.options")
-    elif told["missing"]:
-        what = ", ".join(f"{package} ({packages[package]})" for package in told["missing"])
+    elif answers["missing"]:
+        what = ", ".join(f"{package} ({packages[package]})" for package in answers["missing"])
         yield Finding(where, "FAIL", f"lacks {what}", "install it there, or leave out what needs it")
     else:
         yield Finding(where, "PASS", f"voxshard {version}")
-    for item in told["shadowed"]:
+    for item in answers["shadowed"]:
         package, _, origin = item.partition(" ")
         yield Finding(f"{where}: PYTHONPATH", "WARN", f"{package} is imported from {origin}, not from the runtime",
                       "unset PYTHONPATH, unless that is intended")  # fmt: skip

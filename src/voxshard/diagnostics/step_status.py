@@ -1,4 +1,4 @@
-"""How the steps of a submitted experiment stand: from their files first, then from the queue where there is one."""
+"""The state of the steps of a submitted experiment: from their files first, then from the queue if it answers."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class Encoder(metaclass=_EncoderMeta):
     precisions: Sequence[Precision] = ()
     """What `encode_in` takes."""
     loaded: Mapping[str, Any] = {}
-    """What only the loaded model tells (a probed frame hop), for the record; its weights' hashes decide it already."""
+    """Facts known once the model is loaded (a probed frame hop), for the record; its weights' hashes cover them."""
     preparer: Callable[[Waveform], Features] | None = None
     """What `prepare` does, as a picklable callable whose module imports no framework; None: nothing. Decode
     workers run it, in processes that never see the encoder itself."""

@@ -75,7 +75,7 @@ class ScaledWaveform:
 
 
 def read_description(folder: Path) -> OnnxDescription:
-    """What encoder.json in a folder says.
+    """The content of encoder.json in a folder.
 
     Raises
     ------

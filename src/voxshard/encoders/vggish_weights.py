@@ -42,7 +42,7 @@ VARIABLES = tuple(name(layer) for layer in (*CONVOLUTIONS, *DENSE) for name in (
 
 
 def check_weights(weights: Weights, path: Path) -> None:
-    """Make sure that these are VGGish's variables and fit together; how wide the hidden layers are is theirs to say.
+    """Make sure that these are VGGish's variables and fit together; they determine how wide the hidden layers are.
 
     Raises
     ------

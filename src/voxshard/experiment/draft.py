@@ -125,7 +125,7 @@ def _guess_from_paths(draft: Draft, paths: list[str]) -> None:
 
 
 def as_yaml(draft: Draft, out: str) -> str:
-    """Return the config of an experiment on the corpus, with comments on what else could stand there."""
+    """Return the config of an experiment on the corpus, with comments on the alternatives."""
     lines = [
         f"# An experiment on {draft.root}: {draft.num_utterances:,} recordings or parts of them. Run it with",
         "# `voxshard run FILE`; every key is explained in docs/configs.md.",

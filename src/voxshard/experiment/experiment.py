@@ -113,7 +113,7 @@ class Experiment:
         return list(dict.fromkeys([*map(self.runtime, self.config.extract), *networks, self.config.runtime]))
 
     def audio(self) -> list[RequiredPath]:
-        """The corpus: what prepare is asked to read, or where the manifest states it lies."""
+        """The corpus: what prepare is asked to read, or the root that the manifest states."""
         if self.manifest.exists():
             of_site = apptainer.of_site(self.images)
             return binds.audio(self.manifest, [*of_site, *binds.needed(self.path, "out")])
@@ -130,7 +130,7 @@ class Experiment:
         ]
 
     def weights(self, name: str) -> list[RequiredPath]:
-        """Where the weights of one feature set's encoder lie; nothing for those without, or if an image holds them."""
+        """The weights folder of one feature set's encoder; nothing for those without, or if an image holds them."""
         encoder = self.config.extract[name].encoder
         given = encoder.get("weights")
         if not registry.has_weights(encoder["name"]) and given is None:

@@ -59,7 +59,7 @@ def run_one(job: Job, stop: threading.Event) -> None:
 
     Raises
     ------
-    JobFailedError : it failed; its own message stands above.
+    JobFailedError : it failed; its own message is printed above.
     StoppedError : we, or it, were asked to stop.
     """
     child = _start(job, None)

@@ -49,7 +49,7 @@ class Step:
     missing: Callable[[], list[int]] = field(repr=False)
     """Tasks whose results do not exist (yet); empty: the step is done."""
     can_take_over: Callable[[int], bool] = field(default=lambda task: False, repr=False)
-    """Task with nothing missing of its own -> whether it finds something to do among what others miss."""
+    """Task that has nothing missing itself -> whether it can do what other tasks have not done."""
     features: FeatureDir | None = None
 
 
@@ -133,7 +133,7 @@ def _extract(experiment: Experiment, name: str, count: int) -> Step:
     def can_take_over(task: int) -> bool:
         groups = shards_by_split(folder, splits)
         if groups is None or task >= min(count, max(map(len, groups), default=0)):
-            return False  # more tasks than shards: it never had one of its own
+            return False  # more tasks than shards: none was ever assigned to it
         return any(not is_leased(folder, shard) for shard in missing_shards(folder, groups))
 
     return Step(f"extract-{name}", "extract", ("prepare",), count, commands, missing, can_take_over, folder)

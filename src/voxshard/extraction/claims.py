@@ -54,7 +54,7 @@ class Claims:
         """Seen published; a shard never disappears while tasks work."""
 
     def __iter__(self) -> Iterator[int]:
-        """Shards to do, each leased when it is handed out; ends when nothing is missing that nobody is working on."""
+        """Shards to do, each leased when it is handed out; ends once some task works on every shard that is missing."""
         self._look()
         for shard in self._order:
             if shard not in self._published and self._lease(shard):

@@ -176,7 +176,7 @@ class Decoder:
         )
 
     def _pieces(self, waveform: Waveform) -> list[Waveform]:
-        """Chunks of `chunk_samples`; a rest too short to stand alone joins the one before it."""
+        """Chunks of `chunk_samples`; a remainder too short for a chunk joins the one before it."""
         if self.chunk_samples is None or len(waveform) <= self.chunk_samples:
             return [waveform]
         starts = list(range(0, len(waveform), self.chunk_samples))

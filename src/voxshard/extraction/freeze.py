@@ -118,7 +118,7 @@ def freeze(
 
 
 def _publish_manifest(folder: FeatureDir, manifest: Manifest, manifest_hash: str) -> None:
-    """Put the manifest in place, unless one with the same recordings is there already."""
+    """Put the manifest in place, unless one with the same recordings exists already."""
     content = manifest.to_parquet()
     if not folder.manifest.exists():
         files.publish_bytes(folder.manifest, content, first_wins=True)

@@ -96,7 +96,7 @@ def _bytes_per_row(info: EncoderInfo, seconds: npt.NDArray[np.float64], itemsize
 
 
 def _seconds_per_weight(weights: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> float:
-    """Seconds of audio that a unit of work stands for, measured where probed, else assumed."""
+    """Seconds of audio in a unit of work, measured where probed, else assumed."""
     known = np.isfinite(seconds)
     typical_s = float(np.median(seconds[known])) if known.any() else _ASSUMED_S
     return float(np.where(known, seconds, typical_s).sum()) / float(weights.sum()) if len(weights) else 1.0

@@ -151,7 +151,7 @@ class _Pieces:
     def shuffled(self, generator: np.random.Generator) -> Iterator[tuple[npt.NDArray[Any], Ints]]:
         """Blocks of rows with their class numbers, one pass in a new random order.
 
-        Corpora lie sorted by class or speaker, so a block is made of small pieces from everywhere, and mixed.
+        Corpora are sorted by class or speaker, so a block is made of small pieces from everywhere, and mixed.
         """
         size = min(_CHUNK_ROWS, max(1, self.block_rows // 16))
         starts = generator.permutation(np.arange(0, self.num_rows, size))

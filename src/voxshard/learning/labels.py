@@ -19,7 +19,7 @@ from voxshard.manifest import COLUMNS
 
 Ints = npt.NDArray[np.int64]
 MISSING = -1
-"""Number that stands for an unknown label."""
+"""Number that marks an unknown label."""
 
 YES_NO: tuple[set[str], ...] = ({"0", "1"}, {"false", "true"}, {"no", "yes"})
 _YES = {"1", "true", "yes"}

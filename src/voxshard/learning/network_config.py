@@ -102,7 +102,7 @@ class NetworkOptions(Settings):
     folds: str | None = None
     """Column for cross-validation: each of its values is tested with a network trained on the others."""
     num_folds: int | None = Field(None, ge=2)
-    """Join the values of `folds` to so many."""
+    """Number of folds to distribute the values of `folds` over; null: each value is one fold."""
     n_shot: Shots = ()
     """Examples per class to train on; several give a curve. The network of the most examples, first run, is kept."""
     runs: int = Field(5, ge=1)

@@ -32,7 +32,7 @@ _NOT_TO_GROUP_BY = {
 
 
 class JointTrials:
-    """Several views of the same trials, measured together: a detector's scores and its decisions, say."""
+    """Several views of the same trials, measured together: such as a detector's scores and its decisions."""
 
     def __init__(self, *views: Trials) -> None:
         self.views = views

@@ -1,6 +1,6 @@
 """What can be set when training: the classifiers' names, their settings, and the configs of a training and of a grid.
 
-Settings that a classifier hands to scikit-learn keep scikit-learn's names and defaults, unless a docstring says
+Settings that a classifier hands to scikit-learn keep scikit-learn's names and defaults, unless a docstring states
 otherwise. Nothing here imports scikit-learn, so that a config can be checked where it is not installed.
 """
 

@@ -66,5 +66,5 @@ class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not
         return []
 
     def seconds(self, length: int) -> float:
-        """Seconds of audio that features of this length stand for, roughly."""
+        """Approximate number of seconds of audio in features of this length."""
         return length / self.sample_rate

@@ -54,7 +54,7 @@ class Description(Settings):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's description, and where it lies."""
+    """A checkpoint's description, and its folder."""
 
     folder: Path
     about: Description

@@ -100,7 +100,7 @@ def _noting(what: str, path: Path, named: Container[Path], found: _Found) -> Ite
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each path: its last part, with as many before it as it takes to tell it from the others."""
+    """A name for each path: its last part, with as many before it as make it distinct."""
     parts = {path: [part for part in path.resolve().parts if part not in ("runs", "features")] for path in paths}
     names = {}
     for path, own in parts.items():

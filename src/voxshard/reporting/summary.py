@@ -55,9 +55,9 @@ def _topic(topic: Topic) -> list[str]:
     sentences = [f"{trained}; on {view.split}, {who} the best {how.title}: {result}."]
     here = [item for item in topic.comparisons if item.split == view.split and item.first == best.name]
     if here:
-        told = "differs from" if here[0].p_value < LEVEL else "is not distinguishable from"
+        verdict = "differs from" if here[0].p_value < LEVEL else "is not distinguishable from"
         p_value = f"p = {here[0].p_value:.3f}" if here[0].p_value >= 0.001 else "p < 0.001"
-        sentences.append(f"By the paired bootstrap test it {told} {here[0].second} ({p_value}).")
+        sentences.append(f"By the paired bootstrap test it {verdict} {here[0].second} ({p_value}).")
     return sentences
 
 

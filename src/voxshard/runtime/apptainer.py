@@ -47,7 +47,7 @@ def command(
     Parameters
     ----------
     words : the program and its arguments.
-    needs : what it uses, besides the current folder, the site's binds and $VOXSHARD_WEIGHTS.
+    needs : what it uses, in addition to the current folder, the site's binds and $VOXSHARD_WEIGHTS.
     environment : variables to set inside. Of our own those of SLURM, GPUs, threads, model hubs and the like pass; all
         of `APPTAINERENV_NAME` do.
     cache : folder for what libraries compile and keep, since $HOME is not shown; None: one in memory, for this run.

@@ -93,12 +93,12 @@ def weights(place: Path, what: str) -> Iterator[RequiredPath]:
             yield RequiredPath(path, f"{what}: a link in it")
 
 
-def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]:
+def audio(manifest: Path, already_bound: Sequence[RequiredPath]) -> list[RequiredPath]:
     """The root of a manifest's audio, and folders in it that are links to elsewhere.
 
     Parameters
     ----------
-    besides : what is shown anyhow.
+    already_bound : paths that are bound anyway.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]
     table = with_retries(manifest, lambda: pq.ParquetFile(manifest))
     root = json.loads((table.schema_arrow.metadata or {}).get(b"voxshard", b"{}")).get("root", "")
     found = needed(root, f"the audio of {manifest}") if root else []
-    shown = folders([*found, *besides])
+    shown = folders([*found, *already_bound])
     paths = table.read(columns=["path"])["path"]
     for position in range(0, len(paths), max(1, len(paths) // _SAMPLE)):
         recording = file_of(resolve(root, paths[position].as_py()))
@@ -124,7 +124,7 @@ def audio(manifest: Path, besides: Sequence[RequiredPath]) -> list[RequiredPath]
                 "--set site.container.binds=[FOLDER], or write it into the site's file"
             )
         found.append(RequiredPath(link, f"the audio of {manifest}"))
-        shown = folders([*found, *besides])
+        shown = folders([*found, *already_bound])
     return found
 
 

@@ -199,7 +199,7 @@ def digest(image: Path, notes: Path | None = None) -> str:
     """Return `sha256:...` of a SIF file, or of an unpacked image's labels, which record when it was built.
 
     Hashing gigabytes takes a while. Therefore `IMAGE.sha256` keeps the sum, in the format of sha256sum, and in a
-    comment below it what tells this image from others. The times of the two files decide nothing.
+    comment below it what distinguishes this image from others. The times of the two files decide nothing.
 
     Parameters
     ----------

@@ -129,4 +129,4 @@ def _moments(scores_N: Floats, rows_N: Bools) -> tuple[float, float]:
 
 def _check_prior(prior: float) -> None:
     if not 0 < prior < 1:
-        raise ScoreError(f"a prior lies between 0 and 1, found {prior}")
+        raise ScoreError(f"a prior is between 0 and 1, found {prior}")

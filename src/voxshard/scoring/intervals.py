@@ -79,7 +79,7 @@ def bootstrap(
 
     Parameters
     ----------
-    groups : (N,), what each trial belongs to (its speaker, say): complete groups are drawn, for trials of one group are
+    groups : (N,), what each trial belongs to, such as a speaker: complete groups are drawn, for trials of one group are
         not independent. None draws single trials.
     num_replicates : draws; 0 for values without bounds.
     level : probability that an interval covers the true value.

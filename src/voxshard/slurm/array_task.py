@@ -2,7 +2,7 @@
 
 `python -m voxshard.slurm.array_task EXP --step NAME --attempt N --first K`, started by the scripts of `slurm`. It
 
-- checks that what the step needs is there; submits what is missing of it, and itself after that, within limits;
+- checks that what the step needs exists; submits what is missing of it, and itself after that, within limits;
 - starts the stage's command, hands a stop on to it, and goes back into the queue if work is left;
 - writes down how it went.
 """
@@ -156,12 +156,12 @@ class ArrayTask:
         if self.stop.is_set():
             return StoppedError.exit_code
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment)
-        told = False
+        was_forwarded = False
         written = time.monotonic()
         while (code := child.poll()) is None:
-            if self.stop.is_set() and not told:
+            if self.stop.is_set() and not was_forwarded:
                 child.send_signal(signal.SIGTERM)
-                told = True
+                was_forwarded = True
             if time.monotonic() - written > _WRITE_EVERY_S:
                 self._write("running")
                 written = time.monotonic()

@@ -47,7 +47,7 @@ class Rate:
 
     value: float
     start_s: float
-    """What a task takes besides: Python, imports, loading the model."""
+    """Seconds that a task takes in addition: Python, imports, loading the model."""
     source: str
     """How it is known, and from how much work: the less, the rougher."""
     is_probe: bool = False

@@ -174,7 +174,7 @@ class Site(Settings):
 
 
 def _folders() -> list[Path]:
-    """Where files of sites lie, in the order they are looked for."""
+    """The folders of site files, in the order they are searched."""
     return [*map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))), Path("configs/sites"), PACKAGED]
 
 

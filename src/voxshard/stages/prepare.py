@@ -95,7 +95,7 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
 
     Raises
     ------
-    ConfigError : an option that makes no sense, or `out` is there and no manifest.
+    ConfigError : an option that makes no sense, or `out` exists and is no manifest.
     EmptyCorpusError : nothing found; reports where, what was looked for, and what exists.
     DuplicateIdError : two utterances with one id.
     ManifestError : lists or labels that do not fit the corpus.

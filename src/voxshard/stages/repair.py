@@ -59,7 +59,7 @@ def missing(config: ExtractConfig, task: Task | None = None) -> list[ExtractResu
 
 
 def begun_splits(folder: FeatureDir) -> set[str | None]:
-    """Splits that an extraction was asked for; None stands for all of them."""
+    """Splits that an extraction was asked for; None means all of them."""
     return {state.split for state in read_progress(folder.progress)} or {None}
 
 

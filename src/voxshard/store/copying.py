@@ -145,7 +145,7 @@ def _pieces(
 
 
 def _blocks_of_format_1(shard: ShardSummary) -> Seal:
-    """Check a shard as a whole, and give its bytes blocks as in format 2."""
+    """Check a complete shard, and give its bytes blocks as in format 2."""
     seal.check_seal(shard.path, "shard")
     ranges = sorted(hdf5.range_of(dataset) for name, dataset in shard.datasets.items() if name in BULK.values())
     with open(shard.path, "rb", buffering=0) as stream:

@@ -38,7 +38,7 @@ _DAMAGE = (
     tokenize.TokenError,
     SyntaxError,
 )
-"""What the libraries raise, besides OSError without an errno, where bytes are not what a format allows."""
+"""What the libraries raise, in addition to OSError without an errno, where bytes are not what a format allows."""
 
 
 @dataclass(frozen=True)

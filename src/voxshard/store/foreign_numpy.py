@@ -135,7 +135,7 @@ def _check_offsets(path: Path, offsets: Array) -> None:
 
 
 def _runs(path: Path, of_row: Array) -> tuple[list[str], Array]:
-    """Utterances whose windows stand one after the other: their ids, and where each starts (N + 1,)."""
+    """Utterances whose windows are adjacent: their ids, and where each starts (N + 1,)."""
     starts = np.concatenate([[0], np.flatnonzero(of_row[1:] != of_row[:-1]) + 1, [len(of_row)]]).astype(np.int64)
     starts = np.unique(starts)
     ids = [str(name) for name in of_row[starts[:-1]].tolist()]

@@ -1,4 +1,4 @@
-"""Where everything of one feature set lies, what it was made with, and which shard holds which utterance."""
+"""The paths of one feature set, what it was made with, and which shard holds which utterance."""
 
 from __future__ import annotations
 

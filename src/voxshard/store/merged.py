@@ -87,8 +87,8 @@ def write_features(path: Path, content: Content, meanwhile: Callable[[], None]) 
     try:
         content_stop = os.fstat(descriptor).st_size
         ranges = {name: hdf5.range_of(datasets[name]) for name in content.bulk}
-        with ThreadPoolExecutor(1) as beside:
-            filling = beside.submit(content.fill, descriptor, {name: start for name, (start, _) in ranges.items()})
+        with ThreadPoolExecutor(1) as filler:
+            filling = filler.submit(content.fill, descriptor, {name: start for name, (start, _) in ranges.items()})
             _write_index(descriptor, datasets, content, hashes, order)
             meanwhile()
         filled = filling.result()

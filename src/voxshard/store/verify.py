@@ -48,7 +48,7 @@ class Verdict:
     num_shards: int
     """Checked."""
     num_pending: int
-    """Shards of splits nobody has begun."""
+    """Number of shards of splits that no task has begun."""
     is_merged: bool
     problems: list[Problem]
     temporaries: list[Path]

@@ -1,6 +1,6 @@
 """Pretrained weights there are: where they come from, their licences, and what is known of their files.
 
-A digest stands here only where it was published or looked up; None means unknown until a fetch records it.
+A digest is listed here only where it was published or looked up; None means unknown until a fetch records it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class HubPlace:
     repository: str
     file: str
     revision: str | None = None
-    """Branch, tag or commit; None: main, where nobody asked for a revision."""
+    """Branch, tag or commit; None: main, unless a user asks for a revision."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _hub_model(repository: str, revision: str | None) -> WeightSet:
 
 
 def known_sets() -> dict[str, WeightSet]:
-    """The sets with their own name; `hf/ORG/NAME` stands for any model of the hub besides."""
+    """The sets with their own name; in addition, `hf/ORG/NAME` names any model of the hub."""
     sets = [_metis8d(), _ecapa(), *(_trillsson(size) for size in range(1, 6)), _vggish(), _ge2e(), *_wespeaker()]
     return {item.name: item for item in sets}
 

@@ -58,7 +58,7 @@ class _RefusedError(Exception):
 
 
 class _SettingsReader(pickle.Unpickler):
-    """An unpickler that knows stand-ins for a namespace and for paths, made anew for each file, and nothing else."""
+    """An unpickler that knows stand-ins for a namespace and for paths, made for each file, and nothing else."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))

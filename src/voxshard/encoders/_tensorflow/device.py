@@ -113,9 +113,9 @@ def _why_no_gpu() -> str:
             " (`apptainer exec --nv`), or run with `--device cpu`"
         )
     if importlib.util.find_spec("nvidia") is None:
-        return f"the driver is there, the CUDA libraries are not (the package comes without them); `{INSTALL}`"
+        return f"the driver is installed, the CUDA libraries are not (the package comes without them); `{INSTALL}`"
     return (
-        "driver and CUDA packages are there, but TensorFlow could not open them; "
+        "driver and CUDA packages are installed, but TensorFlow could not open them; "
         "`TF_CPP_MIN_LOG_LEVEL=0 python -c 'import tensorflow as tf; tf.config.list_physical_devices()'` names the"
         f" library that is missing or too old, `{INSTALL}` brings those it was built for"
     )

@@ -14,7 +14,7 @@ from voxshard.errors import BackendUnavailableError, ConfigError, MissingWeights
 
 _KAGGLE_HANDLE = re.compile(r"[\w.-]+(/[\w.-]+){3,4}")
 _KAGGLE_WORDS = ("models", "frameworks", "variations", "versions")
-"""What stands between the parts of a handle in the addresses that kaggle.com shows."""
+"""What separates the parts of a handle in the addresses that kaggle.com shows."""
 
 
 def fetch_savedmodel(handle_or_url: str, target: Path) -> Path:
@@ -77,8 +77,8 @@ def _download(handle_or_url: str) -> Path:
         ) from exc
     except OSError as exc:
         raise TransientFaultError(
-            f"{handle_or_url}: could not be fetched: {exc}; is there internet here? Compute nodes often have none:"
-            " fetch on a login node or elsewhere, and copy the folder"
+            f"{handle_or_url}: could not be fetched: {exc}; check that this machine has internet access; "
+            "compute nodes often have none: fetch on a login node or elsewhere, and copy the folder"
         ) from exc
     raise ConfigError(
         f"{handle_or_url!r}: neither an address https://... nor a Kaggle handle owner/model/framework/variation"

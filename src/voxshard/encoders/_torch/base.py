@@ -42,7 +42,7 @@ class TorchEncoder(Encoder):
         Returns
         -------
         "embedding" (B, ...), or "frames" (B, T, ...) and perhaps "codes" (B, T) or (B, T, K), right-padded. With
-        "num_frames" (B,), int, each utterance has as many frames; without, as `num_frames(length)` says.
+        "num_frames" (B,), int, the number of frames of each utterance; without it, `num_frames(length)` computes it.
         """
 
     def num_frames(self, length: int) -> int:

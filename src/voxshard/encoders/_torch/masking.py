@@ -47,7 +47,7 @@ class MaskedGroupNorm(nn.Module):  # type: ignore[misc]  # torch is Any where it
 
 
 class FrameMask:
-    """Zeroes what lies beyond each utterance before every convolution of a module.
+    """Zeroes what is beyond each utterance before every convolution of a module.
 
     A convolution pads with zeros. For an utterance that ends inside a padded batch its neighbours must be zero as
     well; normalisations and biases between stacked convolutions (data2vec-audio, HuBERT with batch norm) undo that.

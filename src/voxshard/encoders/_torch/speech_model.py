@@ -25,7 +25,7 @@ class WaveformModel:
         self._position_mask = FrameMask(model.encoder)  # the positional convolution, and those in conformer layers
         self._group_norm: MaskedGroupNorm | None = None
         first = model.feature_extractor.conv_layers[0]
-        if getattr(model.config, "feat_extract_norm", "layer") == "group":  # by config: names do not tell
+        if getattr(model.config, "feat_extract_norm", "layer") == "group":  # by config: names do not determine it
             self._group_norm = first.layer_norm = MaskedGroupNorm(first.layer_norm)
 
     def __call__(

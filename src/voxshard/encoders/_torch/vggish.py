@@ -26,7 +26,7 @@ from voxshard.encoders.vggish_weights import (
 LARGEST_BATCH = 64
 """Patches per call; the first convolution's outputs then take 100 MB."""
 SMALLEST_BATCH = 8
-"""Fewer patches are filled up with zeros to so many: PyTorch's CPU kernels for smaller batches round otherwise, and
+"""Fewer patches are filled up with zeros to this number: PyTorch's CPU kernels for smaller batches round otherwise, and
 post-processing would turn that into other integers."""
 
 choose_device = resolve_device

@@ -35,7 +35,7 @@ Key: TypeAlias = tuple[int, int]
 """Epoch and row; the epoch decides random crops and augmentation. -1: evaluation, nothing random."""
 EVALUATION = -1
 _UNKNOWN_S = 10.0
-"""What a recording nobody has probed is taken to last when batches are made."""
+"""Assumed duration, in seconds, of a recording that was not probed, when batches are made."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Validation:
     rows: Ints
     """Rows of the split that have labels."""
     trained_on: Ints
-    """Where prototypes lie."""
+    """The utterances that prototypes are made of."""
     early: EarlyStopping | None
 
     def __post_init__(self) -> None:
