@@ -109,7 +109,7 @@ class Manifest:
         Raises
         ------
         DuplicateIdError : two rows with one utterance_id; names both.
-        ManifestError : no id or path, in a row or at all, or a fixed column of another type.
+        ManifestError : no id or path, in a row or at all, a fixed column of another type, or a span without numbers.
         """
         columns = {}
         for name, wanted in COLUMNS.items():
@@ -138,6 +138,18 @@ class Manifest:
         ids = self.table["utterance_id"]
         if pc.any(pc.match_substring(ids, "\0")).as_py():
             raise ManifestError("an utterance_id holds a NUL character; HDF5 cannot store it, rename the utterance")
+        has_nul = pc.match_substring(self.table["path"].cast(pa.binary()), "\0")
+        if pc.any(has_nul).as_py():
+            raise ManifestError(
+                f"row {pc.index(has_nul, True).as_py()}: a NUL character in path; no file has such a name"
+            )
+        for name in ("start_s", "end_s"):
+            is_odd = pc.invert(pc.fill_null(pc.is_finite(self.table[name]), True))
+            if pc.any(is_odd).as_py():
+                row = pc.index(is_odd, True).as_py()
+                raise ManifestError(
+                    f"row {row}: {name} is {self.table[name][row].as_py()}; expected seconds, or nothing"
+                )
         if _hashes_differ(ids) or pc.count_distinct(ids).as_py() == len(self):
             return
         counts = pc.value_counts(ids)

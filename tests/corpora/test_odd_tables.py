@@ -29,7 +29,7 @@ def of_text(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 @pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t"), ("t.csv", "\t")])
 def test_excels_unicode_text_is_read(corpus: Path, encoding: str, name: str, separator: str) -> None:
     mark = "\ufeff" if encoding.endswith("be") else ""
@@ -114,8 +114,6 @@ def test_labels_in_two_forms_of_unicode_are_one_class_with_a_note(corpus: Path) 
 @pytest.mark.parametrize(
     ("written", "real", "what"),
     [
-        (f"{CAFE}.wav", f"{NFD}.wav", "has decomposed letters"),
-        (f"{NFD}.wav", f"{CAFE}.wav", "has composed letters"),
         ("sub\\x.wav", "sub/x.wav", "has slashes instead of backslashes"),
         ("SUB/X.WAV", "sub/x.wav", "differs in upper and lower case"),
         ("x.wav ", "x.wav", "has no blanks around it"),
@@ -134,7 +132,7 @@ def test_a_name_written_in_another_way_than_the_files_gets_a_hint(
 
 def test_entries_of_a_list_that_are_written_in_another_way_are_named(corpus: Path) -> None:
     split = of_text(corpus / "train.txt", "A.WAV\nb.wav\n")
-    with pytest.raises(ManifestError, match="1 match but for blanks, backslashes, upper and lower case"):
+    with pytest.raises(ManifestError, match="1 match but for blanks, backslashes, or upper and lower case"):
         prepare("folder", corpus, corpus / "m.parquet", split=(f"train={split}",))
 
 

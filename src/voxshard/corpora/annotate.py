@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.corpora.base import first_names, path_text
 from voxshard.corpora.tables import ID_COLUMNS, PATH_COLUMNS, column_of, is_table, read_lines, read_table
+from voxshard.corpora.unicode_forms import composed
 from voxshard.errors import ConfigError, ManifestError
 from voxshard.manifest import COLUMNS
 
@@ -74,12 +75,11 @@ def join_labels(table: pa.Table, file: str, *, require_all: bool = True) -> tupl
         where=option,
         what="ids or paths, such as utterance_id or path",
     )
-    entries = labels[key].cast(pa.string())
-    if pc.count_distinct(entries).as_py() < len(entries):
-        counts = pc.value_counts(entries)
-        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise ManifestError(f"{option}: {len(twice)} values of {key} appear twice: {first_names(twice.to_pylist())}")
-    matches, more = _match(table, entries.to_pylist(), option, require_all=require_all)
+    entries = _names_in(labels[key], f"{option}, column {key}")
+    twice = [name for name, count in Counter(entries).items() if count > 1]
+    if twice:
+        raise ManifestError(f"{option}: {len(twice)} values of {key} appear twice: {first_names(twice)}")
+    matches, more = _match(table, entries, option, require_all=require_all)
     notes += more
     measured = [name for name in labels.column_names if name in COLUMNS and name not in _FREE and name != key]
     if measured:
@@ -177,7 +177,17 @@ def list_entries(file: str) -> list[str]:
         return [line.strip() for line in read_lines(file)]
     table = read_table(file)
     key = column_of(table, (*ID_COLUMNS, *PATH_COLUMNS), chosen=None, where=file, what="ids or paths")
-    return [str(value) for value in table[key].to_pylist()]
+    return _names_in(table[key], f"{file}, column {key}")
+
+
+def _names_in(column: pa.ChunkedArray, where: str) -> list[str]:
+    """Ids or paths as text, those that are not UTF-8 with surrogates."""
+    if column.null_count:
+        raise ManifestError(f"{where}: row {pc.index(column.is_null(), True).as_py()} is empty")
+    if pa.types.is_binary(column.type):
+        return [os.fsdecode(name) for name in column.to_pylist()]
+    names: list[str] = column.cast(pa.string()).to_pylist()
+    return names
 
 
 def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all: bool) -> tuple[pa.Array, Notes]:
@@ -189,21 +199,17 @@ def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all:
     if not entries:
         raise ManifestError(f"{option}: no entries in it")
     wanted = pa.array([os.fsencode(entry.removeprefix("./")) for entry in entries], pa.binary())
-    best: tuple[int, pa.Array, str] | None = None
-    for kind, names in _kinds(table):
-        matches = pc.index_in(names, value_set=wanted)
-        used = pc.count_distinct(matches, mode="only_valid").as_py()
-        if kind in ("file name", "stem") and used < len(matches) - matches.null_count:
-            continue
-        left = pc.count_distinct(wanted).as_py() - used
-        if best is None or left < best[0]:
-            best = (left, matches, kind)
-        if left == 0:
-            break
-    assert best is not None
-    left, matches, kind = best
+    best = _best_kind(_kinds(table), wanted)
+    notes: Notes = []
+    if best[0] and (of_composed := _composed(wanted)) is not None:
+        kinds = ((kind, names) for kind, plain in _kinds(table) if (names := _composed(plain)) is not None)
+        other = _best_kind(kinds, of_composed)
+        if other[0] < best[0]:
+            notes = [f"{option}: {best[0] - other[0]:,} entries match in the other form of their letters (NFC, NFD)"]
+            best = other
+    left, matches = best
     if left == 0:
-        return matches, []
+        return matches, notes
     used_entries = set(pc.unique(matches).to_pylist())
     over = [entry for index, entry in enumerate(entries) if index not in used_entries]
     if require_all or matches.null_count == len(matches):
@@ -212,7 +218,30 @@ def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all:
             f"{option}: {len(over):,} of {len(entries):,} entries match no utterance: {first_names(over)}; "
             f"an entry is an id, a path, a file name or its stem; the ids here are like {like}{_spelling(table, over)}"
         )
-    return matches, [f"{option}: {len(over):,} of {len(entries):,} entries are not in what was chosen of the corpus"]
+    left_over = f"{option}: {len(over):,} of {len(entries):,} entries are not in what was chosen of the corpus"
+    return matches, [*notes, left_over]
+
+
+def _best_kind(kinds: Iterable[tuple[str, pa.Array]], wanted: pa.Array) -> tuple[int, pa.Array]:
+    """The number of entries that no utterance has by the kind of name that fits most of them, and the matches by it."""
+    best: tuple[int, pa.Array] | None = None
+    num_wanted = pc.count_distinct(wanted).as_py()
+    for kind, names in kinds:
+        matches = pc.index_in(names, value_set=wanted)
+        used = pc.count_distinct(matches, mode="only_valid").as_py()
+        if kind in ("file name", "stem") and used < len(matches) - matches.null_count:
+            continue
+        if best is None or num_wanted - used < best[0]:
+            best = (num_wanted - used, matches)
+        if best[0] == 0:
+            break
+    return best or (num_wanted + 1, pa.nulls(0))
+
+
+def _composed(names: pa.Array) -> pa.Array | None:
+    """Names with composed letters (NFC); None where that makes two names one."""
+    found = pa.array([os.fsencode(composed(os.fsdecode(name))) for name in names.to_pylist()], pa.binary())
+    return found if pc.count_distinct(found).as_py() == pc.count_distinct(names).as_py() else None
 
 
 def _spelling(table: pa.Table, over: Sequence[str]) -> str:
@@ -221,14 +250,11 @@ def _spelling(table: pa.Table, over: Sequence[str]) -> str:
     alike = [entry for entry in over if _folded(entry) in names]
     if not alike:
         return ""
-    return (
-        f"; {len(alike):,} match but for blanks, backslashes, upper and lower case, or the form of accented letters "
-        f"(NFC, NFD): {first_names(alike)}"
-    )
+    return f"; {len(alike):,} match but for blanks, backslashes, or upper and lower case: {first_names(alike)}"
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./")).casefold()
+    return composed(name.strip().replace("\\", "/").removeprefix("./")).casefold()
 
 
 def _kinds(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:

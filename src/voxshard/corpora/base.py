@@ -10,12 +10,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from voxshard.corpora.remote_folder import CorpusPath, corpus_path
-from voxshard.errors import ConfigError, ManifestError
+from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError
+from voxshard.manifest import COLUMNS
 
 # What libsndfile opens, and what ffmpeg is asked for where it cannot (see voxshard.audio).
 AUDIO_EXTENSIONS = frozenset(
@@ -25,6 +27,9 @@ AUDIO_EXTENSIONS = frozenset(
         *("webm", "mka", "mkv", "mov", "3gp", "ape", "wv", "tta", "svx", "iff", "avr", "sd2"),
     }
 )
+
+MEASURED = frozenset(COLUMNS) - {"split", "fold", "speaker"}
+"""Columns that say which audio is meant, or that prepare finds; labels of a corpus that are called so are left out."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,16 @@ class Request:
 
     @property
     def folder(self) -> CorpusPath:
-        """The root, to look into; one in a bucket is listed."""
-        return corpus_path(self.root)
+        """The root, to look into; one in a bucket is listed.
+
+        Raises
+        ------
+        EmptyCorpusError : it is a file.
+        """
+        folder = corpus_path(self.root)
+        if isinstance(folder, Path) and folder.is_file():
+            raise EmptyCorpusError(f"{self.root}: a file; this format reads a folder")
+        return folder
 
     def option(self, name: str, default: str | None = None) -> str | None:
         """One of the adapter's own settings, as text."""

@@ -22,6 +22,7 @@ import pyarrow as pa
 from voxshard.corpora.annotate import list_entries
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, first_names, path_array
 from voxshard.corpora.remote_folder import CorpusPath, matches
+from voxshard.corpora.unicode_forms import Folders, composed
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import EmptyCorpusError, ManifestError
 
@@ -81,14 +82,16 @@ class _Files:
     def __init__(self, root: CorpusPath) -> None:
         self._root = root
         self._folders: dict[str, tuple[set[str], dict[str, list[str]]]] = {}
+        self._forms = Folders(str(root))
         self.by_stem: dict[str, str] = {}
         """Name in a list -> the file that has it but for the extension."""
 
     def named(self, path: str) -> str:
         """The path of a file: as it is written, or with another extension where one file alone has that stem."""
+        path = self._forms.real_path(path)
         folder, _, name = path.rpartition("/")
         names, stems = self._listed(folder)
-        same = stems.get(PurePosixPath(name).stem, [])
+        same = stems.get(composed(PurePosixPath(name).stem), [])
         if name in names or len(same) != 1:
             return path
         found = f"{folder}/{same[0]}" if folder else same[0]
@@ -97,9 +100,9 @@ class _Files:
 
     def exists(self, path: str) -> bool:
         """Whether a file has this name, or alone has its stem."""
-        folder, _, name = path.rpartition("/")
+        folder, _, name = self._forms.real_path(path).rpartition("/")
         names, stems = self._listed(folder)
-        return name in names or len(stems.get(PurePosixPath(name).stem, [])) == 1
+        return name in names or len(stems.get(composed(PurePosixPath(name).stem), [])) == 1
 
     def _listed(self, folder: str) -> tuple[set[str], dict[str, list[str]]]:
         if folder not in self._folders:
@@ -110,7 +113,7 @@ class _Files:
             stems: dict[str, list[str]] = {}
             for name in names:
                 if extension_of(name) in AUDIO_EXTENSIONS:
-                    stems.setdefault(PurePosixPath(name).stem, []).append(name)
+                    stems.setdefault(composed(PurePosixPath(name).stem), []).append(name)
             self._folders[folder] = (names, stems)
         return self._folders[folder]
 

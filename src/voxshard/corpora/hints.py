@@ -42,8 +42,6 @@ def _other_names(root: str, path: str) -> Iterator[tuple[str, str]]:
     changes: tuple[tuple[str, Callable[[str], str]], ...] = (
         ("has slashes instead of backslashes", lambda text: text.replace("\\", "/")),
         ("has no blanks around it", lambda text: text.strip()),
-        ("has decomposed letters (NFD, as macOS writes them)", lambda text: unicodedata.normalize("NFD", text)),
-        ("has composed letters (NFC)", lambda text: unicodedata.normalize("NFC", text)),
     )
     for what, change in changes:
         other = change(path)

@@ -43,14 +43,14 @@ def objects(content: bytes, where: str) -> list[dict[str, Any]]:
     except UnicodeDecodeError as exc:
         raise ManifestError(f"{where}: not UTF-8; JSON is") from exc
     if text.lstrip().startswith("["):
-        rows = _parsed(text, where)
+        rows = parsed(text, where)
         if not all(isinstance(row, dict) for row in rows):
             raise ManifestError(f"{where}: a JSON list of something else than objects")
         return list(rows)
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            row = _parsed(line, f"{where}: line {number}")
+            row = parsed(line, f"{where}: line {number}")
             if not isinstance(row, dict):
                 raise ManifestError(f"{where}: line {number}: no JSON object")
             rows.append(row)
@@ -58,16 +58,39 @@ def objects(content: bytes, where: str) -> list[dict[str, Any]]:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Columns from objects; a column has one type, which changes no value."""
+    """Columns from objects; a column has one type, which changes no value.
+
+    Raises
+    ------
+    ManifestError : text that is no Unicode (half of a surrogate pair).
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
-
-
-def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as exc:
+        return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    except UnicodeEncodeError as exc:
+        raise ManifestError(f"{exc.object!a}: text that is no Unicode: {exc.reason}; correct the file") from exc
+
+
+def parsed(text: str | bytes, where: str) -> Any:
+    """What one JSON text says.
+
+    Raises
+    ------
+    ManifestError : it is no JSON, or an object has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as exc:
         raise ManifestError(f"{where}: no JSON: {exc}") from exc
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is in an object twice")
+    return found
 
 
 def _column(values: list[Any]) -> pa.Array:

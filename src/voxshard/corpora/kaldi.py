@@ -18,9 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from voxshard.corpora.base import Listing, Request, path_array
+from voxshard.corpora.base import MEASURED, Listing, Request, path_array
 from voxshard.corpora.relative_paths import start_of
 from voxshard.corpora.remote_folder import CorpusPath
+from voxshard.corpora.tables import as_utf8
+from voxshard.corpora.values import cleaned
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import DuplicateIdError, EmptyCorpusError, ManifestError
 
@@ -55,12 +57,21 @@ def list_corpus(request: Request) -> Listing:
     start, more = start_of(str(places[0][1]), [row["path"] for row in rows], request.option("audio_root"))
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
+    labels = [
+        name for name in names if name not in (*MEASURED, "split", "speaker", "text")
+    ]  # a transcript may be the word NA
     table = pa.table({**columns, "path": path_array(columns["path"])})
+    for name in labels:
+        column = cleaned(table[name].cast(pa.string()), f"column {name}", notes, notes)
+        table = table.set_column(table.column_names.index(name), name, column)
     return Listing(table, start, notes=[*notes, *more])
 
 
 def _rows(place: CorpusPath, notes: list[str]) -> list[dict[str, Any]]:
     paths = _map(place / "wav.scp")
+    empty = [name for name, path in paths.items() if not path]
+    if empty:
+        raise ManifestError(f"{place / 'wav.scp'}: {empty[0]} has no path")
     pipes = [name for name, path in paths.items() if path.endswith("|") or path.startswith("|")]
     archives = [name for name, path in paths.items() if _ARCHIVE.fullmatch(path)]
     for what, found in (("pipes, which are commands", pipes), ("places in Kaldi archives", archives)):
@@ -76,6 +87,9 @@ def _rows(place: CorpusPath, notes: list[str]) -> list[dict[str, Any]]:
         {"utterance_id": name, "path": path, "start_s": None, "end_s": None} for name, path in paths.items()
     ]  # fmt: skip
     for name, column in _labels(place).items():
+        if name in MEASURED:
+            notes.append(f"{place}: utt2{name} is left out: a manifest's column {name} says something else")
+            continue
         known = {row["utterance_id"] for row in rows}
         extra = len([key for key in column if key not in known])
         if extra:
@@ -125,7 +139,7 @@ def _labels(place: CorpusPath) -> dict[str, Mapping[str, str]]:
 def _map(file: CorpusPath) -> dict[str, str]:
     """A file of Kaldi's: a key, blanks, and a value up to the end of the line, which may be empty."""
     found: dict[str, str] = {}
-    for line in os.fsdecode(file.read_bytes()).splitlines():
+    for line in os.fsdecode(as_utf8(file.read_bytes(), str(file))).split("\n"):
         key, _, value = line.strip().replace("\t", " ").partition(" ")
         if not key:
             continue

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from voxshard.corpora import json_lines
-from voxshard.corpora.base import Listing, Request, path_array
+from voxshard.corpora.base import MEASURED, Listing, Request, path_array
 from voxshard.corpora.relative_paths import start_of
 from voxshard.corpora.remote_folder import CorpusPath, corpus_path, matches
 from voxshard.corpora.values import cleaned
@@ -88,6 +88,8 @@ def _recordings(file: CorpusPath) -> dict[str, Mapping[str, Any]]:
     problems: list[str] = []
     for item in _objects(file):
         name = str(item.get("id"))
+        if "id" not in item:
+            raise ManifestError(f"{file}: recording {len(found)} has no id; is this a manifest of recordings?")
         if name in found:
             raise DuplicateIdError(f"{file}: recording {name!r} is in it twice; ids must be unique")
         found[name] = item
@@ -105,6 +107,13 @@ def _unreadable(item: Mapping[str, Any]) -> str | None:
     sources = item.get("sources")
     if not isinstance(sources, list) or not sources or not all(isinstance(source, dict) for source in sources):
         return "it has no sources; is this a manifest of recordings?"
+    if not all(isinstance(source.get("source"), str) for source in sources):
+        return "its source is no path"
+    numbers = (item.get("duration"), item.get("sampling_rate"))
+    if not all(value is None or type(value) in (int, float) for value in numbers):
+        return f"its duration is {numbers[0]!r}, its sampling rate {numbers[1]!r}"
+    if not isinstance(sources[0].get("channels") or [], list):
+        return f"its channels are {sources[0]['channels']!r}"
     kinds = {str(source.get("type")) for source in sources}
     if not kinds <= {"file", "url"}:
         return f"its source is of type {', '.join(sorted(kinds))}" + (
@@ -147,7 +156,7 @@ def _supervised(
         labels |= custom if isinstance(custom, dict) else {}
         place = {"utterance_id": name, "path": str(recording["sources"][0]["source"])}
         span = (None, None) if whole else (float(start), round(start + length, 9))
-        rows.append({**_unlike(labels, place), **place, "start_s": span[0], "end_s": span[1]})
+        rows.append({**_unlike(labels), **place, "start_s": span[0], "end_s": span[1]})
     if left := len(recordings) - len(used):
         notes.append(f"{file}: {left:,} of {len(recordings):,} recordings have no supervision and are left out")
     if num_channels:
@@ -155,8 +164,8 @@ def _supervised(
     return rows
 
 
-def _unlike(labels: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in labels.items() if key not in {*place, "start_s", "end_s", "split"}}
+def _unlike(labels: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in labels.items() if key not in (*MEASURED, "split")}
 
 
 def _one_sample(recording: Mapping[str, Any]) -> float:

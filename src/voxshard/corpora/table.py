@@ -63,7 +63,7 @@ def list_corpus(request: Request) -> Listing:
     others = [name for name in PATH_COLUMNS if name in table.column_names and name != chosen]
     notes.append(f"{file}: paths are taken from column {chosen}" + (f", not {', '.join(others)}" if others else ""))
     if file.lower().endswith(json_lines.EXTENSIONS):
-        table, more = _nemo_spans(table)
+        table, more = _nemo_spans(table, file)
         notes += more
     elif (columns := _span_like(table)) and {"start_s", "end_s"}.isdisjoint(table.column_names):
         notes.append(
@@ -84,15 +84,15 @@ def _span_like(table: pa.Table) -> list[str]:
     return [name for name in _SPAN_LIKE if name in table.column_names]
 
 
-def _nemo_spans(table: pa.Table) -> tuple[pa.Table, list[str]]:
+def _nemo_spans(table: pa.Table, file: str) -> tuple[pa.Table, list[str]]:
     """`offset` and `duration`, in seconds, as NeMo's manifests have them, become a span; `duration` alone does not."""
     if "offset" not in table.column_names or not {"start_s", "end_s"}.isdisjoint(table.column_names):
         return table, []
     lengths = table["duration"].to_pylist() if "duration" in table.column_names else [None] * len(table)
     ends = []
     for row, (offset, length) in enumerate(zip(table["offset"].to_pylist(), lengths, strict=True)):
-        if not all(value is None or isinstance(value, int | float) for value in (offset, length)):
-            raise ManifestError(f"row {row}: offset {offset!r}, duration {length!r}: expected seconds")
+        if not all(value is None or type(value) in (int, float) for value in (offset, length)):
+            raise ManifestError(f"{file}: row {row}: offset {offset!r}, duration {length!r}: expected seconds")
         ends.append(None if offset is None or length is None else round(offset + length, 9))
     table = table.append_column("start_s", table["offset"].cast(pa.float64()))
     table = table.append_column("end_s", pa.array(ends, pa.float64()))

@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from voxshard import remote
-from voxshard.audio import is_url
+from voxshard.audio import containers, is_url
 from voxshard.corpora import json_lines
 from voxshard.corpora.remote_folder import CorpusPath
 from voxshard.corpora.values import cleaned, typed
@@ -33,7 +33,12 @@ ID_COLUMNS = ("utterance_id", "utt_id", "utt", "id", "uid")
 _ALWAYS_TEXT = {"split", "fold", "speaker", *ID_COLUMNS}
 _NAMES = {*ID_COLUMNS, *PATH_COLUMNS}
 """Columns of names, which no rule for labels changes: a recording may be called NA."""
-_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_MARKS = {
+    b"\xff\xfe\0\0": "utf-32-le", b"\0\0\xfe\xff": "utf-32-be", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be",
+}  # fmt: skip
+_DELIMITERS = "\t,;"
+_LARGEST_BLOCK = 1 << 28
+"""Bytes of a table parsed at once; no value can be longer."""
 
 
 def read_table(path: str | CorpusPath, *, names: Sequence[str] = (), notes: list[str] | None = None) -> pa.Table:
@@ -91,10 +96,15 @@ def _raw(where: str, notes: list[str]) -> pa.Table:
         content = _content(where)
         if where.lower().endswith((".parquet", ".pq")):
             table = _flat(pq.read_table(pa.BufferReader(content)))
+            table.validate(full=True)  # damage inside may have left text that is none
         elif where.lower().endswith(json_lines.EXTENSIONS):
             table = json_lines.read(content, where)
+        elif containers.is_archive(content):
+            raise ManifestError(
+                f"{where}: no table: it looks like {containers.not_audio(content)}; save it as CSV in UTF-8"
+            )
         else:
-            table = _read_delimited(_as_utf8(content, where), where)
+            table = _read_delimited(as_utf8(content, where), where, notes)
     except EnvironmentProblemError:
         raise
     except FileNotFoundError as exc:
@@ -156,7 +166,7 @@ def _gap(length: int) -> pa.ChunkedArray:
 def read_lines(path: str | CorpusPath) -> list[str]:
     """The names in a list file, one per line; empty lines and lines that begin with `#` are left out."""
     try:
-        content = _as_utf8(_content(str(path)), str(path))
+        content = as_utf8(_content(str(path)), str(path))
     except EnvironmentProblemError:
         raise
     except FileNotFoundError as exc:
@@ -197,9 +207,9 @@ def _content(where: str) -> bytes:
     return remote.read(where)
 
 
-def _as_utf8(content: bytes, where: str) -> bytes:
-    """Text as UTF-8, without a byte order mark; UTF-16 is known by its mark, or by its zero bytes."""
-    encoding = _UTF_16.get(content[:2])
+def as_utf8(content: bytes, where: str) -> bytes:
+    """Text as UTF-8, without a byte order mark; UTF-16 and UTF-32 are known by theirs, UTF-16 also by zero bytes."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
     start = content[:200]
     if encoding is None and start.count(0) * 3 > len(start):
         encoding = "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
@@ -208,28 +218,45 @@ def _as_utf8(content: bytes, where: str) -> bytes:
     try:
         return content.decode(encoding).removeprefix("\ufeff").encode()
     except UnicodeDecodeError as exc:
-        raise ManifestError(f"{where}: damaged UTF-16 ({exc.reason}); save the table as UTF-8") from exc
+        raise ManifestError(f"{where}: damaged {encoding.upper()} ({exc.reason}); save the table as UTF-8") from exc
 
 
-def _read_delimited(content: bytes, where: str) -> pa.Table:
-    header = content.split(b"\n", 1)[0]
+def _read_delimited(content: bytes, where: str, notes: list[str]) -> pa.Table:
+    content = content.lstrip(b"\r\n")
+    header, _, rows = content.partition(b"\n")
     if not header.strip():
         raise ManifestError(f"{where}: empty; expected a table with a header line")
+    if containers.is_archive(content):
+        raise ManifestError(
+            f"{where}: no table: it looks like {containers.not_audio(content)}; save it as CSV in UTF-8"
+        )
     try:
         header.decode()
     except UnicodeDecodeError as exc:
         raise ManifestError(f"{where}: its header is not UTF-8; save the table as UTF-8") from exc
-    delimiter = "\t" if b"\t" in header or (where.lower().endswith(".tsv") and b"," not in header) else ","
-    if delimiter.encode() not in header and b";" in header:
-        delimiter = ";"
-    parse = pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    parse = pacsv.ParseOptions(delimiter=_delimiter(header, rows.partition(b"\n")[0]), newlines_in_values=True)
+    blocks = pacsv.ReadOptions(block_size=min(len(content) + 1, _LARGEST_BLOCK))
     # One pass for the header's names, so that every column can be asked for as it is in the file.
-    names = pacsv.open_csv(pa.BufferReader(content), parse_options=parse).schema.names
-    _check_unique(names, where)
+    names = pacsv.open_csv(pa.BufferReader(content), read_options=blocks, parse_options=parse).schema.names
+    named = [number for number, name in enumerate(names) if name.strip()]
+    _check_unique([names[number] for number in named], where)
     convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
-    table = pacsv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
-    unnamed = [name for name in names if not name]  # pandas writes its index so
-    return table.drop_columns(unnamed) if unnamed else table
+    table = pacsv.read_csv(pa.BufferReader(content), read_options=blocks, parse_options=parse, convert_options=convert)
+    if content.count(b'"') % 2 and any(b"\n" in (column[-1].as_py() or b"") for column in table.columns if len(table)):
+        raise ManifestError(
+            f"{where}: a quotation mark in row {len(table) - 1} is not closed: rows after it would be lost"
+        )
+    if left_out := [
+        str(number + 1) for number in range(1, len(names)) if number not in named
+    ]:  # pandas' index is first
+        notes.append(f"{where}: columns without a name are left out: {', '.join(left_out)}")
+    return table.select(named)
+
+
+def _delimiter(header: bytes, row: bytes) -> str:
+    """The separator that the header and the first row have most of."""
+    counts = {mark: (min(header.count(mark), row.count(mark)), header.count(mark)) for mark in _DELIMITERS.encode()}
+    return chr(max(counts, key=lambda mark: counts[mark]))
 
 
 def _flat(table: pa.Table) -> pa.Table:
@@ -242,5 +269,7 @@ def _flat(table: pa.Table) -> pa.Table:
             column = column.cast(column.type.value_type)
         if pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         columns[name] = column
     return pa.table(columns)

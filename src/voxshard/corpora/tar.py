@@ -9,21 +9,20 @@ Nothing is unpacked: a manifest's path names the place of the recording in its a
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from voxshard.audio.members import Member
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
-from voxshard.corpora.remote_folder import CorpusPath
+from voxshard.corpora.remote_folder import CorpusPath, corpus_path
 from voxshard.corpora.values import cleaned, typed
 from voxshard.corpora.walk import audio_files
 from voxshard.errors import EmptyCorpusError, ManifestError
@@ -44,7 +43,7 @@ def list_corpus(request: Request) -> Listing:
     ManifestError : an archive that is compressed, cut or damaged.
     """
     request.allow()
-    root = request.folder
+    root = corpus_path(request.root)
     archives = [root.name] if root.is_file() else audio_files(request.root, part=request.part, glob="**/*.tar").paths
     folder = root.parent if root.is_file() else root
     rows: list[dict[str, Any]] = []
@@ -105,20 +104,36 @@ def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]
                     f"{path}: compressed with {_COMPRESSED[start]}: nothing in it can be read in place; decompress it"
                 )
             size = stream.seek(0, os.SEEK_END)
-            stream.seek(0)
-            with tarfile.open(fileobj=stream, mode="r:") as archive:
-                for member in archive:
-                    if not member.isreg():
-                        continue
-                    if member.offset_data + member.size > size:
-                        raise ManifestError(f"{path}: cut: {member.name} ends beyond the end of the archive")
-                    is_text = extension_of(member.name) in ("json", *_TEXTS)
-                    file = archive.extractfile(member) if is_text else None
-                    yield member, file.read() if file is not None else None
+            start_of_archive: int | None = 0
+            while start_of_archive is not None:  # archives one after the other, which tar -A and cat make
+                stream.seek(start_of_archive)
+                with tarfile.open(fileobj=stream, mode="r:") as archive:
+                    if start_of_archive and archive.firstmember is None:  # type: ignore[attr-defined]
+                        raise ManifestError(f"{path}: damaged at byte {start_of_archive:,}: no header of a file")
+                    for member in archive:
+                        if not member.isreg():
+                            continue
+                        if member.offset_data + member.size > size:
+                            raise ManifestError(f"{path}: cut: {member.name} ends beyond the end of the archive")
+                        is_text = extension_of(member.name) in ("json", *_TEXTS)
+                        file = archive.extractfile(member) if is_text else None
+                        yield member, file.read() if file is not None else None
+                    end = archive.offset
+                start_of_archive = _after_zeros(stream, end)
     except tarfile.TarError as exc:
         raise ManifestError(f"{path}: no tar archive, or a damaged one: {exc}") from exc
     except OSError as exc:
         raise ManifestError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _after_zeros(stream: BinaryIO, offset: int) -> int | None:
+    """Offset of the first block from `offset` on that is not all zeros; None where only zeros are left."""
+    stream.seek(offset)
+    while block := stream.read(tarfile.RECORDSIZE):
+        if block.strip(b"\0"):
+            return offset + (len(block) - len(block.lstrip(b"\0"))) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        offset += len(block)
+    return None
 
 
 def _key(name: str) -> str:
@@ -128,10 +143,7 @@ def _key(name: str) -> str:
 
 
 def _json(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except ValueError as exc:
-        raise ManifestError(f"{where}: no JSON: {exc}") from exc
+    found = json_lines.parsed(content, where)
     if not isinstance(found, dict):
         raise ManifestError(f"{where}: a JSON {type(found).__name__}; expected an object, whose keys become columns")
     return found

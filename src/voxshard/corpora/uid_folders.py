@@ -22,8 +22,9 @@ import pyarrow as pa
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
 from voxshard.corpora.remote_folder import CorpusPath, matches
 from voxshard.corpora.tables import column_of, read_tables, stacked
+from voxshard.corpora.unicode_forms import Folders
 from voxshard.corpora.walk import contents
-from voxshard.errors import DuplicateIdError, EmptyCorpusError
+from voxshard.errors import DuplicateIdError, EmptyCorpusError, ManifestError
 
 # metadata.json's `encoding` -> the container a header then shows. Any other encoding is compared with the extension.
 _CONTAINERS = {"WAV": "WAV", "WAVE": "WAV", "LINEAR16": "WAV", "MP3": "MP3", "FLAC": "FLAC", "OGG": "OGG",
@@ -52,15 +53,18 @@ def list_corpus(request: Request) -> Listing:
     lists = list(request.lists) or _lists_in([folder, root])
     table, notes = _listed(lists) if lists else (_unlisted(folder), [])
     prefix = "" if folder == root else f"{folder.name}/"
-    places = [folder / uid for uid in table["uid"].to_pylist()]
+    real = Folders(str(folder)).real_path
+    names = [real(uid) for uid in table["uid"].to_pylist()]
+    places = [folder / name for name in names]
     if isinstance(folder, Path):
         found = [_look(place) for place in places]
     else:
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(_look, places))
+    pairs = zip(names, found, strict=True)
     table = (
         table.append_column("utterance_id", table["uid"])
-        .append_column("path", path_array([f"{prefix}{uid}/{name}" for uid, (name, _, _) in _pairs(table, found)]))
+        .append_column("path", path_array([f"{prefix}{uid}/{name}" for uid, (name, _, _) in pairs]))
         .append_column("encoding", pa.array([about.get("encoding") for _, about, _ in found], pa.string()))
         .append_column("sample_rate_hz", pa.array([about.get("sample_rate_hz") for _, about, _ in found], pa.int64()))
         .append_column("warning", pa.array([warning for _, _, warning in found], pa.string()))
@@ -112,7 +116,9 @@ def _listed(lists: list[tuple[str, str]]) -> tuple[pa.Table, list[str]]:
         key = column_of(table, ("uid", "utterance_id", "id"), chosen=None, where=file, what="uids (uid)")
         table = table.rename_columns({key: "uid"}) if key != "uid" else table
         table = table.set_column(table.column_names.index("uid"), "uid", table["uid"].cast(pa.string()))
-        for uid in table["uid"].to_pylist():
+        for row, uid in enumerate(table["uid"].to_pylist()):
+            if uid is None:
+                raise ManifestError(f"{file}: row {row} has no {key}")
             if uid in of:
                 where = f"twice in {file}" if of[uid] == file else f"in {of[uid]} and in {file}"
                 raise DuplicateIdError(f"uid {uid!r} is {where}; a recording has one row and one split")
@@ -136,7 +142,7 @@ def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
     """Name of the recording in a uid folder, what metadata.json states, and what is wrong with it."""
     try:
         names = sorted(entry.name for entry in folder.iterdir())
-    except OSError:
+    except (OSError, ValueError):  # or a name with a NUL
         return "waveform.wav", {}, None  # the row will state that its recording is missing
     waveforms = [name for name in names if name.startswith("waveform.") and extension_of(name) in AUDIO_EXTENSIONS]
     name = waveforms[0] if waveforms else "waveform.wav"
@@ -144,7 +150,7 @@ def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
         return name, {}, "no metadata.json"
     try:
         about = json.loads((folder / "metadata.json").read_bytes())
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         return name, {}, f"metadata.json cannot be read: {exc}"
     if not isinstance(about, dict):
         return name, {}, f"metadata.json cannot be read: {about!r} is no object"
@@ -158,7 +164,7 @@ def _known(about: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     known: dict[str, Any] = {}
     warnings = []
     encoding, rate = about.get("encoding"), about.get("sample_rate_hz")
-    if encoding is None or isinstance(encoding, str):
+    if encoding is None or (isinstance(encoding, str) and encoding.isprintable()):
         known["encoding"] = encoding
     else:
         warnings.append(f"metadata.json states encoding {encoding!r}, which is no text")
@@ -170,7 +176,3 @@ def _known(about: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         known["sample_rate_hz"] = None
         warnings.append(f"metadata.json states {rate!r} Hz, which is no sample rate")
     return known, warnings
-
-
-def _pairs(table: pa.Table, found: list[Any]) -> zip[tuple[str, Any]]:
-    return zip(table["uid"].to_pylist(), found, strict=True)

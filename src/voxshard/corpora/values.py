@@ -43,8 +43,8 @@ def cleaned(text: pa.ChunkedArray, what: str, notes: list[str], gaps: list[str])
 def typed(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """int64 or float64 where that changes no value, else the text.
 
-    Numbers with leading zeros are codes; integers too long for int64, or too long for float64 next to fractions,
-    stay text with all their digits.
+    Numbers with leading zeros are codes; integers too long for int64, or too long for float64 next to fractions, and
+    numbers beyond float64 stay text with all their digits.
     """
     if values.null_count == len(values) or _any(values, _PADDED):
         return values
@@ -53,7 +53,10 @@ def typed(values: pa.ChunkedArray) -> pa.ChunkedArray:
             return values.cast(pa.int64())
         except pa.ArrowInvalid:
             return values
-    return values.cast(pa.float64()) if _all(values, _NUMBER) and not _any(values, _INEXACT) else values
+    if not _all(values, _NUMBER) or _any(values, _INEXACT):
+        return values
+    numbers = values.cast(pa.float64())
+    return numbers if pc.all(pc.is_finite(numbers), min_count=0).as_py() else values
 
 
 def _note_changes(before: pa.ChunkedArray, after: pa.ChunkedArray, text: str, notes: list[str]) -> None:

@@ -16,14 +16,14 @@ from voxshard.audio import is_url, resolve
 from voxshard.audio.members import file_of, member_of
 from voxshard.audio.sndfile import Span
 from voxshard.config import Settings, as_list
-from voxshard.corpora import annotate, formats
+from voxshard.corpora import annotate, formats, unicode_forms
 from voxshard.corpora.base import Listing, Request, first_names, path_text
 from voxshard.corpora.headers import reason
 from voxshard.corpora.hints import missing_hints
 from voxshard.corpora.probe import probe_all
 from voxshard.corpora.remote_folder import objects_of
 from voxshard.corpora.walk import glob_pattern
-from voxshard.errors import ConfigError, EmptyCorpusError, MissingRecordingError, TooShortError
+from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError, MissingRecordingError, TooShortError
 from voxshard.locations import Location, check_output
 from voxshard.manifest import COLUMNS, OBJECT_VERSION, Manifest
 from voxshard.stages.base import Task
@@ -108,13 +108,13 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
         _check_is_manifest(config.out, config.root)
     task.progress.begin(f"listing {config.root}")
     request = _request(config)
-    listing = formats.adapter(config.format)(request)
-    table = _chosen(listing, request)
+    listing = _listed(config.format, request)
+    table, notes = unicode_forms.with_real_paths(_chosen(listing, request), listing.root)
     task.progress.advance(len(table))
-    table, notes = _annotated(table, config)
+    table, more = _annotated(table, config)
     if config.limit is not None:
         table = table.slice(0, config.limit)
-    for note in (*listing.notes, *notes):
+    for note in (*listing.notes, *notes, *more):
         task.progress.note(note)
     Manifest.from_table(table, root=listing.root, corpus=config.format)  # a doubled id is found before a long probe
     table = _probed(table, listing.root, config, task)
@@ -129,6 +129,16 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest.write(path)
     return manifest
+
+
+def _listed(name: str, request: Request) -> Listing:
+    try:
+        return formats.adapter(name)(request)
+    except UnicodeEncodeError as exc:
+        shown = str(exc.object)[:80]
+        raise ManifestError(f"{request.root}: {shown!a} in its lists is not UTF-8; save them as UTF-8") from exc
+    except (PermissionError, NotADirectoryError, IsADirectoryError) as exc:
+        raise EmptyCorpusError(f"{exc.filename}: {exc.strerror}; check the path and its permissions") from exc
 
 
 def _check_is_manifest(out: Path, root: str) -> None:
@@ -295,10 +305,8 @@ def _missing_paths(table: pa.Table) -> list[str | bytes]:
 def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:
     """The corpus's own warnings, and those of probing after them."""
     at = table.column_names.index("warning")
-    if not pa.types.is_string(table["warning"].type):
-        return table
     pairs = zip(table["warning"].to_pylist(), found.to_pylist(), strict=True)
-    joined = ["; ".join(text for text in pair if text) or None for pair in pairs]
+    joined = ["; ".join(str(text) for text in pair if text is not None) or None for pair in pairs]
     return table.set_column(at, "warning", pa.array(joined, pa.string()))
 
 
