@@ -91,6 +91,7 @@ class ArrayTask:
             minutes=asked.get("minutes"),
             units_per_hour=asked.get("units_per_hour"),
             before_s=earlier.elapsed_s if earlier else 0.0,
+            node=os.environ.get("SLURMD_NODENAME", ""),
         )
 
     def _asked(self) -> dict[str, Any]:

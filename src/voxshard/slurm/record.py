@@ -14,7 +14,7 @@ from typing import Any
 
 from voxshard import files
 from voxshard.config import dump_yaml, expanded, load_yaml, merged, parse_yaml, validated
-from voxshard.errors import CorruptFileError, IncompleteError
+from voxshard.errors import CorruptFileError, EnvironmentProblemError, IncompleteError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
 from voxshard.slurm.queue import QueuedTask
@@ -75,11 +75,18 @@ class TaskRecord:
     """Whether a stopped task was to go back into the queue, as far as is known."""
     before_s: float = 0.0
     """Wall time of this task's earlier runs."""
+    node: str = ""
+    """SLURM's name of the node it ran on."""
 
     @property
     def elapsed_s(self) -> float:
         """Wall time of all its runs."""
         return self.before_s + max(0.0, self.updated - self.started)
+
+    @property
+    def is_fault_of_machine(self) -> bool:
+        """Whether another machine may do better."""
+        return self.state == "failed" and self.exit_code == EnvironmentProblemError.exit_code
 
     @property
     def is_final(self) -> bool:

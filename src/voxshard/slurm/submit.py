@@ -26,6 +26,7 @@ from voxshard.files import quoted
 from voxshard.progress import Progress
 from voxshard.runtime import runtime
 from voxshard.slurm import environment, queue, sbatch
+from voxshard.slurm.nodes import nodes_to_avoid
 from voxshard.slurm.record import Attempt, Record, Submission
 from voxshard.slurm.scripts import Array, sbatch_text
 from voxshard.slurm.site import Partition, Site
@@ -118,6 +119,8 @@ class Cluster:
         throttle = options.throttle or self.site.throttle
         at_once = f"%{max(1, throttle // count)}" if throttle else ""
         folder = self.record.folder(step.name)
+        tasks = [first + element for element in elements] if share.gpus else []
+        records = [self.record.task(step.name, task) for task in tasks]
         more: dict[str, Any] = {
             "array": f"{queue.spans(elements)}{at_once}",
             "chdir": self.submission.cwd,
@@ -126,6 +129,7 @@ class Cluster:
             "output": f"{self.record.logs(step.name)}/%A_%a.out".replace(str(folder), str(folder).replace("%", "%%")),
             "dependency": "DEPENDENCY",
             "signal": f"{self.site.signal}@{self.site.signal_delay_s}",
+            "exclude": nodes_to_avoid(records, self._real_partition(partition, share)),
             **({"requeue": True} if self.site.requeue else {"no-requeue": True}),
             **self.site.sbatch,
             **share.options,
@@ -280,7 +284,7 @@ class Cluster:
         probe = array.script.with_suffix(".check")
         probe.write_text(array.with_dependency([]))
         try:
-            refused = sbatch.refusal([str(probe)], self._real_partition(array))
+            refused = sbatch.refusal([str(probe)], self._real_partition(array.partition, array.share))
         finally:
             probe.unlink(missing_ok=True)
         if refused is None:
@@ -293,9 +297,9 @@ class Cluster:
             )
         raise SchedulerError(f"{message} ({self._asked_for(array)}); nothing was submitted. {_advice(message, array)}")
 
-    def _real_partition(self, array: Array) -> str | None:
-        """SLURM's name of an array's partition; None: the cluster's default."""
-        found = {"partition": array.partition, **self.site.sbatch, **array.share.options}["partition"]
+    def _real_partition(self, name: str, share: Partition) -> str | None:
+        """SLURM's name of a partition of the site; None: the cluster's default."""
+        found = {"partition": name, **self.site.sbatch, **share.options}["partition"]
         return None if found is None else str(found)
 
     def _asked_for(self, array: Array) -> str:
