@@ -38,7 +38,8 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
-"""Of every Linux, outside containers (PROC_PID_INIT_INO in the kernel's proc_ns.h)."""
+"""Inode of the first PID namespace, the one outside containers, on every Linux (PROC_PID_INIT_INO in the kernel's
+proc_ns.h)."""
 
 
 @functools.cache

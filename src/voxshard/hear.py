@@ -23,7 +23,7 @@ from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.extraction.loaded_encoder import LoadedEncoder
 
 HOP_MS = 50.0
-"""From one timestamp to the next where an encoder has no frames: what HEAR suggests."""
+"""Milliseconds between timestamps of encoders without frames, as HEAR suggests."""
 WINDOW_S = 1.0
 _Array = npt.NDArray[np.float32]
 

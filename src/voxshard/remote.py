@@ -316,7 +316,7 @@ def _with_retries(
 
 
 def _url_of(store: Any, url: str, path: str) -> Callable[[str], str]:
-    """From a name as a store lists it to a URL as the user wrote it."""
+    """Turn a name as a store lists it into a URL as the user wrote it."""
     top, place = url.rstrip("/"), path.rstrip("/")
     return lambda name: top + name[len(place) :]
 

@@ -26,7 +26,7 @@ LARGEST_EXCESS = 44
 """A header may promise as many bytes too much as a usual WAV header has: writers count themselves (cryptix/wav#10)."""
 _SHORTEST_WAV = 44
 _USUAL_HEADER = struct.Struct("<8x12sH14x4sI")
-"""Of a WAV with the two chunks it needs: their names, the format's tag, the size of the samples."""
+"""Header of a WAV with the two chunks it needs: their names, the format's tag, the size of the samples."""
 NOT_READ = "bytes after the samples are not read: its header counts only those before them"
 FEW_BYTES = 4096
 """Trailing bytes of a program's own, at most this many, are no samples."""

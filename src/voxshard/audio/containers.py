@@ -11,7 +11,7 @@ _RECORDING = re.compile(
     rb"|OggS\0\x02|\.snd\0\0|NIST_1A\n",
     re.DOTALL,
 )
-"""How files of the usual containers begin, except MPEG."""
+"""First bytes of files of the usual containers, except MPEG."""
 _LONGEST_START = 12
 
 
@@ -26,7 +26,7 @@ def begins_recording(source: Source, offset: int) -> bool:
 
 
 AAC = (b"\xff\xf1", b"\xff\xf9")
-"""How frames of AAC begin (ADTS, ISO/IEC 13818-7)."""
+"""First bytes of frames of AAC (ADTS, ISO/IEC 13818-7)."""
 _FOR_FFMPEG = {
     b"\x1aE\xdf\xa3": "Matroska/WebM",
     b"#!AM": "AMR",

@@ -20,7 +20,7 @@ class StatedSamples(NamedTuple):
 
 
 def stated_samples(source: Source) -> StatedSamples | None:
-    """Where the samples are; None where the file is another, or its header does not define it."""
+    """Return the place of the samples; None where the file is another, or its header does not define it."""
     magic = source.head[:4]
     return _of_au(source) if magic == b".snd" else _of_sphere(source) if magic == b"NIST" else None
 

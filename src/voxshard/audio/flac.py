@@ -10,11 +10,11 @@ from voxshard.audio.containers import recordings_in
 from voxshard.audio.sources import Source
 
 _MAGIC = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
-"""How a stream begins: its marker and the header of a STREAMINFO block, which is 34 bytes long."""
+"""First bytes of a stream: its marker and the header of a STREAMINFO block, which is 34 bytes long."""
 _OTHERS = (b"fLaC", b"WAVE")
 """Words near the end of a file that may belong to a second one, so short that the last frame is near the end, too."""
 _SYNC = b"\xff\xf8"
-"""How a frame begins in a stream whose blocks are of one size; 8 bits of checksum end its header."""
+"""First bytes of a frame in a stream whose blocks are of one size; 8 bits of checksum end its header."""
 _STREAM_INFO_END = 42
 _BITS = (8, 16, 24)
 """Bits per sample of what libsndfile reads."""
@@ -33,10 +33,10 @@ class StreamInfo(NamedTuple):
     sample_rate: int
     num_channels: int
     num_samples: int
-    """Per channel."""
+    """Number of samples per channel."""
     num_frames: int
     largest_frame: int
-    """In bytes."""
+    """Size of the largest frame, in bytes."""
 
 
 def only_stream(source: Source) -> StreamInfo | None:

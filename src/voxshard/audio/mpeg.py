@@ -96,7 +96,7 @@ class FrameRun:
         return self.num_frames * self.kind.num_samples
 
     def frames_only(self, source: bytes) -> tuple[bytes, int]:
-        """Its frames of audio, without one that only has a header; and the samples by which they are late.
+        """Return its frames of audio, without one that only has a header; and the samples by which they are late.
 
         A LAME tag states the encoder's delay, to which every decoder adds its own; source: the tag's specification,
         http://gabriel.mp3-tech.org/mp3infotag.html.
@@ -111,7 +111,7 @@ class FrameRun:
         return frames[first.num_bytes if first else 0 :], late
 
     def content(self, source: bytes) -> bytes:
-        """Its frames without what is between them."""
+        """Return its frames without what is between them."""
         return b"".join(source[start:end] for start, end in self.pieces)
 
 

@@ -18,7 +18,7 @@ from voxshard.audio.sources import Source
 from voxshard.errors import EmptyAudioError, TooShortError, TruncatedAudioError, UnreadableAudioError
 
 _BLOCK_SAMPLES = 1 << 24
-"""At most this much (64 MiB) is set aside before it has arrived: a damaged header can promise any length."""
+"""Largest array (64 MiB) that is allocated before its samples are read: a damaged header can promise any length."""
 _BLOCK_OF_UNKNOWN = 1 << 18
 _BLOCK_OF_TRUNCATED = 1 << 10
 _MIN_RATE, _MAX_RATE = 100, 10_000_000
@@ -28,7 +28,8 @@ _MAX_FRAMES_PER_BYTE = 10_000
 _MPEG_SLACK = 2 * 1152
 """Frames by which an MPEG file may fall short of its own count: encoders differ in counting the first and the last."""
 _SPAN_SLACK_S = 0.01
-"""How far a span may end beyond the recording: lists of segments are rounded, usually to hundredths of a second."""
+"""Seconds by which a span may end beyond the recording: lists of segments are rounded, usually to hundredths of a
+second."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Part(NamedTuple):
     """Frames at the start that are the encoder's delay and are left out."""
     can_seek: bool = True
     is_noisy: bool = False
-    """Its decoder prints to the terminal what it thinks of a file."""
+    """Whether its decoder prints to the terminal what it thinks of a file."""
     facts: StreamFacts | None = None
     """What its header states, where that is known already."""
 

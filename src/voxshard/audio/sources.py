@@ -167,7 +167,7 @@ def _check_not_empty(source: Source) -> None:
 class _Fetch:
     num_bytes: int
     num_uses: int = 1
-    """How often it is going to be taken: several utterances may be spans of one recording."""
+    """Number of times it is going to be taken: several utterances may be spans of one recording."""
     content: Future[bytes] | None = None
     """None: not begun."""
 

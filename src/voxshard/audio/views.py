@@ -60,7 +60,7 @@ class Rewritten(Source):
 
 
 class Repeated(Source):
-    """The same bytes, `times` times over."""
+    """A file that repeats the same bytes `times` times."""
 
     def __init__(self, content: bytes, times: int) -> None:
         self._content = content

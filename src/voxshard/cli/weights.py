@@ -131,7 +131,7 @@ def convert(source: Path, folder: Path | None, base: str | None) -> None:
 
 
 _FRAMEWORKS = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
-"""By the extra that brings them."""
+"""Extra -> the framework that it installs."""
 
 
 def _framework_module(name: str, what: str, extra: str) -> ModuleType:

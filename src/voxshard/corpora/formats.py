@@ -23,7 +23,8 @@ class CorpusFormat:
     """Module of this package with a function `list_corpus`; None: another package's."""
     summary: str
     from_lists: bool = False
-    """Its rows come from lists, so `--split NAME=FILE` names those instead of assigning splits afterwards."""
+    """Whether its rows come from lists, so that `--split NAME=FILE` names those instead of assigning splits
+    afterwards."""
 
 
 FORMATS = {

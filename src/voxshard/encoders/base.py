@@ -219,7 +219,7 @@ class Encoder(metaclass=_EncoderMeta):
         return waveform if self.preparer is None else self.preparer(waveform)
 
     def choose_device(self, request: str) -> tuple[str, str]:
-        """Which device a request means on this machine.
+        """Turn a request into a device of this machine.
 
         Parameters
         ----------

@@ -36,7 +36,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "linear.bias": (HIDDEN,),
 }
 _MAGIC = 0x1950A86A20F9469CFC6C
-"""Of PyTorch's legacy format (torch/serialization.py, MAGIC_NUMBER)."""
+"""Magic number of PyTorch's legacy format (torch/serialization.py, MAGIC_NUMBER)."""
 _LARGEST_STORAGE = 1 << 24
 """Values; a larger number is damage, not a speaker encoder."""
 Weights: TypeAlias = Mapping[str, npt.NDArray[np.float32]]

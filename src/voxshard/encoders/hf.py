@@ -34,9 +34,10 @@ MASKED_TYPES = (
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
-"""Where transformers 5 puts the same settings, under `feature_extractor`, if a processor is saved."""
+"""File in which transformers 5 keeps the same settings, under `feature_extractor`, if a processor is saved."""
 CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""In the order in which transformers looks for them; an index names the files of a model saved in several."""
+"""Checkpoint files in the order in which transformers looks for them; an index names the files of a model saved in
+several."""
 
 
 _EXTRACTOR = "feature_extractor"
@@ -216,7 +217,7 @@ def preparer_for(
 
 @dataclass(frozen=True)
 class ConvolutionalFrames:
-    """How many frames the convolutions at the bottom of wav2vec 2.0 and its like make of a waveform."""
+    """Number of frames that the convolutions at the bottom of wav2vec 2.0 and its like make of a waveform."""
 
     kernels: tuple[int, ...]
     strides: tuple[int, ...]

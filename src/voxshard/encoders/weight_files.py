@@ -18,7 +18,7 @@ _LFS = b"version https://git-lfs"
 
 
 def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> Path:
-    """As `locate`, by the name it was found under: it may be a link, or be behind some.
+    """Locate a weights folder under its own name, which may be a link or be behind links.
 
     Raises
     ------

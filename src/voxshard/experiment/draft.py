@@ -47,7 +47,7 @@ class Draft:
     format: str
     num_utterances: int
     sample_rate: int | None
-    """Of most of the recordings that were looked at; None where none can be read."""
+    """Sample rate of most of the recordings that were looked at; None where none can be read."""
     label: str | None = None
     """Column to predict."""
     classes: int = 0

@@ -104,7 +104,7 @@ class Experiment:
         return dump_config(self.config)
 
     def runtime(self, name: str) -> str:
-        """Where the framework of one feature set lives."""
+        """The runtime that has the framework of one feature set."""
         return self.config.extract[name].runtime or self.config.runtime
 
     def runtimes(self) -> list[str]:
@@ -265,7 +265,7 @@ class Experiment:
                              self.runtime(name), lambda: self._inputs(name))  # fmt: skip
 
     def training_file(self, training: Training) -> Path:
-        """Where the config of one training is written."""
+        """The file with the config of one training."""
         return self.jobs / f"train-{training.out.name}.yaml"
 
     def freeze_training(self, training: Training) -> Path:

@@ -45,7 +45,7 @@ class ExtractSection(ExtractOptions):
     encoder: Annotated[dict[str, Any], BeforeValidator(_as_encoder)]
     """Name of the encoder, or its `name` and settings."""
     runtime: Runtime | None = None
-    """Where its framework lives: here, venv:PATH or image:PATH; null: where the other stages run."""
+    """Runtime that has its framework: here, venv:PATH or image:PATH; null: where the other stages run."""
     splits: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Only these splits; none given: all."""
 
@@ -76,7 +76,7 @@ class NetworkSection(NetworkGrid):
     """A grid of networks; see `voxshard train --network`."""
 
     runtime: Runtime | None = None
-    """Where PyTorch lives: here, venv:PATH or image:PATH; null: where the other stages run."""
+    """Runtime that has PyTorch: here, venv:PATH or image:PATH; null: where the other stages run."""
     features: str | None = None
     """Name of a `logmel` feature set to train on; null: the recordings."""
 

@@ -31,7 +31,7 @@ class Command:
 
     job: Job
     product: Path | None = None
-    """Not run where this file exists already."""
+    """File that the command makes; it is not run if the file exists."""
     request: Path | None = None
     """The file that asks for it; removed once it went well."""
 
@@ -172,7 +172,7 @@ def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[
 
 
 def repair_request(experiment: Experiment, name: str) -> Path:
-    """While this file exists, the recordings of a feature set that failed are to be tried again."""
+    """File that asks for another try of the failed recordings of a feature set, while it exists."""
     return experiment.jobs / f"repair-{name}" / "wanted"
 
 

@@ -28,7 +28,7 @@ class GpuSample:
     power_w: float
     temperature_c: float
     energy_j: float
-    """Since the driver was loaded."""
+    """Energy used since the driver was loaded, in joules."""
 
     def __str__(self) -> str:
         return (

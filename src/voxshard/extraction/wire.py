@@ -79,7 +79,7 @@ class DecodedBlock:
     results: Sequence[PreparedUtterance | Failure]
     """One per utterance, in order."""
     busy_s: float
-    """How long the worker was at it."""
+    """Seconds that the worker spent on it."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Header:
     num_bytes: int
     busy_s: float
     slot: int | None
-    """Which of the worker's memory files; None: one that is used once."""
+    """Index of the worker's memory file; None: one that is used once."""
     sends_descriptor: bool
     """The memory file follows: the receiver does not have it, or less of it."""
 

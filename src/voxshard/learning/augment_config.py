@@ -14,7 +14,7 @@ class Effect(Settings):
     """One augmentation. A number alone is its strength, with probability 1."""
 
     strength: float = Field(0.0, ge=0)
-    """How much; 0 is off."""
+    """Strength of the effect; 0 is off."""
     probability: float = Field(1.0, ge=0, le=1)
     """Share of the recordings it is applied to, drawn again in every epoch."""
 
@@ -58,8 +58,8 @@ class BackgroundEffect(Effect):
 
 class MaskEffect(Effect):
     max_width: int | None = Field(None, ge=1)
-    """In place of a strength: 0 to `max_width` - 1 neighbouring bands or frames, as torchaudio's FrequencyMasking and
-    TimeMasking draw them."""
+    """Maximum width, in place of a strength: 0 to `max_width` - 1 neighbouring bands or frames, as torchaudio's
+    FrequencyMasking and TimeMasking draw them."""
     fill: Literal["mean", "zero"] = "mean"
     """What they are replaced by: the mean of the spectrogram, or 0."""
 

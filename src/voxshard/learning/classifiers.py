@@ -41,10 +41,10 @@ class Classifier:
     fixed: tuple[tuple[str, Any], ...] = ()
     """Parameters of the estimator that are no settings."""
     settings: type[TrainingSettings] | None = None
-    """Of another package's classifier: its settings; fields beyond those of TrainingSettings are parameters of the
+    """Settings of another package's classifier; fields beyond those of TrainingSettings are parameters of the
     estimator. Our own are in `train_config.SETTINGS`."""
     trusted_types: tuple[str, ...] = ()
-    """Of another package's classifier: types that a fitted estimator contains, as `module.Class`, in addition to its
+    """Types that a fitted estimator of another package contains, as `module.Class`, in addition to its
     own class and those of NumPy, SciPy and scikit-learn. Stored models with other types are refused."""
 
 

@@ -214,7 +214,7 @@ class Dataset(ManifestColumns):
         return int(self.counts[utterances].sum())
 
     def rows_of(self, utterances: Ints) -> tuple[list[Ints], Ints]:
-        """Where the rows of some utterances are.
+        """Return the places of the rows of some utterances.
 
         Returns
         -------
@@ -284,6 +284,6 @@ def _layer(features: FeatureSet, layer: int | None) -> int | None:
 
 
 def source_of(features: FeatureSet) -> FeatureSource:
-    """How a run remembers a feature set."""
+    """Describe a feature set for the config of a run."""
     path = origin(features.path.resolve())
     return FeatureSource(path=str(path), name=path.name, encoder=features.encoder, fingerprint=features.fingerprint)

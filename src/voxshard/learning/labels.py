@@ -31,7 +31,7 @@ class Labels:
 
     target: Target
     texts: Sequence[Sequence[str | None]]
-    """Per label column, U values as text; None where missing."""
+    """One entry per label column: U values as text; None where missing."""
     numbers: Ints
     """(U,) class numbers; for several labels (U, L) of 0 and 1. MISSING where there is none, or an unknown class."""
 
@@ -47,7 +47,7 @@ class Labels:
         return np.asarray(np.array(given, bool).any(axis=0))
 
     def of(self, rows: Ints) -> Labels:
-        """Those of some utterances."""
+        """Return the labels of some utterances."""
         return Labels(self.target, [[column[row] for row in rows] for column in self.texts], self.numbers[rows])
 
 

@@ -12,7 +12,7 @@ GB = 10**9
 BYTES_PER_VALUE = 12
 """A stored float32 and a float64 copy of it: what a step of preprocessing takes for the rows it works on."""
 PREPROCESSING_BYTES_PER_VALUE = 15
-"""Of standardize, pca and l2 on all rows at once: their temporary copies, measured."""
+"""Bytes per value of the temporary copies of standardize, pca and l2 on all rows at once, measured."""
 
 Strategy = Literal["complete", "in blocks", "streaming"]
 """How rows are fitted: all at once; preprocessed block by block into one array, then all at once; or never all at

@@ -48,7 +48,8 @@ class TrainingSettings(Settings):
     calibrate: str | None = None
     """Split on whose scores a calibration is fitted that makes them log-likelihood ratios; for detection."""
     calibration: Literal["logistic", "affine"] = "logistic"
-    """How: by logistic regression, or from means and variances, which also suits scores that separate the classes."""
+    """Method of the calibration: logistic regression, or a fit from means and variances, which also suits scores that
+    separate the classes."""
     num_folds: int | None = Field(None, ge=2)
     """With `--folds`: put the values of its column into this number of folds, each value in one fold. Null: one fold
     per value."""

@@ -22,7 +22,8 @@ class CheckpointSettings(EncoderSettings):
     heads: Literal["mean", "sum"] = "mean"
     """How the first dense layers of several heads become one vector, for `ft`."""
     st: Literal["relu", "linear"] = "relu"
-    """For `st`: what the heads are given, after the activation, or the layer's output before it."""
+    """With `st`, the output to take: what the heads are given, after the activation, or the layer's output before
+    it."""
     layer: HiddenLayer | None = None
     """For `pt` of a wav2vec2 network: the hidden layer to pool, 0 to the highest that the network has, or `last`. Null:
     that of the training."""

@@ -65,8 +65,8 @@ class Wav2Vec2Settings(NetworkSettings):
     weighted: bool = False
     """Pool a learned weighting of all layers 0 ... n instead."""
     layer_weighting: Literal["softmax", "raw"] = "softmax"
-    """Of `weighted`: weights that are positive and add up to 1, or weights as they are learned, which begin at
-    1 / (n + 1) each."""
+    """Kind of the weights of `weighted`: weights that are positive and add up to 1, or weights as they are learned,
+    which begin at 1 / (n + 1) each."""
     pooling: PooledBy = "mean"
     """Over the valid frames."""
 
@@ -99,7 +99,7 @@ class EcapaNetworkSettings(MelNetworkSettings):
     """ECAPA-TDNN from scratch (SpeechBrain's class), in front of the heads."""
 
     min_batch: ClassVar[int] = 2
-    """Its pooled vectors are normalised over the batch."""
+    """Smallest training batch; pooled vectors are normalised over the batch."""
     features: Literal["mfcc", "fbank", "kaldi_fbank"] = "mfcc"
     """`mfcc`: torchaudio's MFCC; `fbank`: SpeechBrain's filter bank, minus its mean over each recording; `kaldi_fbank`:
     Kaldi's filter bank (Hann window, no dither, HTK order) of the waveform minus its mean. A front end that divides by
@@ -112,9 +112,10 @@ class EcapaNetworkSettings(MelNetworkSettings):
     hop_length: int = Field(200, ge=1)
     """Samples, of `mfcc`; torchaudio's default is half a window. The filter banks have 10 ms."""
     remove_mean: bool = False
-    """Of `mfcc`: subtract the waveform's mean first, as `kaldi_fbank` always does."""
+    """With `mfcc`, subtract the waveform's mean first, as `kaldi_fbank` always does."""
     num_frames: int | None = Field(None, ge=5)
-    """Of `kaldi_fbank`: frames to which every recording is cut or filled up with zeros; null: as many as it has."""
+    """With `kaldi_fbank`, number of frames to which every recording is cut or filled up with zeros; null: as many as it
+    has."""
     width: int = Field(512, ge=8)
     """Channels of the blocks; three times as many go into pooling. A multiple of 8."""
     embedding_size: int = Field(192, ge=1)
@@ -224,7 +225,7 @@ class NetworkSpec(Settings):
     """One head each; their outputs are stacked in this order."""
     loss: Loss
     scale: float = 30.0
-    """That cosines are multiplied by before a softmax, of aam."""
+    """Factor on cosines before the softmax of the loss aam."""
     prototypes: bool = False
     """Classify by the distance to a point per class instead of with heads."""
 

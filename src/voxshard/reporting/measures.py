@@ -76,7 +76,7 @@ HEADLINES: dict[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "uar", "macro_f1"),
     "multilabel": ("mean_average_precision", "mean_auc"),
 }
-"""Which metric systems are ranked by: the first that was measured."""
+"""Metrics that systems are ranked by: the first that was measured decides."""
 
 
 def measure(name: str) -> Measure:

@@ -150,7 +150,7 @@ def _spoken(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]]) -> str:
 
 
 def roc(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, where: str) -> Plot:
-    """True against false positive rate."""
+    """Plot the true against the false positive rate."""
     with svg_figure(4.8, 4.1) as figure:
         axes = figure.add_subplot()
         for index, (name, (curve, _)) in enumerate(curves.items()):

@@ -82,7 +82,7 @@ class SplitResult:
     metrics: Mapping[str, MetricEstimate] = field(default_factory=dict)
     """Intervals over utterances."""
     by_speaker: Mapping[str, MetricEstimate] = field(default_factory=dict)
-    """The same with intervals over speakers, where speakers are known."""
+    """The estimates with intervals over speakers, where speakers are known."""
     error_curve: ErrorCurve | None = None
     histogram: ScoreHistogram | None = None
     confusion: Confusion | None = None
@@ -147,7 +147,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Where the rows of one split went."""
+    """Number of rows of one split by what became of them."""
 
     split: str
     num_total: int

@@ -76,7 +76,7 @@ def confusion_matrix(truth: npt.ArrayLike, predicted: npt.ArrayLike, num_classes
 
 
 def _checked_classes(truth: npt.ArrayLike, predicted: npt.ArrayLike, num_classes: int) -> tuple[Ints, Ints]:
-    """True and predicted classes as int64, or a ScoreError as `ClassificationTrials` describes."""
+    """Return the true and the predicted classes as int64, or a ScoreError as `ClassificationTrials` describes."""
     truth_N, predicted_N = np.asarray(truth), np.asarray(predicted)
     if truth_N.ndim != 1 or truth_N.shape != predicted_N.shape or len(truth_N) == 0:
         raise ScoreError(

@@ -18,7 +18,7 @@ from voxshard.slurm.site import Site
 
 _PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SALLOC_", "SQUEUE_", "SINFO_", "SCANCEL_", "SCONTROL_", "SACCT_")
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-"""How the controller is reached and which one."""
+"""Variables that determine which controller is reached, and how."""
 _OF_ONE_JOB = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "TMPDIR")
 """Set by SLURM and sites for the job they are in; the next one gets its own."""
 _COPIED = {

@@ -49,7 +49,7 @@ class Rate:
     start_s: float
     """Seconds that a task takes in addition: Python, imports, loading the model."""
     source: str
-    """How it is known, and from how much work: the less, the rougher."""
+    """Where the rate was measured, and over how much work: the less, the rougher."""
     is_probe: bool = False
     """True if the numbers come from a trial on this machine, not from a task."""
 
@@ -161,8 +161,8 @@ def _audio_left_s(cluster: Cluster, name: str) -> float | None:
 
 
 def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
-    """From tasks that ran here or, for the same encoder with the same settings, in experiments next to this one;
-    of several, from where it worked longest."""
+    """Return the rate of tasks that ran here or, for the same encoder with the same settings, in experiments next to
+    this one; of several, from where it worked longest."""
     own = cluster.experiment.config.extract[name].encoder
     chooses = registry.needs_gpu(own["name"], {key: value for key, value in own.items() if key != "name"})
     on_gpu = extract_kind(cluster.experiment, name) == "extract" and all(share.gpus for share in shares)
@@ -187,7 +187,8 @@ def _measured(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate 
 
 
 def _work_s(state: TaskState) -> float:
-    """What of a task's time grows with the audio: no start of Python or of workers, no loading of the model."""
+    """Return the seconds of a task's time that grow with the audio: no start of Python or of workers, no loading of the
+    model."""
     waits = sum(state.timers.get(key, 0.0) for key in ("wait_decode_s", "encode_s", "wait_write_s"))
     return max(0.0, waits - state.timers.get("fill_s", 0.0))
 

@@ -45,7 +45,7 @@ class Attempt:
     why: str
     submitted: float
     jobs: Sequence[dict[str, Any]] = field(default_factory=list)
-    """Per array: job, partition, elements, first (task of element 0), script, and what it asks for."""
+    """One entry per array: job, partition, elements, first (task of element 0), script, and what it asks for."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Record:
 
     @property
     def cancelled(self) -> Path:
-        """While this file exists nothing is submitted by itself."""
+        """File that keeps jobs from submitting anything by themselves while it exists."""
         return self.path / "cancelled"
 
     def write(self, submission: Submission, site: Site) -> None:
@@ -163,7 +163,7 @@ class Record:
         return frozenset(int(job["job"]) for step in steps for attempt in self.attempts(step) for job in attempt.jobs)
 
     def own(self, items: Iterable[QueuedTask], token: str) -> list[QueuedTask]:
-        """Of jobs in the queue, those of this experiment.
+        """Return the jobs in the queue that belong to this experiment.
 
         By their comment, by their script, or by their recorded id and their name: a site may rewrite any of them, and
         SLURM uses ids again.

@@ -108,7 +108,8 @@ class Site(Settings):
     signal: str = "USR2"
     """Sent before the time limit."""
     signal_delay_s: int = Field(180, ge=1)
-    """How long before; SLURM may be a minute early. Longer than a batch takes."""
+    """Seconds before the time limit at which the signal is sent; longer than a batch takes. SLURM may be a minute
+    early."""
     requeue: bool = True
     """Let tasks that were asked to stop go back into the queue by themselves."""
     max_requeues: int = Field(20, ge=0)

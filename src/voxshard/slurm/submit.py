@@ -269,7 +269,7 @@ class Cluster:
             raise
 
     def num_automatic(self, step: str) -> int:
-        """How often a step was submitted since a person asked for it."""
+        """Return how many times a step was submitted since a person asked for it."""
         attempts = self.record.attempts(step)
         return attempts[-1].automatic if attempts else 0
 
@@ -337,7 +337,7 @@ class Cluster:
         return is_of
 
     def unseen(self, jobs: Mapping[str, Sequence[int]]) -> list[int]:
-        """Those of the jobs just submitted that the queue does not show."""
+        """Return the jobs just submitted that the queue does not show."""
         seen = {item.job for item in queue.tasks(finished=True)}
         return sorted({job for ids in jobs.values() for job in ids} - seen)
 

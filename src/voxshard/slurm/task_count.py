@@ -29,9 +29,9 @@ class TaskCount:
     best: int
     """Most that start in `START_SHARE` of their time; at least one, and as many as end within their time limit."""
     num_tasks: int
-    """That are submitted."""
+    """Number of tasks that are submitted."""
     is_fewer: bool
-    """Than the site's file asks for."""
+    """Whether these are fewer than the site's file asks for."""
     work_s: float
     """Seconds of work of all tasks together, without their starts."""
     start_s: float
@@ -70,7 +70,7 @@ def known_work(cluster: Cluster, progress: Progress | None = None) -> dict[str, 
 
 
 def fitted(cluster: Cluster, works: Mapping[str, Work]) -> tuple[Cluster, list[TaskCount]]:
-    """The same experiment with the numbers of tasks that suit its work, and why.
+    """Return the experiment with the numbers of tasks that suit its work, and the reasons.
 
     What is not known, or from a trial alone, stays as it was: a submit does not wait for one, and does as its dry run.
     """
@@ -91,8 +91,8 @@ def fitted(cluster: Cluster, works: Mapping[str, Work]) -> tuple[Cluster, list[T
 
 
 def _best(cluster: Cluster, step: Step, work_s: float, start_s: float, most: int) -> int:
-    """See `TaskCount.best`. By the share alone a task takes at most a hundred times its start, so nobody waits long for
-    what is saved; one that met its time limit would start again, and nothing were saved."""
+    """See `TaskCount.best`. By the share alone a task takes at most a hundred times its start, so no user waits long
+    for what is saved; one that met its time limit would start again, and nothing were saved."""
     options = cluster.options(step)
     limit_s = 60 * min(cluster.minutes(options, cluster.site.partitions[name]) for name in options.partitions or ())
     within_s = limit_s - cluster.site.signal_delay_s - start_s

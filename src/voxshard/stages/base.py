@@ -11,7 +11,7 @@ from voxshard.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Task:
-    """Which part of a stage this process does, and how it hears that it should stop."""
+    """The part of a stage that this process does, and the signal on which it stops."""
 
     index: int = 0
     count: int = 1

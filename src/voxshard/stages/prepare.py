@@ -32,7 +32,7 @@ from voxshard.uploads import output
 _MOST_REASONS = 12
 """Kinds of problems, or of warnings, that a summary shows."""
 _PARQUET = b"PAR1"
-"""How such a file begins."""
+"""First bytes of a Parquet file."""
 
 
 class PrepareOptions(Settings):
@@ -186,7 +186,7 @@ def summary(manifest: Manifest) -> list[str]:
 
 
 def _by_reason(table: pa.Table, column: str) -> list[str]:
-    """How many rows have which reason, the most frequent first; reasons that differ in numbers alone are one."""
+    """Number of rows by reason, the most frequent first; reasons that differ in numbers alone are one."""
     rows: dict[str, list[int]] = {}
     texts = [str(text) for text in table[column].to_pylist()]
     for row, text in enumerate(texts):

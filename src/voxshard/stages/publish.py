@@ -29,7 +29,7 @@ class PublishConfig(Settings):
     path: LocalPath
     """File, feature set, run, experiment, or any other folder."""
     url: Location
-    """Where it is to be: the URL of an object or a folder, not of a bucket."""
+    """Target: the URL of an object or a folder, not of a bucket."""
     replace: bool = False
     """Replace objects that have another content."""
 

@@ -274,7 +274,7 @@ class FeatureSet:
         return self._bulk[name]
 
     def complete(self, name: str) -> Rows:
-        """The same rows as `large`, for code that reads all of them: each block is checked at its first read."""
+        """The rows of `large`, for code that reads all of them: each block is checked at its first read."""
         self.large(name)
         return self._complete[name]
 
@@ -366,7 +366,7 @@ class FeatureSet:
 
     @property
     def _bytes_per_utterance(self) -> int:
-        """On average, of all arrays."""
+        """Average number of bytes of one utterance in all arrays."""
         total = sum(int(np.prod(rows.shape, dtype=np.int64)) * rows.dtype.itemsize for rows in self._bulk.values())
         return total // max(1, len(self))
 
@@ -446,7 +446,7 @@ class TorchDataset:
 
 
 def _cut(batch: Batch, size: int) -> Iterator[Batch]:
-    """The same utterances, `size` at a time."""
+    """Cut a batch into batches of `size` utterances."""
     for start in range(0, len(batch.rows), size):
         stop = min(start + size, len(batch.rows))
         offsets = batch.offsets

@@ -87,7 +87,7 @@ def place(dataset: h5py.Dataset) -> int:
 
 
 def datasets_of(file: h5py.File, names: Iterable[str]) -> Datasets:
-    """Where the arrays of a file are, as far as it has them.
+    """Return the places of those arrays that a file has.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _dataset_of(file: h5py.File, name: str) -> tuple[tuple[int, ...], np.dtype[A
 
 
 def range_of(dataset: tuple[tuple[int, ...], np.dtype[Any], int]) -> tuple[int, int]:
-    """Its first byte, and the one after its last; both 0 where it has no bytes."""
+    """Return its first byte, and the one after its last; both 0 where it has no bytes."""
     shape, dtype, at = dataset
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return (at, at + size) if size else (0, 0)

@@ -19,7 +19,7 @@ NO_SPLIT = "(no split)"
 
 @dataclass(frozen=True)
 class ShardInventory:
-    """Which shards of the plan exist."""
+    """The shards of the plan that exist, and those that do not."""
 
     folder: FeatureDir
     identity: Identity

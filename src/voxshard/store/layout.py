@@ -26,7 +26,7 @@ PLAN_FOOTER = b"voxshard"
 """Key of the table of shards in the footer of plan.parquet."""
 
 FORMAT_VERSION = 2
-"""Of shards, merged files, plan and identity alike; see docs/decisions/format-2.md."""
+"""Format version of shards, merged files, plan and identity; see docs/decisions/format-2.md."""
 
 
 def shard_name(index: int, count: int) -> str:
@@ -286,7 +286,7 @@ def text_and_ends(ids: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Plan:
-    """Which shard each utterance goes to: contiguous runs of the manifest, in its order."""
+    """The shard of each utterance: contiguous runs of the manifest, in its order."""
 
     utterance_ids: Sequence[str]
     shard: npt.NDArray[np.int32]

@@ -27,7 +27,7 @@ def hash_ids(ids: Iterable[str]) -> Hashes:
 
 
 def hash_texts(texts: Iterable[bytes]) -> Hashes:
-    """The same of ids in UTF-8."""
+    """Hash ids that are UTF-8 already."""
     blake2b = hashlib.blake2b
     return np.frombuffer(b"".join([blake2b(text, digest_size=8).digest() for text in texts]), "<u8")
 

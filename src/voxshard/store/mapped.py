@@ -67,7 +67,7 @@ class MappedFile:
         self.check_blocks(self.seal.blocks_of(at, at + num_bytes))
 
     def check_blocks(self, numbers: Iterable[int]) -> None:
-        """The same of blocks by their numbers."""
+        """Check blocks, given by their numbers."""
         unknown = [number for number in numbers if not self._is_checked[number]]
         if unknown:
             self.seal.check(self._descriptor, unknown)
@@ -82,7 +82,7 @@ class MappedFile:
         return flat.reshape(tuple(shape))
 
     def read(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The same in memory of its own, in few large reads."""
+        """Read a range into new memory, in few large reads."""
         result = np.empty(tuple(shape), dtype)
         self.read_into(result, at, checks=False)
         return result

@@ -81,7 +81,7 @@ class Run:
         return self.path.resolve().name
 
     def found(self, recorded: AnyLocation) -> Path:
-        """Where a feature set or a manifest that this run names is: there, or, if the experiment was moved completely,
+        """Find a feature set or a manifest that this run names: there, or, if the experiment was moved completely,
         in it."""
         if isinstance(recorded, Url):
             return local_copy(recorded)

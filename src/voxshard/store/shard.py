@@ -83,7 +83,7 @@ class ShardHeader(OutputSpec):
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> ShardHeader:
-        """From HDF5 attributes; those of a later version of this format are passed over.
+        """Read a header from HDF5 attributes; those of a later version of this format are ignored.
 
         Raises
         ------

@@ -29,7 +29,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "frames": _FLOATS,
     "codes": ("<i4",),
 }
-"""Of each array, as NumPy writes them; columns of shards/ are int64 or texts."""
+"""Types of each array, as NumPy writes them; columns of shards/ are int64 or texts."""
 
 
 _BYTES_AT_ONCE = 4 << 20

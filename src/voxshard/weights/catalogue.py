@@ -34,7 +34,7 @@ class WeightSource:
     """One file to fetch."""
 
     name: str
-    """Where it goes, relative to the folder of its set."""
+    """Path of the file, relative to the folder of its set."""
     url: str
     sha256: str | None = None
     num_bytes: int | None = None

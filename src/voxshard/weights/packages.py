@@ -13,7 +13,7 @@ from voxshard.encoders import ge2e_weights
 from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError
 
 GE2E_WHEEL_SHA256 = "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f"
-"""Of Resemblyzer-0.1.4-py3-none-any.whl."""
+"""SHA-256 of Resemblyzer-0.1.4-py3-none-any.whl."""
 
 
 def fetch_ge2e(package: str, target: Path) -> None:

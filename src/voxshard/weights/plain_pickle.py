@@ -15,7 +15,7 @@ _MOST_VALUES = 100_000
 _DEEPEST = 20
 _PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "Path", "PurePath")
 _NEW_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-"""Of modules that pickles up to protocol 2 call as Python 2 did."""
+"""Names of modules that pickles up to protocol 2 call as Python 2 did."""
 _WANTED = "only plain settings are read: argparse.Namespace, dict, list, text, numbers, paths"
 
 

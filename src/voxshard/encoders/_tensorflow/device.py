@@ -17,7 +17,7 @@ INSTALL = "pip install 'tensorflow[and-cuda]'"
 
 
 def choose(request: str) -> tuple[str, str]:
-    """Which device a request means on this machine, and why.
+    """Turn a request into a device of this machine, with the reason.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ def prepare(device: str, precision: Precision) -> None:
 
 
 def _limit_threads(num_cpus: int) -> None:
-    """By default TensorFlow starts a thread for every CPU of the machine, also where the task was given two of 128."""
+    """Limit the threads: by default TensorFlow starts one for every CPU of the machine, also where the task was given
+    two of 128."""
     threading = tf.config.threading
     if threading.get_intra_op_parallelism_threads() == 0:
         try:

@@ -74,7 +74,7 @@ class TorchEncoder(Encoder):
 
     @property
     def precisions(self) -> Sequence[Precision]:  # type: ignore[override]
-        """Those that the settings allow."""
+        """The precisions that the settings allow."""
         return get_args(type(self.settings).model_fields["precision"].annotation)
 
     def start(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:

@@ -30,7 +30,8 @@ State = Mapping[str, torch.Tensor]
 _NOT_USED = re.compile(r"model\.(projector|classifier|layer_weights)\b")
 """Parts of transformers' classifier above the model that the programs never run."""
 _OPTIONAL = ("masked_spec_embed", "standardize.")
-"""Of ours that a model need not have: SpeechAugment's vector, which only training reads, and what settings decide."""
+"""Tensors of ours that a model need not have: SpeechAugment's vector, which only training reads, and what settings
+decide."""
 
 
 def convert_clinical_model(source: Path, out: Path, base: str | None) -> Path:

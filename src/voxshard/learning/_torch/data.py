@@ -111,7 +111,7 @@ class AudioDataset(ABC):
         """
 
     def clip_of(self, epoch: int, *, pad: bool = True) -> ClipSettings:
-        """How utterances are cut in an epoch."""
+        """The clip settings of an epoch."""
         clip = self.clip
         changes: dict[str, object] = {}
         if epoch != EVALUATION:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from voxshard.errors import TransientFaultError, VoxshardError
 
 _FROM_WORKER = "Caught "
-"""How torch's data loader begins the message of an error from a worker: a traceback follows, its last line is ours."""
+"""Pattern with which torch's data loader begins the message of an error from a worker: a traceback follows, its last
+line is ours."""
 
 
 @contextmanager

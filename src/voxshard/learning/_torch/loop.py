@@ -74,7 +74,7 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
         return self.folder / "state.safetensors"
 
     def state_dict(self) -> dict[str, Any]:
-        """What of this is part of the state."""
+        """The counters that are part of the state."""
         return {"done": self.done, "best": self.best, "epochs_without": self.epochs_without}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

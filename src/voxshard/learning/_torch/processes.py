@@ -48,7 +48,7 @@ class _StepEnvironment(SLURMEnvironment):  # type: ignore[misc]  # lightning is 
 
     @staticmethod
     def _validate_srun_used() -> None:
-        """It is; see `environment_of`."""
+        """Accept the environment; see `environment_of`."""
 
     @staticmethod
     def _validate_srun_variables() -> None:
@@ -64,7 +64,7 @@ class _StepEnvironment(SLURMEnvironment):  # type: ignore[misc]  # lightning is 
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """See `environment_of`."""
+        """Accept the settings; see `environment_of`."""
 
 
 def port_of(variables: Mapping[str, str]) -> int:

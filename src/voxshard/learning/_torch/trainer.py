@@ -69,7 +69,7 @@ class FittedNetwork:
     curve: list[dict[str, float]]
     """All along; see `TrainedNetwork`."""
     is_first: bool
-    """True for the one process, of those that train together, that writes."""
+    """Whether this is the one process, of those that train together, that writes."""
 
 
 @dataclass
@@ -114,7 +114,7 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
 
     @property
     def folder(self) -> Path:
-        """Where the state of a training is kept until its run is published."""
+        """The folder that keeps the state of a training until its run is published."""
         out = as_path(self.config.out)
         return out.with_name(f"{out.name}.training")
 
