@@ -90,6 +90,22 @@ def test_a_bad_recording_raises_its_error_or_returns_it(make_corpus: MakeCorpus,
         encoder.embed(np.full(16000, np.nan, np.float32), sample_rate=16000)
 
 
+def test_what_is_odd_about_a_recording_is_the_warning_of_an_extraction(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    manifest = make_corpus(SECONDS)
+    odd = tmp_path / "corpus" / "u0001.wav"
+    content = bytearray(odd.read_bytes())
+    at = content.find(b"data") + 4
+    content[at : at + 4] = (int.from_bytes(content[at : at + 4], "little") + 8).to_bytes(4, "little")
+    odd.write_bytes(bytes(content))
+    features = voxshard.extract(manifest, encoder="mfcc", out=tmp_path / "out", workers=1)
+    stated = features.table["warning"].to_pylist()[1]
+    with pytest.warns(UserWarning, match="its header promises 8 more bytes") as caught:
+        found = voxshard.load_encoder("mfcc").embed([tmp_path / "corpus" / f"{name}.wav" for name in features.ids])
+    np.testing.assert_array_equal(found[1], features["u0001"])
+    assert [str(item.message) for item in caught] == [f"{odd}: {stated}"]
+    assert caught[0].filename == __file__
+
+
 def test_wrong_arguments_of_embed_are_one_config_error() -> None:
     encoder = voxshard.load_encoder("mfcc")
     good = np.zeros(16000, np.float32)

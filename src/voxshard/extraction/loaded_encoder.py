@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,6 +92,8 @@ class LoadedEncoder:
     ) -> Array | UtteranceError | list[Array] | list[Array | UtteranceError]:
         """Embed one recording, or several in batches.
 
+        What is odd about a recording that can be decoded (`extract` has it in the column `warning`) is a `UserWarning`.
+
         Parameters
         ----------
         recordings : a path, a URL or a waveform, or a sequence of these. A waveform is a float array (S,) in [-1, 1].
@@ -136,9 +139,12 @@ class LoadedEncoder:
                 return self._decode_file(item)
             return self._decoder.decode_samples(item, sample_rate, name)
 
-        results, deviation = self._encode(names, [*zip(items, names, strict=True)], decode, alone=False)
+        odd: dict[str, str] = {}
+        results, deviation = self._encode(names, [*zip(items, names, strict=True)], decode, odd, alone=False)
         if deviation is not None and deviation > TOLERANCE_RMS[self._settings.precision]:
-            results, _ = self._encode(names, [*zip(items, names, strict=True)], decode, alone=True)
+            results, _ = self._encode(names, [*zip(items, names, strict=True)], decode, odd, alone=True)
+        for name, what in odd.items():
+            warnings.warn(f"{name}: {what}", UserWarning, stacklevel=3)
         return [_array_or_error(result) for result in results]
 
     def _encode(
@@ -146,15 +152,23 @@ class LoadedEncoder:
         names: Sequence[str],
         items: Sequence[tuple[str | Array, str]],
         decode: Callable[[str | Array, str], PreparedUtterance | Failure],
+        odd: dict[str, str],
         *,
         alone: bool,
     ) -> tuple[list[Result], float | None]:
-        """Decode in threads while the encoder works; return the results and the self-check's deviation."""
+        """Decode in threads while the encoder works; return the results and the self-check's deviation.
+
+        Parameters
+        ----------
+        odd : gets the warning of each recording that has one, by its name.
+        """
         shard = ShardEncoder(
             self._encoder, self._budget, names, store_dtype=self._settings.store_dtype, timers=Timers(), alone=alone
         )
         with self._blas.limit(limits=1):
             for position, decoded in enumerate(_ahead(decode, items)):
+                if isinstance(decoded, PreparedUtterance) and decoded.warning is not None:
+                    odd[names[position]] = decoded.warning
                 shard.add(position, decoded)
         results = shard.finish()
         return results, None if alone else shard.check(self._settings.precision)

@@ -238,13 +238,20 @@ class _Fetcher:
     def _model(self, place: HubPlace) -> model_hub.HubModel:
         key = place.repository, place.revision or "main"
         if key not in self._models:
-            self._models[key] = model_hub.model(*key, wait_s=self.wait_s)
+            found = self._models[key] = model_hub.model(*key, wait_s=self.wait_s)
+            if found.is_from_cache:
+                self.progress.note(
+                    f"{found.repository}: the hub cannot be reached; commit {found.commit[:12]} of {key[1]} is taken "
+                    "from its cache on this machine"
+                )
         return self._models[key]
 
     def _from_hub(self, source: WeightSource, place: HubPlace) -> Entry:
         model = self._model(place)
         published = model.files.get(place.file)
         megabytes = (published.num_bytes or 0) // 1_000_000 if published else 0
+        if cached := model_hub.in_cache(model, place.file):
+            self.progress.note(f"{source.name}: copied from the hub's cache, {cached}")
         self.progress.begin(f"{source.name}, MB", items=max(1, megabytes))
         sha256 = model_hub.download(model, place.file, self.staging, wait_s=self.wait_s)
         if source.sha256 not in (None, sha256):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from voxshard import files
+from voxshard.encoders.weight_files import hub_cache
 from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError, TransientFaultError
 from voxshard.weights.web import NotThereError, unreachable
 
@@ -44,6 +46,8 @@ class HubModel:
     repository: str
     commit: str
     files: Mapping[str, HubFile]
+    is_from_cache: bool = False
+    """Whether the hub was not reached, and the cache of huggingface_hub on this machine describes it."""
 
 
 def endpoint() -> str:
@@ -59,11 +63,13 @@ def is_commit(revision: str | None) -> bool:
 def model(repository: str, revision: str, *, wait_s: float) -> HubModel:
     """Look up which commit a branch or tag is, and which files it has.
 
+    Where the hub cannot be reached, the hub's cache on this machine describes a model that is in it.
+
     Raises
     ------
     BackendUnavailableError : huggingface_hub is not installed.
     MissingWeightsError : no such model or revision, or one whose terms must be accepted first.
-    TransientFaultError : the hub cannot be reached.
+    TransientFaultError : the hub cannot be reached, and the cache has no such model.
     """
     api = _library().HfApi(endpoint=endpoint(), token=_token())
     where = f"{endpoint()}/{repository} at {revision}"
@@ -71,7 +77,13 @@ def model(repository: str, revision: str, *, wait_s: float) -> HubModel:
     def ask() -> Any:
         return api.model_info(repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
 
-    about = _with_retries(where, ask, wait_s)
+    known = _cached(repository, revision)
+    try:
+        about = _with_retries(where, ask, wait_s, 1 if known else _TRIES)
+    except TransientFaultError:
+        if known is None:
+            raise
+        return known
     found = {
         item.rfilename: HubFile(item.size, item.lfs.sha256 if item.lfs else None, None if item.lfs else item.blob_id)
         for item in about.siblings or ()
@@ -84,7 +96,9 @@ def model(repository: str, revision: str, *, wait_s: float) -> HubModel:
 
 
 def download(wanted: HubModel, name: str, folder: Path, *, wait_s: float) -> str:
-    """Fetch one file into a folder, under its name; huggingface_hub resumes a transfer that was cut off if it can.
+    """Bring one file into a folder, under its name: from the hub's cache on this machine if it is there and intact.
+
+    huggingface_hub resumes a transfer that was cut off if it can.
 
     Returns
     -------
@@ -96,10 +110,21 @@ def download(wanted: HubModel, name: str, folder: Path, *, wait_s: float) -> str
     CorruptFileError : complete, but not the file that the hub describes; nothing is kept.
     TransientFaultError : cut off or unreachable, again and again.
     """
+    cached = in_cache(wanted, name)
+    if cached is not None:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.storage_errors(folder):
+            shutil.copyfile(cached, target)
+        found = files.sha256_of(target)
+        if not _mismatch(target, found, wanted.files[name]):
+            return found
+        target.unlink()
     where = f"{endpoint()}/{wanted.repository}/resolve/{wanted.commit}/{name}"
     published = wanted.files.get(name)
     if published is None:
-        raise NotThereError(f"{where}: no such file; the model has {', '.join(sorted(wanted.files)) or 'no files'}")
+        owner = "the hub cannot be reached, its cache on this machine" if wanted.is_from_cache else "the model"
+        raise NotThereError(f"{where}: no such file; {owner} has {', '.join(sorted(wanted.files)) or 'no files'}")
     library = _library()
     library.utils.disable_progress_bars()
 
@@ -122,6 +147,33 @@ def download(wanted: HubModel, name: str, folder: Path, *, wait_s: float) -> str
         path.unlink()
         raise CorruptFileError(f"{where}: {problem}; nothing was kept. Try again; if it stays so, the origin changed")
     return found
+
+
+def in_cache(wanted: HubModel, name: str) -> Path | None:
+    """A file of a model in the hub's cache on this machine; None where it is not there."""
+    path = _cache_folder(wanted.repository) / "snapshots" / wanted.commit / name
+    return path if name in wanted.files and path.is_file() else None
+
+
+def _cache_folder(repository: str) -> Path:
+    return hub_cache() / f"models--{repository.replace('/', '--')}"
+
+
+def _cached(repository: str, revision: str) -> HubModel | None:
+    """A revision of a model as the hub's cache on this machine has it; its files are named after their digests."""
+    folder = _cache_folder(repository)
+    ref = folder / "refs" / revision
+    commit = revision if is_commit(revision) else ref.read_text().strip() if ref.is_file() else ""
+    snapshot = folder / "snapshots" / commit
+    if not commit or not snapshot.is_dir():
+        return None
+    found = {}
+    for path in snapshot.rglob("*"):
+        if path.is_file():
+            blob = path.resolve().name
+            sha256, git_blob = (blob if re.fullmatch(rf"[0-9a-f]{{{length}}}", blob) else None for length in (64, 40))
+            found[path.relative_to(snapshot).as_posix()] = HubFile(path.stat().st_size, sha256, git_blob)
+    return HubModel(repository, commit, found, is_from_cache=True)
 
 
 def _mismatch(path: Path, sha256: str, published: HubFile) -> str | None:
@@ -154,13 +206,13 @@ def _library() -> ModuleType:
     return huggingface_hub  # type: ignore[no-any-return]
 
 
-def _with_retries(where: str, call: Callable[[], Result], wait_s: float) -> Result:
-    for attempt in range(1, _TRIES + 1):
+def _with_retries(where: str, call: Callable[[], Result], wait_s: float, num_tries: int = _TRIES) -> Result:
+    for attempt in range(1, num_tries + 1):
         try:
             with _errors_named(where):
                 return call()
         except TransientFaultError:
-            if attempt == _TRIES:
+            if attempt == num_tries:
                 raise
             time.sleep(wait_s * 2 ** (attempt - 1))
     raise AssertionError("unreachable")
