@@ -45,8 +45,11 @@ def test_folders_give_labels_and_splits_and_the_config_runs(
     assert config["extract"]["mfcc"]["encoder"] == {"name": "mfcc", "sample_rate": 8000}
     assert "splits       test, train\nlabel        label, 2 classes" in capsys.readouterr().out
     main(["run", "pets.yaml"])
-    report = json.loads((tmp_path / "experiments/corpus/runs/mfcc-knn-0/metrics.json").read_text())
-    assert "accuracy" in report["metrics"]["test"]
+    runs = tmp_path / "experiments/corpus/runs"
+    assert "accuracy" in json.loads((runs / "mfcc-knn-0/metrics.json").read_text())["metrics"]["test"]
+    (runs / "runs.csv").touch()
+    main(["report", *map(str, sorted(runs.iterdir())), "--out", "all.html"])
+    assert "mfcc-knn-0" in Path("all.html").read_text()
 
 
 def test_words_of_names_become_columns_and_one_of_them_folds(tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_perfect_separation_can_be_drawn() -> None:
 
 
 def test_too_many_classes_get_a_table_instead_of_a_matrix() -> None:
-    counts = np.eye(60, dtype=np.int64) * 9
+    counts = np.eye(61, dtype=np.int64) * 9
     counts[3, 5] = 7
-    matrix = Confusion(labels=[f"c{number}" for number in range(60)], counts=counts)
+    matrix = Confusion(labels=[f"c{number}" for number in range(61)], counts=counts)
     assert plots.confusion(matrix, key="c", system="a", where="eval") is None
     table = plots.frequent_confusions(matrix)
     assert [[cell.text for cell in row] for row in table.rows] == [["c3", "c5", "7", "43.8"]]

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from voxshard.reporting import trial_sections
+from voxshard.reporting import plots, trial_sections
 from voxshard.reporting.comparability import rank, split_order
 from voxshard.reporting.html import render
 from voxshard.reporting.page import Plots
-from voxshard.reporting.report_data import EmbeddingMap, MetricEstimate, ReportData, SplitResult, System, TrainingCurve
+from voxshard.reporting.report_data import (
+    Confusion,
+    EmbeddingMap,
+    MetricEstimate,
+    ReportData,
+    SplitResult,
+    System,
+    TrainingCurve,
+)
 from voxshard.reporting.systems import training_curves
-from voxshard.reporting.vector import short
+from voxshard.reporting.vector import distinct, short
 
 Make = Callable[..., ReportData]
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -235,3 +244,29 @@ def test_what_was_kept_all_along_is_drawn_in_place_of_what_was_kept_per_epoch() 
     drawn = {found.name: found.values.tolist() for found in training_curves(curve, epochs)}
     assert drawn == {"train_loss": [2.0, 1.0], "learning_rate": [0.1, 0.05], "validation_loss": [1.2]}
     assert training_curves(None, None) == []
+
+
+def test_names_that_differ_in_the_middle_stay_distinct() -> None:
+    names = [f"class number {number:02d} of the long list" for number in range(3)]
+    assert len({short(name, 18) for name in names}) == 1
+    assert len(set(distinct(names, 18))) == 3
+    assert distinct(["a", "b"], 18) == ["a", "b"]
+
+
+def test_a_matrix_of_fifty_classes_is_drawn_over_the_whole_width() -> None:
+    labels = [f"class{number:02d}" for number in range(50)]
+    matrix = Confusion(labels=labels, counts=np.eye(50, dtype=np.int64))
+    drawn = plots.confusion(matrix, key="c", system="knn", where="test")
+    assert drawn is not None
+    assert drawn.wide
+    assert all(name in drawn.svg for name in labels)
+
+
+def test_of_a_large_grid_the_best_are_shown_and_the_others_folded(make_report: Make) -> None:
+    metrics = [{"eer": MetricEstimate(0.05 + number / 1000)} for number in range(200)]
+    splits = [SplitResult(num_utterances=400, metrics=metrics[number]) for number in range(200)]
+    first = make_report().systems[0]
+    systems = [replace(first, name=f"run-{n:03d}", splits={"eval": split}) for n, split in enumerate(splits)]
+    page = render(make_report(systems=systems, comparisons=[]))
+    assert "The other 170 systems" in page
+    assert page.index("run-029") < page.index("The other 170 systems") < page.index("run-199")

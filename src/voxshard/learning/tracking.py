@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.progress import Progress
-from voxshard.store.runs import Run, append_results
+from voxshard.store.runs import RUNS_TABLE, Run, append_results
 
 Tracker = Literal["wandb", "tensorboard", "mlflow", "csv"]
 EXTRAS = {"wandb": "tracking", "tensorboard": "tensorboard", "mlflow": "mlflow"}
@@ -39,7 +39,7 @@ def append_to_table(run: Run) -> Path:
         "classifier": config["classifier"],
         "seed": config["seed"],
     }
-    path = run.path.resolve().parent / "runs.csv"
+    path = run.path.resolve().parent / RUNS_TABLE
     append_results(
         path,
         [

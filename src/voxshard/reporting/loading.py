@@ -21,7 +21,7 @@ from voxshard.reporting.report_inputs import inputs_digest
 from voxshard.reporting.systems import load_system
 from voxshard.store.layout import FeatureDir
 from voxshard.store.merged import read_summary
-from voxshard.store.runs import Run
+from voxshard.store.runs import RUNS_TABLE, Run
 
 
 @dataclass
@@ -48,6 +48,7 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
     IncompleteError : a path is none of them, or there is nothing below it.
     DataError : something that was named itself is damaged.
     """
+    paths = [path for path in paths if path.name != RUNS_TABLE] or paths  # `runs/*` has it among the runs
     inputs = inputs_digest(paths)
     found = _Found()
     for path in paths:

@@ -23,13 +23,13 @@ from voxshard.reporting.report_data import (
     TrainingCurve,
 )
 from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
-from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, short, svg_figure, to_svg
+from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, distinct, short, svg_figure, to_svg
 
 _MOST_MARKERS = 40
 """Maximum number of markers on a line; more would hide it."""
 MAX_LINES = len(PALETTE)
 """Curves that can be distinguished in one plot."""
-MAX_MATRIX = 40
+MAX_MATRIX = 60
 """Classes of a confusion matrix that is drawn; of more, only the table of the most frequent confusions is shown."""
 MAX_ROWS = 40
 """Groups or systems of an interval plot or heat map."""
@@ -44,6 +44,8 @@ class Plot:
     svg: str
     caption: str
     table: Table
+    wide: bool = False
+    """It needs the width of the page."""
 
 
 def style(index: int) -> dict[str, Any]:
@@ -207,7 +209,8 @@ def confusion(matrix: Confusion, *, key: str, system: str, where: str) -> Plot |
     written = None
     if count <= 12:
         written = [[f"{number:,}" if number or count <= 4 else "" for number in row] for row in matrix.counts.tolist()]
-    with svg_figure(4.8, 5.0 if count > 12 else 1.4 + 0.3 * count) as figure:
+    side = max(4.8, 0.14 * count)
+    with svg_figure(side, side + 0.2 if count > 12 else 1.4 + 0.3 * count) as figure:
         axes = figure.add_subplot()
         _shaded(axes, share, 0.0, 1.0, written)
         _label_cells(axes, matrix.labels, matrix.labels)
@@ -227,7 +230,12 @@ def confusion(matrix: Confusion, *, key: str, system: str, where: str) -> Plot |
         for name, row in zip(matrix.labels, matrix.counts.tolist(), strict=True)
     ]
     return Plot(
-        key=key, title=title, svg=svg, caption=caption, table=table(["true \\ predicted", *matrix.labels], rows)
+        key=key,
+        title=title,
+        svg=svg,
+        caption=caption,
+        table=table(["true \\ predicted", *matrix.labels], rows),
+        wide=count > 25,
     )
 
 
@@ -248,13 +256,16 @@ def _shaded(
 
 
 def _label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Names next to the rows and, slanted where they are long or many, below the columns."""
-    names = [short(name, 18) for name in columns]
-    if sum(map(len, names)) + 2 * len(names) <= 45:
+    """Names next to the rows and, slanted or upright where they are long or many, below the columns."""
+    names = distinct(columns, 18)
+    if len(names) > 25:
+        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
+        axes.tick_params(labelsize=7)
+    elif sum(map(len, names)) + 2 * len(names) <= 45:
         axes.set_xticks(np.arange(len(names)) + 0.5, names)
     else:
         axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [short(name, 18) for name in rows])
+    axes.set_yticks(np.arange(len(rows)) + 0.5, distinct(rows, 18))
 
 
 def frequent_confusions(matrix: Confusion, limit: int = 20) -> Table:
@@ -300,7 +311,7 @@ def intervals(
                     alpha=0.45,
                 )
             axes.plot([value], [row], "o", color=PALETTE[0])
-        axes.set_yticks(range(len(shown)), [short(name, 26) for name, _ in shown])
+        axes.set_yticks(range(len(shown)), distinct([name for name, _ in shown], 26))
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(how.head + (f" ({how.better} is better)" if how.better else ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,13 +14,16 @@ from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
 from voxshard.reporting.report_data import Comparison, System
 from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
 
+_MAX_SYSTEMS = 30
+"""Rows of a table of results that are shown at once."""
+
 
 def results(topic: Topic) -> Section:
     """Everything measured of the systems that predict one label."""
     blocks: list[Block] = []
     for place, split in enumerate(topic.splits):
         view = topic.view(split)
-        blocks += [Heading(_on(view)), result_tables.results(view, tied=_tied(topic.comparisons, view))]
+        blocks += [Heading(_on(view)), *_best_first(result_tables.results(view, tied=_tied(topic.comparisons, view)))]
         if place == 0 and view.headline and len(view.order) > 1:
             blocks.append(Plots([_intervals(view, key=f"intervals{topic.key}")]))
         if place == 0 and sum(name != "train" for name in topic.splits) > 1 and view.headline:
@@ -31,6 +35,16 @@ def results(topic: Topic) -> Section:
     blocks += _meanings(topic.systems)
     blocks += [Text(f"{system.name}: {system.not_scored}", quiet=True) for system in topic.systems if system.not_scored]
     return Section(f"results{topic.key}", f"Results{topic.suffix}", blocks)
+
+
+def _best_first(whole: Table) -> list[Block]:
+    """The table of results; of a large grid the best, and the others behind a line to click on."""
+    more = len(whole.rows) - _MAX_SYSTEMS
+    if more <= 0:
+        return [whole]
+    best, others = whole.rows[:_MAX_SYSTEMS], whole.rows[_MAX_SYSTEMS:]
+    title = f"The other {more} systems" if more > 1 else "The other system"
+    return [replace(whole, rows=best), Folded(title, replace(whole, rows=others, caption=""))]
 
 
 def _on(view: View) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -90,6 +90,15 @@ def to_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
         f'<title id="{key}-title">{escape(title)}</title>'
         f'<desc id="{key}-desc">{escape(description)}</desc>{content.strip()}'
     )
+
+
+def distinct(names: Sequence[str], limit: int = 24) -> list[str]:
+    """Names that fit a plot, as `short` makes them, but as long as it takes to tell them apart."""
+    whole = len(set(names))
+    longest = max(map(len, names), default=0)
+    while limit < longest and len({short(name, limit) for name in names}) < whole:
+        limit += 6
+    return [short(name, limit) for name in names]
 
 
 def short(text: str, limit: int = 24) -> str:

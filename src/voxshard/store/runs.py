@@ -38,6 +38,8 @@ from voxshard.locations import AnyLocation, Url, local_copy
 from voxshard.store import delimited
 
 FORMAT_VERSION = 1
+RUNS_TABLE = "runs.csv"
+"""Table of the results of all runs in a folder, next to them."""
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
