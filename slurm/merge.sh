@@ -4,7 +4,7 @@
 #
 #   sbatch --partition=rome --dependency=afterany:JOB slurm/merge.sh
 #
-# Settings, from the environment:
+# Settings, from the environment or as NAME=VALUE after the script:
 #   OUT           folder of the feature set; required
 #   MODE          auto, packed or index                                   (auto)
 #   IMAGE, VENV, BINDS, MAX_REQUEUES  where it runs: see step.sh          (voxshard-pytorch.sif, .venv)
@@ -21,4 +21,5 @@ job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command
 for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
 # shellcheck source=/dev/null
 source "${here:?no step.sh next to the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv
+take_settings "$@"
 run_voxshard merge "${OUT:?set OUT, the folder of the feature set}" --mode "${MODE:-auto}"

@@ -4,7 +4,7 @@
 #
 #   sbatch --partition=gpu_a100 --array=0-7 slurm/metis_array.sh
 #
-# Settings, from the environment (step.sh has the others):
+# Settings, from the environment or as NAME=VALUE after the script (step.sh has the others):
 #   OUT           folder of the feature set                               (features/metis8d)
 #   CODES         true: also the codes of the semantic codec              (false)
 #   IMAGE, VENV   where it runs                                           (voxshard-pytorch.sif, .venv-torch)
@@ -17,11 +17,12 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.out
 set -euo pipefail
-OUT=${OUT:-features/metis8d}
 
 # sbatch runs a copy of this script: step.sh is next to the original, which the job's command names, or in slurm/.
 job=$(scontrol show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n '0,/^ *Command=/s///p') || true
 for here in "$(dirname "$0")" "$(dirname "${job%%.sh *}")" "${SLURM_SUBMIT_DIR:-.}/slurm" ''; do [ ! -e "$here/step.sh" ] || break; done
 # shellcheck source=/dev/null
 source "${here:?no step.sh next to the script or in slurm/: copy it, too}/step.sh" voxshard-pytorch.sif .venv-torch
+take_settings "$@"
+OUT=${OUT:-features/metis8d}
 run_extract --encoder metis8d ${CODES:+--set "codes=$CODES"}

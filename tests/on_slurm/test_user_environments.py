@@ -20,6 +20,12 @@ LEAKED = {
     "SLURM_GPUS": "4", "SLURM_STEP_GRES": "gpu:4", "SLURM_NNODES": "2", "SLURM_CPU_BIND": "none",
     "SBATCH_PARTITION": "gpu_high", "SBATCH_TIMELIMIT": "1", "SBATCH_ARRAY_INX": "0-5", "SBATCH_JOB_NAME": "foo",
     "SBATCH_OUTPUT": "/dev/null", "SBATCH_NO_REQUEUE": "1", "SBATCH_WAIT": "1", "SBATCH_WCKEY": "mine",
+    "SBATCH_EXPORT": "NONE", "SBATCH_OPEN_MODE": "truncate", "SBATCH_SIGNAL": "KILL@60", "SBATCH_EXCLUSIVE": "user",
+    "SLURM_EXPORT_ENV": "NONE", "SLURM_OPEN_MODE": "truncate", "SLURM_HINT": "nomultithread", "SLURM_WAIT": "1",
+    "SLURM_CPUS_PER_TASK": "64", "SLURM_DISTRIBUTION": "cyclic", "SLURM_OVERLAP": "1", "SRUN_CPUS_PER_TASK": "64",
+    "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "7", "SLURM_RESTART_COUNT": "99", "SLURM_PROCID": "3",
+    "SQUEUE_FORMAT": "%i", "SQUEUE_FORMAT2": "jobid", "SQUEUE_SORT": "i", "SQUEUE_USERS": "nobody", "SACCT_FORMAT": "x",
+    "SCONTROL_ALL": "1", "SINFO_FORMAT": "%P", "SINFO_PARTITION": "none", "SCANCEL_USER": "nobody",
     "SQUEUE_STATES": "R", "SQUEUE_PARTITION": "gpu_high", "SQUEUE_ACCOUNT": "nobody", "SCANCEL_STATE": "RUNNING",
 }  # fmt: skip
 """Of a terminal in an earlier job, a login script, an alias of the user."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from voxshard.config import validated
+from voxshard.config import load_yaml, validated
 from voxshard.errors import ConfigError
+from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job, run_many
 from voxshard.experiment.schema import ExperimentConfig
 from voxshard.progress import Silent
@@ -102,3 +103,25 @@ def test_a_split_names_no_log_outside_the_folder_of_logs(tmp_path: Path) -> None
     run_many([job], 1, tmp_path / "exp" / "jobs", threading.Event(), Silent(), "jobs")
     assert [path.name for path in tmp_path.iterdir()] == ["exp"]
     assert len(list((tmp_path / "exp" / "jobs").iterdir())) == 1
+
+
+def test_configs_of_splits_stay_in_the_folder_of_jobs_and_apart(tmp_path: Path) -> None:
+    splits = [
+        "../../../escaped",
+        "a/b",
+        "a_b",
+        "/absolute",
+        "-rf",
+        "$(touch executed)",
+        "`touch executed`",
+        "..",
+        "a\nb",
+    ]
+    content = config(out=tmp_path / "exp", extract={"one": {"encoder": "mfcc", "splits": splits}})
+    experiment = Experiment(validated(ExperimentConfig, content, where="config"))
+    for extraction in experiment.extractions("one"):
+        experiment.extract_job("one", extraction)
+    assert [path.name for path in tmp_path.iterdir()] == ["exp"]
+    frozen = list((tmp_path / "exp" / "jobs").iterdir())
+    assert sorted(load_yaml(path)["split"] for path in frozen) == sorted(splits)
+    assert all("\n" not in path.name and "$" not in path.name and "`" not in path.name for path in frozen)

@@ -109,15 +109,112 @@ def test_every_script_is_bash_and_clean_for_shellcheck() -> None:
 
 
 def test_an_array_element_is_a_task_of_as_many_as_there_are_elements(job: Job) -> None:
-    element = {"JOB_ID": "16", "TASK_ID": "5", "TASK_MIN": "2", "TASK_COUNT": "8"}
-    element = {f"SLURM_ARRAY_{name}": value for name, value in element.items()}
-    job.run(SCRIPTS / "metis_array.sh", SPLIT="dev", SLURM_CPUS_PER_TASK="4", **element)
-    assert job.step["environment"]["SRUN_OPTIONS"].split() == ["--unbuffered", "--ntasks=1", "--export=ALL"]
+    job.run(SCRIPTS / "metis_array.sh", SPLIT="dev", SLURM_CPUS_PER_TASK="4", **ELEMENT)
+    assert srun_options(job) == ["--unbuffered", "--nodes=1", "--ntasks=1", "--cpus-per-task=4", "--export=ALL"]
     assert job.step["words"] == [
         f"{job.folder}/.venv-torch/bin/python", "-P", "-m", "voxshard", "extract", "manifest.parquet", "--encoder",
         "metis8d", "--out", "features", "--device", "cuda", "--split", "dev", "--task", "3", "--tasks", "8",
     ]  # fmt: skip
-    assert job.step["environment"]["SRUN_CPUS_PER_TASK"] == "4"
+
+
+def srun_options(job: Job) -> list[str]:
+    found: list[str] = job.step["environment"]["SRUN_OPTIONS"].split()
+    return found
+
+
+ELEMENT = {
+    "SLURM_ARRAY_JOB_ID": "16",
+    "SLURM_ARRAY_TASK_ID": "5",
+    "SLURM_ARRAY_TASK_MIN": "2",
+    "SLURM_ARRAY_TASK_COUNT": "8",
+}
+LEAKED = {
+    "SLURM_NTASKS": "3", "SLURM_NNODES": "2", "SLURM_MEM_PER_CPU": "100", "SLURM_GPUS": "4", "SLURM_STEP_GRES": "gpu:4",
+    "SLURM_EXPORT_ENV": "NONE", "SLURM_CPU_BIND": "none", "SLURM_HINT": "nomultithread", "SLURM_DISTRIBUTION": "cyclic",
+    "SLURM_OVERLAP": "1", "SLURM_WAIT": "1", "SRUN_CPUS_PER_TASK": "64", "SRUN_CONTAINER": "x", "SBATCH_WAIT": "1",
+    "SBATCH_EXPORT": "NONE", "SQUEUE_STATES": "PENDING", "SQUEUE_FORMAT": "%i", "SCONTROL_ALL": "1",
+}  # fmt: skip
+
+
+def test_variables_of_the_terminal_reach_neither_srun_nor_squeue(job: Job, tmp_path: Path) -> None:
+    """Those of an earlier allocation, of a login script, of another project."""
+    squeue = tmp_path / "tools" / "squeue"
+    squeue.write_text('#!/bin/bash\n[ -n "${!SQUEUE_*}" ] || echo "$STATE"\n')
+    job.run(SCRIPTS / "hf_array.sh", code=75, MODEL="m", ENDS_WITH="75", **ELEMENT, **LEAKED)
+    environment = job.step["environment"]
+    assert not LEAKED.keys() & environment.keys()
+    assert environment["SLURM_JOB_ID"] == "17"
+    assert job.requeued == ["16_5"]
+
+
+@pytest.mark.parametrize(
+    ("given", "cpus"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_CPUS_PER_NODE": "8"}, "4"),
+        ({"SLURM_JOB_CPUS_PER_NODE": "18"}, "18"),
+        ({"SLURM_CPUS_PER_TASK": "64", "SLURM_JOB_CPUS_PER_NODE": "2"}, "2"),
+        ({"SLURM_CPUS_PER_TASK": "64", "SLURM_JOB_CPUS_PER_NODE": "16(x1)"}, "16"),
+    ],
+    ids=["as asked for", "not asked for", "of another job", "as SLURM abbreviates it"],
+)
+def test_a_step_gets_the_cpus_of_its_job(job: Job, given: dict[str, str], cpus: str) -> None:
+    job.run(SCRIPTS / "merge.sh", **given)
+    assert f"--cpus-per-task={cpus}" in srun_options(job)
+
+
+def test_settings_can_be_words_where_the_environment_does_not_reach_the_job(job: Job) -> None:
+    words = ["MODEL=a b", "OUT=else where", "MANIFEST=$(touch executed).parquet", "VOXSHARD_WEIGHTS=/w", "DEVICE=cpu"]
+    del job.environment["OUT"]
+    job.run(SCRIPTS / "hf_array.sh", *words, SLURM_EXPORT_ENV="NONE", **ELEMENT)
+    found = job.step["words"]
+    assert found[5:8] == ["$(touch executed).parquet", "--encoder", "hf"]
+    assert [found[found.index(name) + 1] for name in ("--set", "--out", "--device")] == [
+        "weights=a b",
+        "else where",
+        "cpu",
+    ]
+    assert job.step["environment"]["VOXSHARD_WEIGHTS"] == "/w"
+    assert not (job.folder / "executed").exists()
+    printed = job.run(SCRIPTS / "hf_array.sh", code=1, SLURM_EXPORT_ENV="NONE", **ELEMENT)
+    assert "submitted with --export=NONE, so no setting reaches this job; give them as NAME=VALUE" in printed
+    job.run(SCRIPTS / "ecapa_train.sh", "VENV=.venv", *WORDS, "--seed", "1", SLURM_EXPORT_ENV="NONE")
+    assert job.step["words"][0] == f"{job.folder}/.venv/bin/python"
+    assert "merge: expected NAME=VALUE" in job.run(SCRIPTS / "merge.sh", "merge", code=2)
+
+
+def test_a_busy_controller_and_a_banner_do_not_keep_a_job_from_going_back(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "tools" / "sleep").write_text("#!/bin/bash\n")
+    (tmp_path / "tools" / "sleep").chmod(0o755)
+    busy = '[ -e asked ] || { : >asked; echo "slurm_load_jobs error: Socket timed out" >&2; exit 1; }\n'
+    (tmp_path / "tools" / "squeue").write_text(f"#!/bin/bash\n{busy}echo This system is monitored\necho RUNNING\n")
+    job.run(SCRIPTS / "merge.sh", code=75, ENDS_WITH="75")
+    assert job.requeued == ["17"]
+
+
+BANNERS = {
+    "plain": "echo $n",
+    "cluster": 'echo "$n;lisa"',
+    "around": "echo Welcome to 3 nodes; echo $n; echo; echo bye",
+}
+
+
+@pytest.mark.parametrize("answer", BANNERS.values(), ids=BANNERS)
+def test_the_pipeline_reads_the_id_whatever_is_printed_around_it_and_states_its_options(
+    job: Job, tmp_path: Path, answer: str
+) -> None:
+    tools = tmp_path / "tools"
+    for name in ("tail", "grep"):
+        (tools / name).symlink_to(shutil.which(name) or pytest.skip(f"needs {name}"))
+    count = 'n=$(($(cat last 2>/dev/null || echo 6) + 1)); echo $n >last; echo "$@" >>asked; echo ${!SBATCH_*} >>seen'
+    (tools / "cat").symlink_to(shutil.which("cat") or pytest.skip("needs cat"))
+    (tools / "sbatch").write_text(f"#!/bin/bash\n{count}\n{answer}\n")
+    (tools / "sbatch").chmod(0o755)
+    (job.folder / "manifest.parquet").touch()
+    job.run(SCRIPTS / "pipeline.sh", "metis", PARTITION="gpu", SBATCH_ACCOUNT="mine", **LEAKED)
+    extraction, merge = (job.folder / "asked").read_text().splitlines()
+    assert "--export=ALL --partition=gpu --array=0-3" in extraction
+    assert "--dependency=afterany:7 " in merge
+    assert (job.folder / "seen").read_text().split() == ["SBATCH_ACCOUNT"] * 2
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-#!/usr/bin/env bash
+#!/bin/bash
 # use-wheel.sh WHEEL: install a wheel into a fresh environment, far from any checkout, and use it as its users do.
 set -euo pipefail
 wheel=$(realpath "$1")
@@ -6,7 +6,7 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 cd "$place"
 "${PYTHON:-python3}" -m venv environment
-environment/bin/pip --disable-pip-version-check install -q "$wheel[learn,report,weights,slurm]" pytest
+environment/bin/pip --disable-pip-version-check install -q "${wheel}[learn,report,weights,slurm]" pytest
 export PATH=$place/environment/bin:$PATH
 
 voxshard --version

@@ -26,7 +26,7 @@ from voxshard.stages.merge import MergeConfig
 from voxshard.stages.prepare import PrepareConfig
 from voxshard.stages.publish import PublishConfig, published_record
 from voxshard.stages.report import ReportConfig
-from voxshard.store.runs import Run
+from voxshard.store.runs import Run, file_name
 
 
 class Experiment:
@@ -240,7 +240,10 @@ class Experiment:
         ----------
         part : added to the name of the job, where several processes do it.
         """
-        title = "-".join(filter(None, ["extract", name, config.split]))
+        split = config.split
+        if split is not None and (safe := file_name(split)) != split:  # splits may be called anything
+            split = f"{safe}-{files.digest_of(split)[:8]}"
+        title = "-".join(filter(None, ["extract", name, split]))
         return self._extract_job(name, title + part, self._frozen(title, config), *options)
 
     def probe_job(self, name: str, config_file: Path) -> Job:
@@ -283,7 +286,7 @@ class Experiment:
     def is_evaluated(self, training: Training) -> bool:
         """Whether a run has a table for each column; training it again leaves none."""
         columns = self.config.evaluate.group_by
-        return all(any((as_path(training.out) / "tables").glob(f"by-{column}-*.csv")) for column in columns)
+        return all(any((as_path(training.out) / "tables").glob(f"by-{file_name(column)}-*.csv")) for column in columns)
 
     def train_job(self, training: TrainConfig) -> Job:
         file = self.freeze_training(training)
