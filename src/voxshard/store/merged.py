@@ -296,7 +296,10 @@ def _write_utterances(stream: IO[bytes], tables: Iterable[pa.Table], merge_id: s
     writer: pq.ParquetWriter | None = None
     for table in tables:
         table = table.replace_schema_metadata({b"voxshard": about})
-        writer = writer or pq.ParquetWriter(stream, table.schema, compression="zstd", write_page_checksum=True)
+        repeated = [name for name in table.column_names if name not in ("utterance_id", "path")]
+        writer = writer or pq.ParquetWriter(
+            stream, table.schema, compression="zstd", use_dictionary=repeated, write_page_checksum=True
+        )
         writer.write_table(table, row_group_size=ROW_GROUP)
     assert writer is not None, "a set has at least one table, be it empty"
     writer.close()
