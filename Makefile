@@ -138,7 +138,7 @@ docs-commands: $(BASE) ## Write docs/commands.md again, from the commands' own h
 
 .PHONY: bench
 bench: $(BASE) ## Speed and memory, each figure beside something it is compared with
-	for script in acoustic prepare store scoring; do echo "== $$script"; .venv/bin/python bench/$$script.py; done
+	for script in acoustic prepare store scoring handover; do echo "== $$script"; .venv/bin/python bench/$$script.py; done
 	$(MAKE) --no-print-directory setup-torch setup-tf
 	.venv-torch/bin/python bench/extraction.py
 	.venv-torch/bin/python bench/training.py

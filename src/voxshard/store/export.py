@@ -38,6 +38,7 @@ _NO_BRACKETS = str.maketrans("", "", "[]")
 
 _VALUES_AT_ONCE = 1 << 20
 """Numbers in memory at a time, unless a single utterance has more."""
+_ROWS_AT_ONCE = 1 << 16
 
 
 class ExportConfig(Settings):
@@ -214,9 +215,12 @@ class _ExportWriter:
     def _pieces(self, rows: Rows) -> Iterator[Rows]:
         """Cut rows so that each piece has about `_VALUES_AT_ONCE` numbers."""
         size = int(np.prod(self.row_shape))
-        counts = np.ones(len(rows), np.int64) if self.features.offsets is None else np.diff(self.features.offsets)[rows]
-        piece = np.cumsum(counts * size) // _VALUES_AT_ONCE
-        yield from np.split(rows, np.flatnonzero(np.diff(piece)) + 1)
+        offsets = self.features.offsets
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            counts = np.ones(len(some), np.int64) if offsets is None else offsets[some + 1] - offsets[some]
+            piece = np.cumsum(counts * size) // _VALUES_AT_ONCE
+            yield from np.split(some, np.flatnonzero(np.diff(piece)) + 1)
 
     def _batches(self) -> Iterator[Batch]:
         for rows in self._pieces(self.rows):
