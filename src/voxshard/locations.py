@@ -28,6 +28,8 @@ OFFLINE_VARIABLE = "VOXSHARD_OFFLINE"
 """Set to 1: copies in the cache are used as they are, and no request is made."""
 MARKER = "published.json"
 """The last object of a published folder: name, size and SHA-256 of all others."""
+BEGUN = "publishing.json"
+"""The first object of a folder that is being published; it is removed at the end."""
 _DOWNLOADS = 16
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -54,7 +56,7 @@ def parse(text: object) -> AnyLocation:
 
     Raises
     ------
-    ValueError : neither text nor a path, or empty.
+    ValueError : neither text nor a path, empty, or a URL without a bucket.
     """
     if isinstance(text, Url):
         return text
@@ -62,6 +64,7 @@ def parse(text: object) -> AnyLocation:
         raise ValueError("expected a path or a URL" if text else "expected a path or a URL, not an empty text")
     plain = os.fsdecode(os.fspath(text))
     if not urls.is_url(plain):
+        urls.check_no_url(plain)
         return Path(text)
     url = urls.normalized(plain)
     return Path(url.removeprefix("file://")) if url.startswith("file://") else Url(url)
@@ -141,12 +144,13 @@ def cache_entries() -> list[CacheEntry]:
     return sorted(entries, key=lambda entry: (entry.url, entry.folder))
 
 
-def clear_cache(urls: Sequence[str] = ()) -> list[CacheEntry]:
+def clear_cache(given: Sequence[str] = ()) -> list[CacheEntry]:
     """Remove the copies of these URLs, or of all; return what was removed."""
-    removed = [entry for entry in cache_entries() if not urls or entry.url in urls]
+    chosen = {str(parse(url)) for url in given}
+    removed = [entry for entry in cache_entries() if not given or entry.url in chosen]
     for entry in removed:
         shutil.rmtree(entry.folder, ignore_errors=True)
-    if not urls:
+    if not given:
         for name in ("objects", "outputs"):
             shutil.rmtree(cache_root() / name, ignore_errors=True)
     _cached.cache_clear()
@@ -251,6 +255,11 @@ def _download(url: Url, items: Sequence[RemoteObject], names: Sequence[str], ent
 def _check_published(url: Url, digests: dict[str, str], target: Path) -> None:
     """Make sure that a folder that `voxshard publish` wrote is complete."""
     if MARKER not in digests:
+        if BEGUN in digests:
+            raise CorruptFileError(
+                f"{url}: not complete: its upload is still running or was interrupted; run the command that writes it "
+                "again"
+            )
         return
     wanted: dict[str, Any] = json.loads((target / MARKER).read_bytes())["files"]
     bad = sorted(name for name, about in wanted.items() if digests.get(name) != about["sha256"])

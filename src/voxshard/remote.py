@@ -65,7 +65,7 @@ def listing(url: str) -> list[RemoteObject]:
         found = store.find(path.rstrip("/"), detail=True)
         top = _url_of(store, url, path)
         return [
-            _described(top(name), about)
+            _described(top(name), about if about.get("size") is not None else store.info(name))
             for name, about in sorted(found.items())
             if about.get("type") != "directory" and not name.endswith("/") and name != path.rstrip("/")
         ]
@@ -265,7 +265,7 @@ def _store(url: str) -> tuple[Any, str]:
     require(url)
     import fsspec
 
-    kind = PACKAGES.get(scheme_of(url))
+    kind, plain = PACKAGES.get(scheme_of(url)), normalized(url)
     options: dict[str, Any] = {"use_listings_cache": False}
     if kind == "s3fs":
         options["config_kwargs"] = {
@@ -285,7 +285,7 @@ def _store(url: str) -> tuple[Any, str]:
                 logger.setLevel(max(logger.level, logging.INFO))
                 if not logger.handlers:
                     logger.addHandler(logging.NullHandler())
-            store, path = fsspec.core.url_to_fs(normalized(url), **options)
+            store, path = fsspec.core.url_to_fs(plain, **options)
             if kind == "s3fs":
                 store.retries = 1
     except (ImportError, ValueError) as exc:

@@ -8,6 +8,7 @@ from typing import Any
 from voxshard.errors import (
     AccessDeniedError,
     ChangedObjectError,
+    ConfigError,
     MissingObjectError,
     NoSuchBucketError,
     TransientFaultError,
@@ -52,6 +53,8 @@ def classified(url: str, store: Any, exc: Exception) -> VoxshardError:
             f"{url}: no usable credentials ({type(exc).__name__}: {text}); identity used: {identity(url, store)}; "
             f"{_how_to_log_in(url)}, then run the same command again"
         )
+    if type(exc).__name__ == "ParamValidationError":
+        return ConfigError(f"{url}: not a name that the store takes: {text.partition(': Bucket')[0]}")
     if code == "NoSuchBucket":
         return NoSuchBucketError(_no_bucket(url))
     if isinstance(exc, FileNotFoundError):

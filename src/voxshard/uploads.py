@@ -14,7 +14,7 @@ from pathlib import Path
 
 from voxshard import files, remote
 from voxshard.errors import MissingObjectError, ObjectExistsError, TransientFaultError
-from voxshard.locations import MARKER, AnyLocation, Url, cache_root, check_output, locked
+from voxshard.locations import BEGUN, MARKER, AnyLocation, Url, cache_root, check_output, locked
 from voxshard.progress import Progress, Silent
 from voxshard.remote import Digests, RemoteObject
 
@@ -48,7 +48,8 @@ def publish(
     """Upload a file, or a folder with everything in it; what exists already is not uploaded again.
 
     The digest of every object is compared with the local file's. Of a folder, `published.json` is written last; it has
-    the name, size and SHA-256 of every other object.
+    the name, size and SHA-256 of every other object. Until then there is an object `publishing.json`, so that no reader
+    takes the folder for complete.
 
     Parameters
     ----------
@@ -70,15 +71,16 @@ def publish(
 
 
 @contextmanager
-def output(out: AnyLocation, *, also: Sequence[str] = ()) -> Iterator[Path]:
+def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False) -> Iterator[Path]:
     """A local path to write `out` to; if that is a URL, all that was written there is uploaded when the block ends.
 
-    A folder in the cache serves a URL, always the same one, so that work that was interrupted resumes. It is removed
-    after the upload. Objects are replaced, as local files are.
+    A folder in the cache serves a URL, always the same one; it is removed after the upload. Objects are replaced, as
+    local files are.
 
     Parameters
     ----------
     also : names of files that are written next to the path; they are uploaded next to the URL, first.
+    resumes : whether the block continues what an interrupted one has left in the folder; else it finds nothing there.
     """
     if isinstance(out, Path):
         yield out
@@ -86,6 +88,8 @@ def output(out: AnyLocation, *, also: Sequence[str] = ()) -> Iterator[Path]:
     check_output(out)
     folder = cache_root() / "outputs" / hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:20]
     with files.storage_errors(folder), locked(folder.with_suffix(".lock")):
+        if not resumes:
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / out.name
         yield path
@@ -110,7 +114,8 @@ def _files_of(folder: Path) -> dict[str, Path]:
         for name in sorted(names):
             if files.without_temporary(name) == name and not name.endswith((".lock", ".corrupt")):
                 found[(here / name).relative_to(folder).as_posix()] = here / name
-    found.pop(MARKER, None)
+    for name in (MARKER, BEGUN):
+        found.pop(name, None)
     if not found:
         raise MissingObjectError(f"{folder}: nothing to publish, the folder is empty")
     return found
@@ -153,9 +158,11 @@ def _publish(
             )
         todo = [name for name in sources if name not in present or not same[name]]
         on_accepted()
-        if (todo or left_over) and MARKER in present:
-            remote.delete(url / MARKER)
-            del present[MARKER]
+        is_complete = not is_folder or (MARKER in present and not todo and not left_over)
+        if not is_complete:
+            _put_text(url / BEGUN, json.dumps({"format_version": 1}))
+            if MARKER in present:
+                remote.delete(url / MARKER)
         progress.begin("uploading", items=len(todo))
 
         def upload(name: str) -> None:
@@ -167,8 +174,10 @@ def _publish(
         for rank in sorted(set(ranks.values())):
             list(pool.map(upload, [name for name in todo if ranks[name] == rank]))
         list(pool.map(lambda name: remote.delete(url / name), left_over))
-    if is_folder and MARKER not in present:
+    if not is_complete:
         _write_marker(url, digests)
+    if not is_complete or BEGUN in present:
+        remote.delete(url / BEGUN)
     return Published(len(todo), len(sources) - len(todo), sum(digests[name].num_bytes for name in todo))
 
 
@@ -212,10 +221,15 @@ def _write_marker(url: Url, digests: Mapping[str, Digests]) -> None:
     described = {
         name: {"num_bytes": content.num_bytes, "sha256": content.sha256} for name, content in sorted(digests.items())
     }
-    place = files.temp_path_for(cache_root() / MARKER)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        place.write_text(json.dumps({"format_version": 1, "files": described}, indent=1) + "\n")
-        _upload(place, url / MARKER, remote.file_digests(place), replace=True)
-    finally:
-        place.unlink(missing_ok=True)
+    _put_text(url / MARKER, json.dumps({"format_version": 1, "files": described}, indent=1) + "\n")
+
+
+def _put_text(url: Url, text: str) -> None:
+    place = files.temp_path_for(cache_root() / url.name)
+    with files.storage_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.write_text(text)
+            _upload(place, url, remote.file_digests(place), replace=True)
+        finally:
+            place.unlink(missing_ok=True)

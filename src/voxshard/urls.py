@@ -9,6 +9,7 @@ from voxshard.errors import BackendUnavailableError, ConfigError
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_ALMOST = re.compile(rf"({'|'.join(PACKAGES)}|https?):/?(?!/)", re.IGNORECASE)
 _SECRET_IN_URL = re.compile(r"://[^/]*@")
 
 
@@ -24,19 +25,30 @@ def scheme_of(url: str) -> str:
     return match[1].lower()
 
 
+def check_no_url(path: str) -> None:
+    """Refuse a path that is a URL but for a slash, as `pathlib.Path("s3://bucket/a")` writes it.
+
+    Raises
+    ------
+    ConfigError : it would be a local folder named `s3:`.
+    """
+    if match := _ALMOST.match(path):
+        raise ConfigError(f"{path}: looks like a URL; write {match[1]}://{path[match.end() :]}, or ./{path} for a file")
+
+
 def normalized(url: str) -> str:
     """The one form of a URL: its scheme in lower case, and in a bucket without slashes at the end.
 
     Raises
     ------
-    ValueError : it names no bucket.
+    ConfigError : it names no bucket.
     """
     scheme = scheme_of(url)
     place = url[len(scheme) + len("://") :]
     if scheme in PACKAGES:
         place = place.rstrip("/")
         if not place.partition("/")[0]:
-            raise ValueError(f"{url}: a URL without a bucket; expected {scheme}://bucket/name")
+            raise ConfigError(f"{url}: a URL without a bucket; expected {scheme}://bucket/name")
     return f"{scheme}://{place}"
 
 

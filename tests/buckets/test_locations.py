@@ -6,14 +6,17 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 
 import voxshard
-from voxshard.cli import COMMANDS, cli
+from support.bucket_corpora import tones
+from voxshard import urls
+from voxshard.cli import COMMANDS, cli, main
+from voxshard.cli.options import LocationType
 from voxshard.config import Settings
+from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.locations import Location, Url, parse
 
 SOURCES = Path(voxshard.__file__).parent
@@ -25,6 +28,8 @@ def test_a_location_is_a_path_or_a_url_and_never_both() -> None:
     assert parse("file:///a/b") == Path("/a/b")
     assert parse("a/b") == Path("a/b")
     assert parse(Path("a")) == Path("a")
+    with pytest.raises(ConfigError, match=r"^s3:/bucket/a: looks like a URL; write s3://bucket/a, or "):
+        parse(Path("s3://bucket/a"))
     with pytest.raises(ValueError, match="expected a path or a URL, not an empty text"):
         parse("")
 
@@ -53,22 +58,100 @@ def test_no_setting_takes_a_bare_path() -> None:
     assert bare == []
 
 
-def parameters(command: click.Command) -> Iterator[tuple[str, Any]]:
+def parameters(command: click.Command) -> Iterator[tuple[str, click.Parameter]]:
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             yield from parameters(inner)
     for parameter in command.params:
-        yield f"{command.name} {parameter.name}", parameter.type
+        yield f"{command.name} {parameter.name}", parameter
 
 
-def test_no_command_takes_a_bare_path() -> None:
+def all_parameters() -> dict[str, click.Parameter]:
+    """Of every command that is registered, so that new ones are tested as well."""
     context = click.Context(cli)
-    found = []
+    found: dict[str, click.Parameter] = {}
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
-        found += [where for where, kind in parameters(command) if isinstance(kind, click.Path)]
+        found |= {f"{name}: {where}": parameter for where, parameter in parameters(command)}
+    return found
+
+
+PLAIN_TEXT = {
+    "prepare: command root": "a URL, or a path that the format resolves",
+    "prepare: command labels": "read by the corpus's reader of tables",
+    "prepare: command split": "NAME=FILE",
+    "ingest: command inputs": "[SPLIT=]FILE",
+    "cache: clear urls": "URLs only",
+    "weights: convert base": "FOLDER|ORG/NAME, looked up like the setting `weights`",
+}
+"""Parameters of text that hold paths or URLs."""
+
+
+def test_no_command_takes_a_bare_path() -> None:
+    assert [where for where, parameter in all_parameters().items() if isinstance(parameter.type, click.Path)] == []
+
+
+def test_every_parameter_that_names_a_place_takes_a_location() -> None:
+    """Or is text that a stage turns into one."""
+    words = re.compile(r"\b(file|folder|path|directory|url|dir|manifest|run|exp|config)\b", re.IGNORECASE)
+    found = []
+    for where, parameter in all_parameters().items():
+        names = f"{parameter.name} {parameter.metavar}".replace("|", " ").replace("_", " ")
+        if words.search(names) and isinstance(parameter.type, click.types.StringParamType) and where not in PLAIN_TEXT:
+            found.append(where)
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "where", [name for name, item in all_parameters().items() if isinstance(item.type, LocationType)]
+)
+def test_without_the_packages_every_command_ends_with_exit_code_4_before_anything_starts(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = urls.importlib.util.find_spec
+    monkeypatch.setattr(urls.importlib.util, "find_spec", lambda name: None if name == "s3fs" else plain(name))
+    parameter = all_parameters()[where]
+    assert isinstance(parameter.type, LocationType)
+    with pytest.raises((BackendUnavailableError, click.BadParameter)) as caught:
+        parameter.type.convert("s3://bucket/x", parameter, None)
+    if parameter.type.local:
+        assert "`voxshard publish PATH URL`" in str(caught.value)
+    else:
+        assert isinstance(caught.value, BackendUnavailableError)
+        assert caught.value.exit_code == 4
+        assert "s3://bucket/x: s3:// needs s3fs, not installed in this environment: `pip install" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prepare", "folder", "s3://voices/c", "--out", "m.parquet"],
+        ["prepare", "folder", "corpus", "--out", "m.parquet", "--labels", "s3://voices/l.csv"],
+        ["prepare", "folder", "corpus", "--out", "m.parquet", "--split", "train=s3://voices/l.csv"],
+        ["ingest", "train=s3://voices/x.npy", "--out", "set"],
+        ["extract", "m0.parquet", "--encoder", "onnx", "--set", "weights=s3://voices/w", "--out", "set"],
+        ["run", "exp.yaml"],
+    ],
+)
+def test_without_the_packages_urls_in_text_end_with_exit_code_4_and_nothing_is_written(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tones(tmp_path / "corpus", ["a.wav"])
+    main(["prepare", "folder", "corpus", "--out", "m0.parquet"])
+    (tmp_path / "exp.yaml").write_text(
+        "out: exp\nprepare: {format: folder, root: corpus}\nextract: {mfcc: {encoder: mfcc}}\n"
+        "publish: s3://voices/results\n"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    plain = urls.importlib.util.find_spec
+    monkeypatch.setattr(urls.importlib.util, "find_spec", lambda name: None if name == "s3fs" else plain(name))
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 4
+    assert "s3:// needs s3fs, not installed in this environment" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_locations_are_written_to_configs_as_text() -> None:

@@ -136,7 +136,7 @@ def test_a_publication_killed_half_way_is_no_complete_folder_and_resumes(s3: Obj
     assert 5 <= len(there) < 30
     assert MARKER not in there
     again = publish(folder, Url(url))
-    assert again.num_present >= 5
+    assert again.num_present >= 4, "the first of the five is publishing.json"
     assert again.num_uploaded + again.num_present == 30
     assert MARKER in s3.names("killed")
     assert not list(folder.glob("*.tmp"))

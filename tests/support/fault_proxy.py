@@ -13,16 +13,20 @@ from urllib.parse import urlsplit
 _REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
 
 
+STALL = -1
+_FOREVER_S = 3600.0
+
+
 @dataclass
 class Fault:
     """What is answered instead of the store's answer."""
 
     path: str
-    """Regular expression for the path of the request."""
+    """Regular expression for method and path of the request, such as `PUT .*/a.txt`."""
     status: int
     body: str = ""
     times: int = 1_000_000
-    """How many requests are answered so; status 0: the connection is reset."""
+    """How many requests are answered so; status 0: the connection is reset; STALL: there is no answer at all."""
 
 
 @dataclass
@@ -35,7 +39,7 @@ class FaultProxy:
     requests: list[str] = field(default_factory=list)
     """`METHOD path` of every request."""
 
-    def answer(self, head: bytes) -> bytes | None:
+    async def answer(self, head: bytes) -> bytes | None:
         """The answer to a request; None: it is the store's; empty: a reset."""
         match = _REQUEST.match(head)
         if match is None:
@@ -43,8 +47,10 @@ class FaultProxy:
         method, path = match[1].decode(), match[2].decode()
         self.requests.append(f"{method} {path}")
         for fault in self.faults:
-            if fault.times > 0 and re.search(fault.path, path):
+            if fault.times > 0 and re.search(fault.path, f"{method} {path}"):
                 fault.times -= 1
+                if fault.status == STALL:
+                    await asyncio.sleep(_FOREVER_S)
                 if fault.status == 0:
                     return b""
                 body = b"" if method == "HEAD" else fault.body.encode()
@@ -69,7 +75,7 @@ def fault_proxy(target: str) -> Iterator[FaultProxy]:
             while data := await reader.read(1 << 20):
                 if _REQUEST.match(data):
                     await asyncio.sleep(proxy.latency_s)
-                    answer = proxy.answer(data)
+                    answer = await proxy.answer(data)
                     if answer is not None:
                         writer.write(answer)
                         await writer.drain()

@@ -47,6 +47,14 @@ class ObjectStore:
                 in_two = self.scheme == "gs" and content.endswith(b"\r")
                 system.pipe_file(target, content, **({"chunksize": len(content)} if in_two else {}))
 
+    def put_empty(self, key: str) -> None:
+        """Make an object without content whose name may end in a slash, as the consoles of stores do for a folder."""
+        system, _ = fsspec.core.url_to_fs(self.url())
+        if self.scheme == "s3":
+            system.call_s3("put_object", Bucket=self.bucket, Key=key, Body=b"")
+        else:
+            system.pipe_file(f"{self.bucket}/{key}", b"")
+
     def names(self, *folder: str) -> list[str]:
         """Names of the objects below a folder, relative to it."""
         system, path = fsspec.core.url_to_fs(self.url(*folder), use_listings_cache=False)

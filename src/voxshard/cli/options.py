@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from voxshard import urls
 from voxshard.config import SettingsT, load_yaml, merged, validated
 from voxshard.locations import AnyLocation, local_copy, parse
 from voxshard.progress import printable
@@ -49,6 +50,7 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic be
                 param,
                 ctx,
             )
+        urls.require(location)
         return location
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

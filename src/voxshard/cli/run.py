@@ -8,6 +8,7 @@ from voxshard.cli.options import OUTPUT, NameType, echo_info, set_option, stage_
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError
+from voxshard.experiment.buckets import check_buckets
 from voxshard.experiment.default_precision import with_precision
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.run import run_experiment
@@ -30,6 +31,7 @@ def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> Non
     overrides = parse_assignments(assignments)
     facts = sites.load(site, overrides.pop("site", {}))
     experiment = Experiment(with_precision(load(config, overrides), facts.options("extract")), facts.container)
+    check_buckets(experiment.config)
     doctor.require(doctor.check_runtimes(experiment), EnvironmentProblemError)
     with stage_task() as task:
         report = run_experiment(experiment, task.stop, task.progress)

@@ -8,6 +8,7 @@ from voxshard.cli.options import OUTPUT, NameType, echo, echo_info, set_option
 from voxshard.config import parse_assignments
 from voxshard.diagnostics import doctor
 from voxshard.errors import EnvironmentProblemError, MissingWeightsError
+from voxshard.experiment.buckets import check_buckets
 from voxshard.experiment.default_precision import with_precision
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
@@ -48,6 +49,7 @@ def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[st
     if dry_run:
         _show(cluster)
         return
+    check_buckets(experiment.config)
     doctor.require(doctor.check_runtimes(cluster.experiment), EnvironmentProblemError)
     doctor.require(doctor.check_weights(experiment, read=False), MissingWeightsError)
     cluster, choices = task_count.fitted(cluster, task_count.known_work(cluster))

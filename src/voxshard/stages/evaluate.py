@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from voxshard import files
 from voxshard.learning.train_config import EvaluateConfig
-from voxshard.locations import MARKER, as_path, check_output, local_copy
+from voxshard.locations import BEGUN, MARKER, as_path, check_output, local_copy
 from voxshard.stages.base import Task
 from voxshard.stages.train import learning
 from voxshard.store.runs import Run, check_is_run
@@ -39,7 +39,7 @@ def run(config: EvaluateConfig, task: Task | None = None) -> Evaluation:
         with files.storage_errors(path):
             temporary = files.temp_path_for(path)
             try:
-                shutil.copytree(run, temporary, ignore=shutil.ignore_patterns(MARKER))
+                shutil.copytree(run, temporary, ignore=shutil.ignore_patterns(MARKER, BEGUN))
                 found = _evaluate(config, temporary, task)
                 if path.exists():
                     shutil.rmtree(path)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator
 
-from voxshard import files
+from voxshard import files, urls
 from voxshard.audio import is_url, resolve
 from voxshard.audio.members import file_of, member_of
 from voxshard.audio.sndfile import Span
@@ -24,7 +24,7 @@ from voxshard.corpora.probe import probe_all
 from voxshard.corpora.remote_folder import objects_of
 from voxshard.corpora.walk import glob_pattern
 from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError, MissingRecordingError, TooShortError
-from voxshard.locations import Location, check_output
+from voxshard.locations import Location, check_output, parse
 from voxshard.manifest import COLUMNS, OBJECT_VERSION, Manifest
 from voxshard.stages.base import Task
 from voxshard.uploads import output
@@ -104,6 +104,9 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     """
     task = task or Task()
     check_output(config.out)
+    for place in (config.root, config.labels, *(file for _, file in _split_lists(config))):
+        if is_url(place):
+            urls.require(str(place))
     if isinstance(config.out, Path):
         _check_is_manifest(config.out, config.root)
     task.progress.begin(f"listing {config.root}")
@@ -210,11 +213,10 @@ def _hours(table: pa.Table) -> str:
 
 
 def _request(config: PrepareConfig) -> Request:
-    root = config.root
-    if is_url(root):
-        root = root.rstrip("/")
-    else:
-        root = os.path.abspath(Path(root).expanduser())  # noqa: PTH100  keeps links as the user wrote them
+    place = parse(config.root)
+    root = str(place)
+    if isinstance(place, Path):
+        root = os.path.abspath(place.expanduser())  # noqa: PTH100  keeps links as the user wrote them
         if not os.path.exists(root):  # noqa: PTH110
             raise EmptyCorpusError(f"{root}: no such {'table' if config.format == 'table' else 'folder'}")
     part = config.part.strip("/") if config.part else None

@@ -53,7 +53,7 @@ def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | 
                 f"--out {config.out}: --log {config.trackers[0]} writes next to a run; give a local folder, then "
                 "`voxshard publish`"
             )
-    with output(config.out) as path:
+    with output(config.out, resumes=isinstance(config, NetworkConfig)) as path:
         trained = _train(config.model_copy(update={"out": path}), task)
         if trained is None:
             return None
