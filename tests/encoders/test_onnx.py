@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from voxshard.errors import (
     BackendUnavailableError,
     ConfigError,
     CorruptFileError,
+    DeviceFaultError,
+    DeviceMemoryError,
     DeviceUnavailableError,
     MissingWeightsError,
     VoxshardError,
@@ -150,6 +153,38 @@ class TestWhatIsWrongIsReported:
         assert encoder.choose_device("auto")[0] == "cpu"
         with pytest.raises(DeviceUnavailableError, match=r"--device cuda: this onnxruntime .* has no CUDA"):
             encoder.choose_device("cuda")
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceFaultError),
+            ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=0", DeviceFaultError),
+            ("CUDA failure 2: out of memory ; GPU=0", DeviceMemoryError),
+            ("Failed to allocate memory for requested buffer of size 4096", DeviceMemoryError),
+        ],
+    )
+    def test_a_gpu_that_fails_or_is_full(self, tmp_path: Path, text: str, error: type[Exception]) -> None:
+        encoder: Any = create("onnx", {"weights": str(save_speaker_model(tmp_path))})
+
+        class Session:
+            def run(self, *_: object) -> None:
+                raise RuntimeError(text)
+
+        encoder._session = Session()
+        with pytest.raises(error, match=re.escape(text)):
+            encoder.encode(np.zeros((1, 50, 80), np.float32), np.array([50]))
+
+    def test_a_gpu_that_the_job_was_given_and_that_is_not_seen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder: Any = create("onnx", {"weights": str(save_speaker_model(tmp_path))})
+        encoder.info = replace(encoder.info, needs_gpu=True)
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+        with pytest.raises(
+            DeviceUnavailableError, match=r"given a GPU \(SLURM_JOB_GPUS=0\) .* onnxruntime sees no GPU"
+        ):
+            encoder.choose_device("auto")
 
 
 def test_wespeakers_published_models_are_known_with_their_licence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from voxshard.encoders._tensorflow import saved_model
 from voxshard.encoders._tensorflow.batches import in_batches
 from voxshard.errors import DeviceFaultError, DeviceMemoryError
 
@@ -101,9 +103,45 @@ def test_other_internal_errors_are_not_taken_for_lack_of_memory() -> None:
         apply(function, [1, 2, 3])
 
 
-def test_a_gpu_that_fails_is_a_fault_of_the_machine() -> None:
+FAULTS = [
+    tf.errors.InternalError(None, None, "CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered"),
+    tf.errors.InternalError(None, None, "Failed to create cuBLAS handle: CUBLAS_STATUS_NOT_INITIALIZED"),
+    tf.errors.UnknownError(None, None, "Failed to get convolution algorithm: cuDNN failed to initialize"),
+    tf.errors.UnimplementedError(None, None, "DNN library is not found."),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: error.message[:20])
+def test_a_gpu_that_fails_is_a_fault_of_the_machine(error: tf.errors.OpError) -> None:
     def function(batch: tf.Tensor) -> tf.Tensor:
-        raise tf.errors.InternalError(None, None, "CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered")
+        raise error
 
     with pytest.raises(DeviceFaultError, match="the GPU or its driver fails"):
         apply(function, [1, 2, 3])
+
+
+@pytest.mark.parametrize("error", FAULTS[:1])
+def test_a_gpu_that_fails_while_a_model_is_loaded_is_no_damaged_file(
+    monkeypatch: pytest.MonkeyPatch, error: tf.errors.OpError
+) -> None:
+    """A damaged file would end the chain of an experiment; another machine can load this one."""
+
+    def fails(path: str) -> None:
+        raise error
+
+    model = saved_model.ClipModel(Path("folder"), "trillsson3", ("saved_model.pb",), 1024)
+    monkeypatch.setattr(saved_model.tf.saved_model, "load", fails)
+    with pytest.raises(DeviceFaultError, match="uncorrectable ECC error"):
+        saved_model.load(model, 1024)
+    monkeypatch.setattr(saved_model.tf.saved_model, "load", lambda path: lambda clips: fails(path))
+    with pytest.raises(DeviceFaultError, match="uncorrectable ECC error"):
+        saved_model.load(model, 1024)
+
+
+def test_a_convolution_without_room_for_any_algorithm_is_tried_in_smaller_batches() -> None:
+    def function(batch: tf.Tensor) -> tf.Tensor:
+        if len(batch) > 8:
+            raise tf.errors.NotFoundError(None, None, "No algorithm worked!  Error messages: ...")
+        return batch * 2
+
+    assert apply(function, list(range(100))).tolist() == [2.0 * row for row in range(100)]

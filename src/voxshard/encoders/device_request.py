@@ -58,6 +58,35 @@ def check_allotted(obstacle: str) -> None:
         )
 
 
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "out_of_memory",
+    "allocate memory",
+    "failed to allocate",
+    "not enough memory",
+    "alloc_failed",
+    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits into what is left; in TensorFlow:
+    "no algorithm worked",
+)
+_DEVICE_FAULTS = (
+    "cuda error", "cuda_error_", "cuda driver error", "cuda failure", "cublas_status_", "cublas failure",
+    "blas support", "cudnn error", "cudnn_status_", "cudnn failure", "cudnn failed", "cudnn launch failure",
+    "dnn library", "nccl error",
+)  # fmt: skip
+"""What messages of a failing GPU, driver or library contain, in lower case: ECC errors, illegal accesses, busy or
+unavailable devices. After any of them the CUDA context gives no reliable results."""
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Return whether a message, in any framework, reports lack of memory."""
+    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
+
+
+def is_device_fault(text: str) -> bool:
+    """Return whether a message, in any framework, reports a GPU, a driver or a library of CUDA that fails."""
+    return any(sign in text.lower() for sign in _DEVICE_FAULTS) and not is_out_of_memory(text)
+
+
 def device_fault(device: str, reason: str) -> DeviceFaultError:
     """Return the error for a GPU or driver that fails, in any framework."""
     return DeviceFaultError(

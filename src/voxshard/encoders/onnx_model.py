@@ -15,7 +15,13 @@ import onnxruntime
 
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import Encoder, KnownHashes, Output, describe
-from voxshard.encoders.device_request import parse_device
+from voxshard.encoders.device_request import (
+    check_allotted,
+    device_fault,
+    is_device_fault,
+    is_out_of_memory,
+    parse_device,
+)
 from voxshard.encoders.onnx import DESCRIPTION, MODEL, OnnxSettings, ScaledWaveform, read_description
 from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import (
@@ -87,6 +93,8 @@ class OnnxEncoder(Encoder):
                 f"--device {request}: this onnxruntime ({onnxruntime.__version__}) has no CUDA; `pip install"
                 " onnxruntime-gpu` in place of onnxruntime, or run with `--device cpu`"
             )
+        if self.info.needs_gpu:
+            check_allotted("onnxruntime sees no GPU")
         return "cpu", "onnxruntime sees no GPU it can use"
 
     def load(self, device: str) -> None:
@@ -119,8 +127,11 @@ class OnnxEncoder(Encoder):
         try:
             (found,) = self._session.run([self.description.output], {self._input: features})
         except Exception as exc:
-            if "allocate memory" in str(exc) or isinstance(exc, MemoryError):
-                raise DeviceMemoryError(f"onnxruntime: {str(exc).splitlines()[0]}") from exc
+            first_line = (str(exc) or type(exc).__name__).splitlines()[0]
+            if is_out_of_memory(str(exc)) or isinstance(exc, MemoryError):
+                raise DeviceMemoryError(f"onnxruntime: {first_line}") from exc
+            if is_device_fault(str(exc)):
+                raise device_fault("onnxruntime", first_line) from exc
             raise
         return np.asarray(found, np.float32)
 

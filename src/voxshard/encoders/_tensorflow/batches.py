@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from voxshard.encoders.device_request import device_fault
+from voxshard.encoders._tensorflow.device import problem_of
 from voxshard.errors import DeviceMemoryError
 
 LARGEST_BATCH = 64
@@ -40,6 +40,7 @@ def in_batches(
     Raises
     ------
     DeviceMemoryError : not even the smallest batch fits on the device.
+    DeviceFaultError : the GPU or its driver fails.
     """
     size, done = LARGEST_BATCH, 0
     running: deque[tuple[slice, tf.Tensor]] = deque()
@@ -52,10 +53,12 @@ def in_batches(
                 continue
             place, tensor = running[0]
             result: npt.NDArray[Any] = tensor.numpy()
-        except (tf.errors.ResourceExhaustedError, tf.errors.InternalError) as exc:
-            if not _is_out_of_memory(exc):
-                _raise_for_device(exc)
+        except tf.errors.OpError as exc:
+            problem = problem_of(exc)
+            if problem is None:
                 raise
+            if not isinstance(problem, DeviceMemoryError):
+                raise problem from exc
             if running:  # computed again in smaller batches, together with what was begun behind it
                 done = running[0][0].start
                 running.clear()
@@ -75,16 +78,3 @@ def _padded(rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> npt
     batch = np.zeros((padded, *rows.shape[1:]), np.float32)
     batch[: len(chosen)] = rows[chosen]
     return batch
-
-
-def _raise_for_device(exc: tf.errors.OpError) -> None:
-    """Raise DeviceFaultError if an error of TensorFlow reports a GPU, a driver or a library of CUDA that fails."""
-    text = str(exc)
-    if any(sign in text for sign in ("CUDA_ERROR_", "CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_")):
-        raise device_fault("GPU", text.splitlines()[0]) from exc
-
-
-def _is_out_of_memory(exc: tf.errors.OpError) -> bool:
-    """Return whether an error reports lack of memory: CUDA's libraries report theirs as internal errors."""
-    signs = ("out of memory", "OUT_OF_MEMORY", "failed to allocate", "ALLOC_FAILED")
-    return isinstance(exc, tf.errors.ResourceExhaustedError) or any(sign.lower() in str(exc).lower() for sign in signs)

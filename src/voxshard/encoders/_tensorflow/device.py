@@ -10,8 +10,14 @@ import tensorflow as tf
 
 from voxshard.cpus import available_cpus
 from voxshard.encoders.base import Precision
-from voxshard.encoders.device_request import check_allotted, parse_device
-from voxshard.errors import DeviceUnavailableError
+from voxshard.encoders.device_request import (
+    check_allotted,
+    device_fault,
+    is_device_fault,
+    is_out_of_memory,
+    parse_device,
+)
+from voxshard.errors import DeviceFaultError, DeviceMemoryError, DeviceUnavailableError
 
 INSTALL = "pip install 'tensorflow[and-cuda]'"
 
@@ -71,6 +77,18 @@ def prepare(device: str, precision: Precision) -> None:
             f"{device}: TensorFlow already runs otherwise in this process; start one process per device"
         ) from exc
     _limit_threads(available_cpus())
+
+
+def problem_of(exc: BaseException) -> DeviceMemoryError | DeviceFaultError | None:
+    """Return what an error of TensorFlow stands for; None: neither of the two.
+
+    CUDA's libraries report lack of memory as internal errors.
+    """
+    text = str(exc)
+    first_line = (text or type(exc).__name__).splitlines()[0]
+    if isinstance(exc, tf.errors.ResourceExhaustedError | MemoryError) or is_out_of_memory(text):
+        return DeviceMemoryError(f"out of the device's memory: {first_line}")
+    return device_fault("GPU", first_line) if isinstance(exc, tf.errors.OpError) and is_device_fault(text) else None
 
 
 def _limit_threads(num_cpus: int) -> None:

@@ -17,8 +17,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
 from tensorflow.python.framework import op_def_registry
 
+from voxshard.encoders._tensorflow.device import problem_of
 from voxshard.encoders.trillsson import GRAPH, INDEX
-from voxshard.errors import BackendUnavailableError, CorruptFileError, DeviceMemoryError, MissingWeightsError
+from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError
 
 SIGNATURE = "serving_default"
 """The signature every exporter writes."""
@@ -84,12 +85,13 @@ def load(model: ClipModel, dim: int) -> Callable[[tf.Tensor], tf.Tensor]:
     ------
     CorruptFileError : a file of the folder is damaged.
     MissingWeightsError : it is another kind of model.
+    DeviceMemoryError, DeviceFaultError : it does not fit on the device, or the GPU fails.
     """
     try:
         loaded = tf.saved_model.load(str(model.folder))
-    except tf.errors.ResourceExhaustedError as exc:
-        raise DeviceMemoryError(f"{model.folder}: this model does not fit in the device's memory") from exc
     except Exception as exc:  # a damaged file makes the loader trip in ever other ways
+        if problem := problem_of(exc):
+            raise problem from exc
         raise CorruptFileError(
             f"{model.folder}: TensorFlow cannot load this SavedModel: {_first_line(exc)} (its files:"
             f" {', '.join(model.files)}); `voxshard weights fetch {model.title}` downloads all of it"
@@ -97,7 +99,11 @@ def load(model: ClipModel, dim: int) -> Callable[[tf.Tensor], tf.Tensor]:
     call = loaded if callable(loaded) else _by_signature(loaded, model)
     try:
         outputs = _outputs_of(call(tf.zeros((1, 32_000))))
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as exc:
+    except (ValueError, TypeError, tf.errors.OpError) as exc:
+        if problem := problem_of(exc):
+            raise problem from exc
+        if not isinstance(exc, ValueError | TypeError | tf.errors.InvalidArgumentError):
+            raise
         raise _other(model, f"it cannot be called with float32 (batch, samples): {_first_line(exc)}") from exc
     vectors = {name: value for name, value in outputs.items() if tf.is_tensor(value) and value.shape.rank == 2}
     name = _pick(vectors)

@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from voxshard.encoders.device_request import check_allotted, device_fault, parse_device
+from voxshard.encoders.device_request import (
+    check_allotted,
+    device_fault,
+    is_device_fault,
+    is_out_of_memory,
+    parse_device,
+)
 from voxshard.errors import (
     DeviceMemoryError,
     DeviceUnavailableError,
@@ -142,24 +148,9 @@ def memory_errors(device: torch.device) -> Iterator[None]:
     raise problem
 
 
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "_STATUS_ALLOC_FAILED",
-    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits into what is left
-)
-_DEVICE_FAULTS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS_", "cuDNN error", "CUDNN_STATUS_", "NCCL error")
-"""How messages of a failing GPU, driver or library begin or what they contain: ECC errors, illegal accesses, busy or
-unavailable devices. After any of them the CUDA context gives no reliable results."""
-
-
 def _is_out_of_memory(exc: BaseException) -> bool:
-    if isinstance(exc, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(exc)
-    return any(sign in text for sign in _OUT_OF_MEMORY)
+    return isinstance(exc, torch.OutOfMemoryError | MemoryError) or is_out_of_memory(str(exc))
 
 
 def _is_device_fault(exc: BaseException) -> bool:
-    return isinstance(exc, torch.AcceleratorError) or any(sign in str(exc) for sign in _DEVICE_FAULTS)
+    return isinstance(exc, torch.AcceleratorError) or is_device_fault(str(exc))
