@@ -12,6 +12,7 @@ import pytest
 from support.recordings import JOINED, RATE, encoded, put, result_of, tone
 from voxshard import audio
 from voxshard.audio import flac, sources
+from voxshard.errors import UnreadableAudioError
 
 CONTAINERS = ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC"]
 NOT_READ = "bytes after the samples are not read: its header counts only those before them"
@@ -168,6 +169,16 @@ def test_a_wrong_number_of_frames_in_a_header_of_the_right_size_cuts_nothing(tmp
     np.testing.assert_allclose(found.samples[: len(expected)], expected, atol=1e-6)
     assert found.warning is not None
     assert found.warning.startswith(f"its header counts {stated} MPEG frames, there are ")
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\3\0\0\0\0\0\0"], ids=["plain", "tagged"])
+def test_mpeg_frames_of_a_free_bit_rate_are_named(tmp_path: Path, tag: bytes) -> None:
+    """libsndfile makes silence of them."""
+    frame = b"\xff\xfb\x00\xc4" + bytes(413)
+    path = put(tmp_path / "x.mp3", tag + 40 * frame)
+    for read in (audio.probe, lambda found: audio.read(found, sample_rate=RATE)):
+        with pytest.raises(UnreadableAudioError, match="MPEG audio of a free bit rate"):
+            read(path)
 
 
 def test_an_mp3_cut_short_is_named_by_prepare(tmp_path: Path) -> None:

@@ -213,6 +213,15 @@ def _frame(header: bytes) -> _Frame | None:
     return _Frame(_Kind(version, layer, sample_rate, num_samples), num_bytes, 4 + side_bytes)
 
 
+def is_free_format(content: bytes) -> bool:
+    """Whether the first frame, after tags, states no bit rate: such frames can be of any size."""
+    at = 0
+    while tag := _tag_bytes(content, at, len(content)):
+        at += tag
+    header = content[at : at + 4]
+    return _frame(header) is None and header[2:3] < b"\x10" and _frame(header[:2] + b"\x10" + header[3:]) is not None
+
+
 def _is_confirmed(content: bytes, at: int, end: int) -> bool:
     """Whether frames of one kind follow each other from here on, or up to the end or a tag."""
     kind = None

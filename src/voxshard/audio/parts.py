@@ -13,7 +13,7 @@ from voxshard.audio import chunks, containers, counted, flac, mpeg, ogg
 from voxshard.audio.sndfile import Part, StreamFacts
 from voxshard.audio.sources import Source
 from voxshard.audio.views import Repeated, Rewritten
-from voxshard.errors import TruncatedAudioError
+from voxshard.errors import TruncatedAudioError, UnreadableAudioError
 
 _MPEG_COUNT_SLACK = 2
 """Frames by which the number in a Xing header may be wrong: encoders differ in counting the first and the last."""
@@ -51,6 +51,7 @@ def layout_of(source: Source, *, accept_truncated: bool = False, is_probe: bool 
     Raises
     ------
     TruncatedAudioError : bytes are missing.
+    UnreadableAudioError : MPEG frames that no decoder here reads.
     """
     magic = source.head[:4]
     if magic == b"RIFF" and chunks.is_samples_only(source):
@@ -201,6 +202,8 @@ def _mpeg(source: Source, *, is_probe: bool) -> Layout | None:
         return Layout((Part(source, is_noisy=True),))
     content = source.whole()
     frames = mpeg.scan(content)
+    if sum(part.num_frames for part in frames.parts) < _SHORTEST_MPEG and mpeg.is_free_format(content):
+        raise UnreadableAudioError("MPEG audio of a free bit rate, which the decoders here do not read")
     if not frames.parts:
         return None
     return _of_frames(content, frames, original=source)
