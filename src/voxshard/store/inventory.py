@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from voxshard import files
 from voxshard.errors import IdentityError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.store.layout import FeatureDir, Identity, shard_name
@@ -101,8 +102,12 @@ class ShardInventory:
 
 def shard_names(folder: FeatureDir) -> list[str]:
     """File names of the shards that exist, of whatever plan; one listing of the folder."""
-    try:
+
+    def names() -> list[str]:
         with os.scandir(folder.shards) as entries:
             return [entry.name for entry in entries if entry.name.startswith("shard-") and entry.name.endswith(".h5")]
+
+    try:
+        return files.with_retries(folder.shards, names)
     except FileNotFoundError:
         return []
