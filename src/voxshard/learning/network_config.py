@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from voxshard.config import Settings, as_list, validated
 from voxshard.learning.augment_config import AugmentSettings
 from voxshard.learning.tracking import Tracker
-from voxshard.learning.train_config import Shots, as_class, as_names
+from voxshard.learning.train_config import CommonTrainOptions, as_class, as_names
 from voxshard.locations import Location
 from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss, NetworkSettings, settings_of
 
@@ -86,7 +86,7 @@ class EpisodeSettings(Settings):
     """Episodes in an epoch."""
 
 
-class NetworkOptions(Settings):
+class NetworkOptions(CommonTrainOptions):
     """What a training of a network and a grid of them have in common."""
 
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
@@ -95,29 +95,17 @@ class NetworkOptions(Settings):
     """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
     loss: Loss | None = None
     """Null: cross_entropy; for several labels bce. aam: additive angular margin, for one label such as the speaker."""
-    split: str | None = None
-    """Split to train on. Null: `train`; with `folds` every labelled utterance."""
     validate_on: str | None = None
     """Split whose loss and metrics are followed, epoch by epoch; needed for early stopping."""
-    folds: str | None = None
-    """Column for cross-validation: each of its values is tested with a network trained on the others."""
     num_folds: int | None = Field(None, ge=2)
     """Number of folds to distribute the values of `folds` over; null: each value is one fold."""
-    n_shot: Shots = ()
-    """Examples per class to train on; several give a curve. The network of the most examples, first run, is kept."""
-    runs: int = Field(5, ge=1)
-    """Draws of examples for each number in `n_shot`."""
     episodes: EpisodeSettings | None = None
     """Train a prototypical network; null: supervised, with heads."""
     positive: Annotated[str | None, BeforeValidator(as_class)] = None
     """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
-    replicates: int = Field(1000, ge=0)
-    """Bootstrap replicates for intervals; 0: none."""
-    wandb: bool = False
-    """The same as `log: wandb`."""
     log: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = ()
-    """Where every epoch and the results are logged, too: `wandb` (Weights & Biases, offline where it cannot be
-    reached), `tensorboard`, `mlflow`, `csv`."""
+    """Services that every epoch and the results are logged to, too: `wandb` (Weights & Biases, offline where it cannot
+    be reached), `tensorboard`, `mlflow`, `csv`. `wandb: true` adds `wandb`."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:1."""
     devices: int = Field(1, ge=1)
@@ -135,7 +123,7 @@ class NetworkOptions(Settings):
     @property
     def trackers(self) -> tuple[str, ...]:
         """`log`, and `wandb` if it is asked for."""
-        return tuple(dict.fromkeys([*self.log, *(["wandb"] if self.wandb else [])]))
+        return tuple(dict.fromkeys([*self.log, *super().trackers]))
 
 
 SET_KEYS = (
@@ -165,8 +153,6 @@ class NetworkConfig(NetworkOptions):
             self._check_stored()
         if bool(self.label) == bool(self.labels_file):
             raise ValueError("give label, or labels_file, and not both")
-        if self.folds and self.n_shot:
-            raise ValueError("folds and n_shot are two ways to choose what to train on; give one")
         several = len(self.label) > 1 or self.labels_file is not None
         if several and (self.n_shot or self.episodes or self.loss == "aam"):
             raise ValueError("n_shot, episodes and aam take one label")

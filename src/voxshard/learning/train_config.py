@@ -245,11 +245,9 @@ def _as_groups(value: Any) -> Any:
     return [as_names(item) for item in as_list(value)]
 
 
-class TrainOptions(Settings):
-    """What a training and a grid of them have in common."""
+class CommonTrainOptions(Settings):
+    """What trainings of classifiers and of networks have in common."""
 
-    label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
-    """Column of the manifest to predict; several yes-or-no columns are learned one against all others."""
     split: str | None = None
     """Split to train on. Null: `train`; with `folds` every labelled utterance."""
     folds: str | None = None
@@ -265,12 +263,24 @@ class TrainOptions(Settings):
 
     @property
     def trackers(self) -> tuple[str, ...]:
+        """The services that every epoch and the results are logged to."""
         return ("wandb",) if self.wandb else ()
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_choice(self) -> Self:
         if self.folds and self.n_shot:
             raise ValueError("folds and n_shot are two ways to choose what to train on; give one")
+        return self
+
+
+class TrainOptions(CommonTrainOptions):
+    """What a training of a classifier and a grid of them have in common."""
+
+    label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
+    """Column of the manifest to predict; several yes-or-no columns are learned one against all others."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if len(self.label) > 1 and self.n_shot:
             raise ValueError("n_shot draws examples per class, so it takes one label")
         return self
