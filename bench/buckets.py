@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import voxshard
 from support.fault_proxy import fault_proxy
 from support.object_stores import s3_store, variables
+from voxshard.extraction.worker import REQUESTS_PER_WORKER
 
 RATE = 16000
 
@@ -75,7 +76,7 @@ def main() -> None:
                       f"{audio_s / net['bucket']:,.0f} x real time, ratio {ratios[-1]:.2f}", flush=True)  # fmt: skip
             peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             print(f"median ratio {statistics.median(ratios):.2f} with {options.latency_ms:g} ms per request, "
-                  f"8 requests per worker; largest process {peak_mb:,.0f} MB")  # fmt: skip
+                  f"{REQUESTS_PER_WORKER} requests per worker; largest process {peak_mb:,.0f} MB")  # fmt: skip
 
 
 if __name__ == "__main__":
