@@ -39,3 +39,8 @@ def test_slurm_says_how_many_cpus_a_task_has(monkeypatch: pytest.MonkeyPatch) ->
     assert decode_workers(encodes_in_prepare=False) == 1
     monkeypatch.delenv("SLURM_CPUS_PER_TASK")
     assert available_cpus() >= 1
+
+
+def test_timers_that_another_version_did_not_write_are_zero() -> None:
+    found = summed([{"encode_s": 3.0}, {"encode_s": 1.0, "wait_decode_s": 0.2}])
+    assert advice(found, num_workers=2, device="cuda") == "GPU was busy 95% of the time."

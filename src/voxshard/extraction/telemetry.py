@@ -79,6 +79,6 @@ def advice(timers: Mapping[str, float], *, num_workers: int, device: str) -> str
 
 
 def summed(timers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Timers of several tasks or shards added up."""
-    names = dict.fromkeys(name for item in timers for name in item)
+    """Timers of several tasks or shards added up; what none of them has is 0."""
+    names = dict.fromkeys([*Timers().as_dict(), *(name for item in timers for name in item)])
     return {name: sum(item.get(name, 0.0) for item in timers) for name in names}
