@@ -43,7 +43,11 @@ class ShardInventory:
         return PlanFile(self.folder.plan)
 
     def path(self, index: int) -> Path:
-        return self.folder.shard(index, len(self.shards))
+        return self._folder_of_shards / shard_name(index, len(self.shards))
+
+    @cached_property
+    def _folder_of_shards(self) -> Path:
+        return self.folder.shards
 
     @classmethod
     def scan(cls, folder: FeatureDir) -> ShardInventory:

@@ -18,7 +18,7 @@ import pydantic
 from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
 from voxshard.files import quoted
-from voxshard.manifest import ROW_GROUP
+from voxshard.manifest import ROW_GROUP, parquet_options
 from voxshard.store.output_spec import OutputSpec
 
 _AT_ONCE = 1 << 16
@@ -347,7 +347,7 @@ class Plan:
         if about:
             table = table.replace_schema_metadata({PLAN_FOOTER: about})
         with files.publish(path, first_wins=True) as stream:
-            pq.write_table(table, stream, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
+            pq.write_table(table, stream, row_group_size=ROW_GROUP, **parquet_options(table.schema))
 
     @classmethod
     def read(cls, path: Path) -> Plan:

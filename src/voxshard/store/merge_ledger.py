@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pyarrow.compute as pc
 
 from voxshard.errors import CorruptFileError
 from voxshard.progress import Progress
-from voxshard.store import hdf5
 from voxshard.store.hdf5 import BULK
 from voxshard.store.inventory import NO_SPLIT, ShardInventory
 from voxshard.store.layout import Identity
@@ -38,8 +38,6 @@ class MergeLedger:
     failures: Sequence[tuple[int, Failure]]
     """Row of the manifest, and why it failed; in order."""
     offsets: npt.NDArray[np.int64] | None
-    num_id_bytes: int
-    """Number of bytes of the utterance_ids that are ok, in UTF-8."""
     warnings: Mapping[str, str]
     """utterance_id -> what is odd about a recording that was decoded."""
 
@@ -49,16 +47,15 @@ class MergeLedger:
         with_rows = [piece for piece in self.pieces if piece.num_rows] or list(self.pieces[:1])
         return [name for name in BULK.values() if any(name in piece.datasets for piece in with_rows)]
 
-    def num_bytes(self) -> int:
-        """Bytes of the large datasets."""
-        ranges = [hdf5.range_of(piece.datasets[name]) for piece in self.pieces for name in self.datasets
-                  if name in piece.datasets]  # fmt: skip
-        return sum(stop - start for start, stop in ranges)
-
     def ids(self) -> Iterator[pa.Array]:
         """utterance_ids that are ok, in order, a part at a time."""
         for start, ids in self.inventory.plan.groups():
             yield ids.filter(pa.array(self.ok[start : start + len(ids)]))
+
+    @cached_property
+    def num_id_bytes(self) -> int:
+        """Number of bytes of the utterance_ids that are ok, in UTF-8."""
+        return sum(pc.sum(pc.binary_length(ids)).as_py() or 0 for ids in self.ids())
 
     @classmethod
     def collect(cls, inventory: ShardInventory, progress: Progress, check: Callable[[], None]) -> MergeLedger:
@@ -71,7 +68,6 @@ class MergeLedger:
         plan, shards = inventory.plan, inventory.shards
         ok = np.zeros(len(plan), np.bool_)
         pieces, failures, lengths = [], [], []
-        num_id_bytes = 0
         warnings: dict[str, str] = {}
         progress.begin("check shards", items=len(inventory.present))
         for index in inventory.present:
@@ -79,10 +75,9 @@ class MergeLedger:
             start, stop = shards.rows(index)
             ids = plan.ids(start, stop)
             piece = check_shard(inventory.path(index), index=index, identity=inventory.identity, ids=ids)
-            good = ok_rows(ids, piece.failures)
-            ok[start:stop] = good.to_numpy(zero_copy_only=False)
-            num_id_bytes += pc.sum(pc.binary_length(ids.filter(good))).as_py() or 0
+            ok[start:stop] = True
             if piece.failures:
+                ok[start:stop] = ok_rows(ids, piece.failures).to_numpy(zero_copy_only=False)
                 row_of = {name: row for row, name in enumerate(ids.to_pylist(), start)}
                 failures += [(row_of[failure.utterance_id], failure) for failure in piece.failures]
             warnings |= piece.warnings
@@ -95,7 +90,7 @@ class MergeLedger:
         if lengths:
             offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
             np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        ledger = cls(inventory, pieces, ok, failures, offsets, num_id_bytes, warnings)
+        ledger = cls(inventory, pieces, ok, failures, offsets, warnings)
         ledger._check_uniform()
         return ledger
 

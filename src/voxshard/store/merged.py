@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from voxshard import files, leases
 from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.files import quoted
-from voxshard.manifest import ROW_GROUP
+from voxshard.manifest import ROW_GROUP, parquet_options
 from voxshard.store import delimited, hdf5, lookup, seal
 from voxshard.store.hdf5 import BULK, Datasets
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed, text_and_ends
@@ -296,10 +296,7 @@ def _write_utterances(stream: IO[bytes], tables: Iterable[pa.Table], merge_id: s
     writer: pq.ParquetWriter | None = None
     for table in tables:
         table = table.replace_schema_metadata({b"voxshard": about})
-        repeated = [name for name in table.column_names if name not in ("utterance_id", "path")]
-        writer = writer or pq.ParquetWriter(
-            stream, table.schema, compression="zstd", use_dictionary=repeated, write_page_checksum=True
-        )
+        writer = writer or pq.ParquetWriter(stream, table.schema, **parquet_options(table.schema))
         writer.write_table(table, row_group_size=ROW_GROUP)
     assert writer is not None, "a set has at least one table, be it empty"
     writer.close()

@@ -89,7 +89,7 @@ class ShardHeader(OutputSpec):
         ------
         KeyError, TypeError : an attribute without a default is missing.
         """
-        known = {item.name: attributes[item.name] for item in fields(cls) if item.name in attributes}
+        known = {name: value for name, value in attributes.items() if name in cls.__dataclass_fields__}
         values = {name: value.item() if isinstance(value, np.generic) else value for name, value in known.items()}
         for name in ("software", "telemetry"):
             values[name] = json.loads(values.get(name, "{}"))
@@ -196,7 +196,9 @@ def facts_of(
 def ids_digest(ids: pa.Array) -> str:
     """BLAKE3 (hex) of utterance_ids (N,) in their order: of their lengths in bytes, and of their text."""
     text, ends = text_and_ends(ids)
-    state = blake3(np.diff(ends, prepend=0).tobytes())
+    lengths = ends.copy()
+    lengths[1:] -= ends[:-1]
+    state = blake3(lengths.tobytes())
     state.update(text.data)
     return state.hexdigest()
 
