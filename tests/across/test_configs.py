@@ -15,6 +15,7 @@ import soundfile
 import voxshard
 from support import small_weights
 from support.tensorflow_models import DIM
+from voxshard.store.runs import Run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1800)  # each test runs an experiment, with a framework to import
@@ -81,9 +82,14 @@ def test_the_config_runs(
 
 
 def test_the_trillsson_config_runs(weights_of_all: Path, asvspoof5: Path, tmp_path: Path) -> None:
-    finished = run_config("trillsson", tmp_path, weights_of_all, {"ASVSPOOF5_ROOT": str(asvspoof5)}, [])
+    # One of the three speakers here has the one codec.
+    changes = ["train.also.codec.folds=flac_file", "train.also.codec.settings={standardize: true, num_folds: 2}"]
+    finished = run_config("trillsson", tmp_path, weights_of_all, {"ASVSPOOF5_ROOT": str(asvspoof5)}, changes)
     assert voxshard.open_features(finished / "features" / "trillsson3").embeddings.shape == (36, DIM)
-    assert (finished / "runs" / "trillsson3-mlp-0" / "metrics.json").exists()
+    task, codec = (Run.read(finished / "runs" / f"trillsson3-{name}0") for name in ("mlp-", "codec-mlp-"))
+    assert (task.config["label"], task.config["splits"]) == (["label"], ["dev", "eval"])
+    assert (codec.config["label"], codec.config["splits"]) == (["codec"], ["folds"])
+    assert len(codec.config["classes"]) > 1
 
 
 def run_config(name: str, place: Path, weights: Path, variables: dict[str, str], changes: list[str]) -> Path:

@@ -10,10 +10,13 @@ from types import ModuleType
 
 import pytest
 
+from voxshard import open_features
 from voxshard.cli import COMMANDS
 from voxshard.config import parse_yaml, validated
 from voxshard.experiment.schema import ExperimentConfig
 from voxshard.learning.network_config import NetworkConfig
+from voxshard.progress import Silent
+from voxshard.store.ingest import IngestConfig, ingest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -70,6 +73,14 @@ def test_every_shipped_config_is_valid(path: Path) -> None:
 def test_every_shipped_config_of_a_network_is_valid(path: Path) -> None:
     text = re.sub(r"\$\{?\w+(:-[^}]*)?\}?", "somewhere", path.read_text())
     validated(NetworkConfig, parse_yaml(text, where=path.name), where=path.name).network_settings()
+
+
+def test_the_sample_of_latents_is_what_ingest_reads(tmp_path: Path) -> None:
+    sample = ROOT / "docs" / "samples" / "metis-latents.json"
+    ingest(IngestConfig(inputs=[str(sample)], out=tmp_path / "set"), Silent(), lambda: None)
+    found = open_features(tmp_path / "set")
+    assert [found.frames(name).shape for name in found.ids] == [(100, 8)] * 3
+    assert all(name.startswith("part_003/") for name in found.ids)
 
 
 def test_the_config_in_the_documentation_is_valid() -> None:

@@ -25,6 +25,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from support.feature_sets import write_set
 from support.wandb_stand_in import FakeWandb
+from voxshard.cli.evaluate import results_table as lines_of_results
 from voxshard.config import validated
 from voxshard.errors import BackendUnavailableError, ConfigError, DataError, ScoreError, StoppedError
 from voxshard.learning.train_config import NAMES, GridConfig, TrainConfig
@@ -238,6 +239,11 @@ def test_several_labels_are_learned_one_against_the_rest_with_gaps(digits: Path,
     alone = _train(digits, "fever", "logistic", tmp_path / "fever", settings={"class_weight": "balanced"})
     assert _value(run, "test", "auc.fever") == _value(alone, "test", "auc")
     assert run.config["label"] == ["cough", "fever"]
+    lines = lines_of_results(run.metrics["metrics"], run.config["kind"])
+    assert {"auc.cough", "auc.fever", "mean_auc"} <= {line.split()[0] for line in lines[1:]}
+    (fever,) = (line for line in lines if line.startswith("auc.fever"))
+    assert f"{_value(run, 'test', 'auc.fever'):.4f}" in fever.split()
+    assert not [line for line in lines_of_results(run.metrics["metrics"], "classification") if line.startswith("auc.")]
 
 
 def test_every_fold_is_tested_by_a_model_that_has_not_seen_it(digits: Path, tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def test_npy_has_a_pair_of_files_per_split_and_checksums(make_set: Any, tmp_path
     made.write()
     made.merge()
     written = write(made.path, "npy", tmp_path / "npy")
-    assert [path.name for path in written] == [
-        "train.npy", "train_metadata.csv", "test.npy", "test_metadata.csv", "all.npy", "all_metadata.csv", "SHA256SUMS",
-    ]  # fmt: skip
+    endings = (".npy", "_metadata.csv", "_metadata.dtypes.json")
+    expected = [f"{split}{ending}" for split in ("train", "test", "all") for ending in endings]
+    assert [path.name for path in written] == [*expected, "SHA256SUMS"]
     np.testing.assert_array_equal(np.load(tmp_path / "npy/test.npy"), open_features(made.path).embeddings[3:5])
     lines = (tmp_path / "npy/test_metadata.csv").read_text().splitlines()
     assert lines[0].startswith("utterance_id,path,")
@@ -146,6 +146,27 @@ def test_npy_has_a_pair_of_files_per_split_and_checksums(make_set: Any, tmp_path
     back = read(tmp_path / "back", *(f"{name}={tmp_path}/npy/{name}.npy" for name in ("train", "test")))
     assert back.ids == ids[:5]
     assert back.table["split"].to_pylist() == ["train"] * 3 + ["test"] * 2
+
+
+def test_pandas_reads_the_metadata_back_with_the_same_types(make_set: Any, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    columns = {
+        "code": ["007", "010", "2"], "label": ["NA", None, "null"], "nothing": [None, None, "1"], "whole": [1, 2, 3],
+        "gaps": [1, None, 3], "part": [1.0, 2.5, None], "yes": [True, False, True], "perhaps": [True, None, False],
+    }  # fmt: skip
+    made = make_set(outputs("vector", ["a", "b", "c"]), columns=columns)
+    made.write()
+    made.merge()
+    write(made.path, "npy", tmp_path)
+    dtypes = json.loads((tmp_path / "all_metadata.dtypes.json").read_text())
+    found = pandas.read_csv(
+        tmp_path / "all_metadata.csv", dtype=dtypes, keep_default_na=False, na_values=[""], index_col="utterance_id"
+    )
+    expected = open_features(made.path).to_pandas().drop(columns="embedding")
+    assert found.pop("embedding_idx").tolist() == [0, 1, 2]
+    assert found.dtypes.to_dict() == expected.dtypes.to_dict()
+    assert found["code"].tolist() == ["007", "010", "2"]
+    pandas.testing.assert_frame_equal(found, expected.fillna({"perhaps": np.nan}))
 
 
 def test_npz_carries_labels(make_set: Any, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
     config = config_of(EvaluateConfig, options, config_file, where="evaluate")
     with stage_task() as task:
         found = run(config, task)
-    for line in results_table(found.metrics):
+    for line in results_table(found.metrics, found.kind):
         echo(line)
     for name, table in found.tables.items():
         if name.startswith("by-"):
@@ -47,9 +47,16 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
     )
 
 
-def results_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines of a table: a row per metric, a column per split, values with intervals; AUC per class is left out."""
-    names = [name for name in dict.fromkeys(name for found in metrics.values() for name in found) if "." not in name]
+def results_table(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
+    """Lines of a table: a row per metric, a column per split, values with intervals.
+
+    Of several labels each has its AUC; of classes the AUC of each is left out.
+    """
+    names = [
+        name
+        for name in dict.fromkeys(name for found in metrics.values() for name in found)
+        if "." not in name or (kind == "multilabel" and name.startswith("auc."))
+    ]
     if not names:
         return []
     rows = [["", *metrics]]

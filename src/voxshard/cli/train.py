@@ -114,7 +114,7 @@ def command(
 def print_summary(trained: Run) -> None:
     """Print the results of a training."""
     found = trained.metrics
-    for line in results_table(found["metrics"]):
+    for line in results_table(found["metrics"], found["kind"]):
         echo(line)
     for row in found.get("n_shot", []):
         if row["metric"] in ("accuracy", "eer") and row["mean"] is not None:

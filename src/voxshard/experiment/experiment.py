@@ -50,14 +50,25 @@ class Experiment:
         """Folder of one feature set."""
         return self.path / "features" / name
 
-    def grid(self) -> GridConfig | None:
-        """The trainings, with features as folders."""
-        train = self.config.train
-        if train is None:
-            return None
-        sets = train.features or [(name,) for name in self.config.extract]
-        features = [tuple(map(self.features, names)) for names in sets]
-        return validated(GridConfig, {**train.model_dump(), "features": features, "out": self.runs}, where="train")
+    def classifiers(self) -> list[TrainConfig]:
+        """The trainings of classifiers, with features as folders.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        found: list[TrainConfig] = []
+        for name, section in (self.config.train.grids() if self.config.train else {}).items():
+            sets = section.features or [(feature,) for feature in self.config.extract]
+            content = {
+                **section.model_dump(exclude={"also"}),
+                "features": [tuple(map(self.features, names)) for names in sets],
+                "out": self.runs,
+                "name": name,
+            }
+            where = f"train.also.{name}" if name else "train"
+            found += validated(GridConfig, content, where=where).expand()
+        return found
 
     def networks(self, name: str) -> list[NetworkConfig]:
         """The trainings of one entry of `networks`."""
@@ -73,10 +84,7 @@ class Experiment:
         ------
         ConfigError : what is wrong with one of them.
         """
-        grid = self.grid()
-        found: list[tuple[Training, str]] = [
-            (training, self.config.runtime) for training in (grid.expand() if grid else ())
-        ]
+        found: list[tuple[Training, str]] = [(training, self.config.runtime) for training in self.classifiers()]
         for name, section in self.config.networks.items():
             found += [(training, section.runtime or self.config.runtime) for training in self.networks(name)]
         return found
@@ -88,10 +96,12 @@ class Experiment:
         ------
         ConfigError : a label or a column of folds that does not exist.
         """
-        train = self.config.train
-        wanted = {f"train.label: {name}": name for name in train.label} if train else {}
-        if train and train.folds:
-            wanted[f"train.folds: {train.folds}"] = train.folds
+        wanted: dict[str, str] = {}
+        for also, train in (self.config.train.grids() if self.config.train else {}).items():
+            where = f"train.also.{also}" if also else "train"
+            wanted |= {f"{where}.label: {name}": name for name in train.label}
+            if train.folds:
+                wanted[f"{where}.folds: {train.folds}"] = train.folds
         for section, network in self.config.networks.items():
             wanted |= {f"networks.{section}.label: {name}": name for name in network.label}
         there = files.with_retries(self.manifest, lambda: pq.read_schema(self.manifest)).names if wanted else []

@@ -77,8 +77,7 @@ def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threa
 
 
 def _train(experiment: Experiment, stop: threading.Event, progress: Progress) -> None:
-    grid = experiment.grid()
-    todo = [training for training in (grid.expand() if grid else ()) if not experiment.is_trained(training)]
+    todo = [training for training in experiment.classifiers() if not experiment.is_trained(training)]
     if todo:
         jobs = [experiment.train_job(training) for training in todo]
         run_many(jobs, available_cpus(), experiment.jobs, stop, progress, "train")

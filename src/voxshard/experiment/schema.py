@@ -70,6 +70,23 @@ class TrainSection(GridOptions):
 
     features: list[Annotated[tuple[str, ...], BeforeValidator(as_list)]] = Field(default_factory=list)
     """Names of feature sets; a list among them is joined into one. None given: each alone."""
+    also: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Name -> a further grid, by the keys in which it differs from this one; in EXP/runs/<features>-<name>-..."""
+
+    def grids(self) -> dict[str | None, TrainSection]:
+        """This grid, without a name, and the further ones.
+
+        Raises
+        ------
+        ConfigError : what is wrong with one of them.
+        """
+        own = self.model_dump(exclude={"also"})
+        found: dict[str | None, TrainSection] = {None: self}
+        found |= {
+            name: validated(TrainSection, {**own, **changes}, where=f"train.also.{name}")
+            for name, changes in self.also.items()
+        }
+        return found
 
 
 class NetworkSection(NetworkGrid):
@@ -157,7 +174,8 @@ class ExperimentConfig(Settings):
         if self.train is not None:
             if not self.extract:
                 raise ValueError("train: there are no features to train on; give extract")
-            unknown = sorted({name for item in self.train.features for name in item} - set(self.extract))
+            chosen = {name for grid in self.train.grids().values() for item in grid.features for name in item}
+            unknown = sorted(chosen - set(self.extract))
             if unknown:
                 raise ValueError(
                     f"train.features: no {', '.join(unknown)} under extract; available: {', '.join(self.extract)}"
@@ -174,7 +192,8 @@ class ExperimentConfig(Settings):
     def _check_names(self) -> None:
         """Names become folders of the experiment and words of job scripts."""
         check_one_line({"out": str(self.out), "jobs": self.model_dump(include={"jobs"})["jobs"]})
-        for section, names in (("extract", self.extract), ("networks", self.networks)):
+        also = self.train.also if self.train else {}
+        for section, names in (("extract", self.extract), ("networks", self.networks), ("train.also", also)):
             wrong = [name for name in names if not _NAME.fullmatch(name)]
             if wrong:
                 raise ValueError(

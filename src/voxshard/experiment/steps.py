@@ -67,15 +67,15 @@ def steps_of(experiment: Experiment, num_tasks: Mapping[str, int]) -> dict[str, 
             makers.append(_repair(experiment, name))
         found += [*makers, _merge(experiment, name, tuple(step.name for step in makers))]
     merges = tuple(step.name for step in found if step.stage == "merge")
-    grid = experiment.grid()
-    if grid is not None:
-        found.append(_train(experiment, grid.expand(), merges))
+    classifiers = experiment.classifiers()
+    if classifiers:
+        found.append(_train(experiment, classifiers, merges))
     found += [_networks(experiment, name) for name in experiment.config.networks]
     trained = tuple(step.name for step in found if step.stage in ("train", "networks"))
     if trained and experiment.config.evaluate.group_by:
         found.append(_evaluate(experiment, experiment.trainings(), trained))
         trained = ("evaluate",)
-    found.append(_report(experiment, (*merges, *trained) if grid is None else trained))
+    found.append(_report(experiment, trained if classifiers else (*merges, *trained)))
     if experiment.config.publish is not None:
         found.append(_publish(experiment))
     return {step.name: step for step in found}

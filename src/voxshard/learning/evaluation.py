@@ -30,6 +30,8 @@ from voxshard.store.runs import Run
 class Evaluation:
     """What an evaluation found."""
 
+    kind: str
+    """What was predicted; see `Target`."""
     metrics: Mapping[str, Mapping[str, Any]]
     """`[split][name]` = {value, low, high}."""
     tables: Mapping[str, pa.Table]
@@ -98,7 +100,7 @@ def record(
     for note in unseen:
         progress.note(note)
     shown = {title: run.metrics["metrics"][title] for title in grouped if title in run.metrics["metrics"]}
-    return Evaluation(shown, tables, summary["counts"])
+    return Evaluation(target.kind, shown, tables, summary["counts"])
 
 
 def _open(config: EvaluateConfig, run: Run, model: Model) -> tuple[Dataset, str | None]:

@@ -348,15 +348,18 @@ class GridConfig(GridOptions):
     """Feature sets; an item that is a list is joined into one."""
     out: LocalPath
     """Folder of the runs: EXP/runs."""
+    name: str | None = None
+    """What distinguishes these runs from those of another grid, in their names."""
 
     def expand(self) -> list[TrainConfig]:
-        """The trainings, in a fixed order, each with `out` EXP/runs/<features>-<classifier>-<seed>.
+        """The trainings, in a fixed order, each with `out` EXP/runs/<features>[-<name>]-<classifier>-<seed>.
 
         Raises
         ------
         ConfigError : settings that are wrong for one of them, or two that would write the same run.
         """
         known = available()
+        part = f"-{self.name}" if self.name else ""
         shared = {key: value for key, value in self.settings.items() if key not in known}
         trainings = [
             validated(
@@ -366,7 +369,7 @@ class GridConfig(GridOptions):
                     "features": features,
                     "classifier": classifier,
                     "seed": seed,
-                    "out": self.out / f"{'+'.join(path.name for path in features)}-{classifier}-{seed}",
+                    "out": self.out / f"{'+'.join(path.name for path in features)}{part}-{classifier}-{seed}",
                     "settings": {**shared, **self.settings.get(classifier, {})},
                 },
                 where="train",

@@ -129,11 +129,13 @@ class _ExportWriter:
                 raise DataError(f"{self.features.path}: split {split!r} cannot be the name of a file; rename the split")
             rows = self.rows[column[self.rows] == split]
             array, metadata = folder / f"{split}.npy", folder / f"{split}_metadata.csv"
+            types = metadata.with_suffix(".dtypes.json")
             with files.publish(array) as stream:
                 self._write_npy(stream, "embeddings", rows)
             with files.publish(metadata) as stream:
                 self._write_metadata(stream, rows)
-            written += [array, metadata]
+            files.publish_json(types, self._pandas_dtypes(rows))
+            written += [array, metadata, types]
         sums = folder / "SHA256SUMS"
         text = "".join(f"{files.sha256_of(path)}  {path.name}\n" for path in written)
         files.publish_bytes(sums, text.encode())
@@ -288,6 +290,23 @@ class _ExportWriter:
         writer.writerow([*table.column_names, "embedding_idx"])
         writer.writerows([*row, index] for index, row in enumerate(_cells(table)))
         text.detach()
+
+    def _pandas_dtypes(self, rows: Rows) -> dict[str, str]:
+        """The `dtype` with which pandas reads the columns of the metadata as `FeatureSet.to_pandas` gives them: text of
+        digits alone stays text. A column of true, false and null has none, it is read as it should be."""
+        table = self.features.table.take(pa.array(rows))
+        found = {name: _pandas_dtype(table[name]) for name in table.column_names}
+        return {name: dtype for name, dtype in found.items() if dtype is not None} | {"embedding_idx": "int64"}
+
+
+def _pandas_dtype(column: pa.ChunkedArray) -> str | None:
+    if pa.types.is_boolean(column.type):
+        return None if column.null_count else "bool"
+    if pa.types.is_integer(column.type):
+        return "float64" if column.null_count else str(column.type)
+    if pa.types.is_floating(column.type):
+        return {"float": "float32", "double": "float64"}.get(str(column.type))
+    return "str"
 
 
 def _text(stream: IO[bytes]) -> io.TextIOWrapper:

@@ -401,7 +401,9 @@ class FeatureSet:
         try:
             importlib.import_module("pandas")
         except ModuleNotFoundError as exc:
-            raise BackendUnavailableError("to_pandas needs pandas, which is not installed: pip install pandas") from exc
+            raise BackendUnavailableError(
+                "to_pandas needs pandas, which is not installed: pip install 'voxshard[learn]'"
+            ) from exc
         frame = self.table.to_pandas().set_index("utterance_id")
         batch = self.read(np.arange(len(self)))
         if batch.embeddings is not None:
