@@ -32,6 +32,8 @@ $(BASE) $(TORCH) $(TF): pyproject.toml
 	  { echo "Python's venv is not installed; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/$(PIP) install -q -e '.[$(EXTRAS)]'
+	@# What numba compiles for librosa, so that the first `--set trim=true` or cqt need not.
+	@$(@D)/bin/python -c 'import numpy; from librosa.effects import trim; trim(numpy.ones(4096, numpy.float32))'
 	@touch $@
 
 # make extract-trillsson SPLIT=train MODEL=trillsson3 OUT=data/features/trillsson RUNTIME=venv

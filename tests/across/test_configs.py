@@ -88,7 +88,8 @@ def test_the_trillsson_config_runs(weights_of_all: Path, asvspoof5: Path, tmp_pa
     assert voxshard.open_features(finished / "features" / "trillsson3").embeddings.shape == (36, DIM)
     task, codec = (Run.read(finished / "runs" / f"trillsson3-{name}0") for name in ("mlp-", "codec-mlp-"))
     assert (task.config["label"], task.config["splits"]) == (["label"], ["dev", "eval"])
-    assert (codec.config["label"], codec.config["splits"]) == (["codec"], ["folds"])
+    assert codec.config["label"] == ["codec"]
+    assert "folds" in codec.metrics["metrics"]
     assert len(codec.config["classes"]) > 1
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import librosa
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from voxshard.cpus import available_cpus
+from voxshard.encoders.acoustic.spectra import hann, mel_basis, power_spectrogram
 from voxshard.encoders.base import Encoder, EncoderSettings, Features, KnownHashes, Output, Waveform, describe
 from voxshard.encoders.ge2e_weights import CONVERTED, HIDDEN, NUM_LAYERS, NUM_MELS, Weights, read_converted
 from voxshard.encoders.weight_files import hash_files, locate
@@ -73,10 +73,10 @@ class MelWindows:
         starts = window_starts(len(waveform))
         missing = starts[-1] * HOP_SAMPLES + WINDOW_SAMPLES - len(waveform)
         padded = np.pad(waveform, (0, max(0, missing)))
-        mel_MT = librosa.feature.melspectrogram(
-            y=padded, sr=SAMPLE_RATE, n_fft=FRAME_SAMPLES, hop_length=HOP_SAMPLES, n_mels=NUM_MELS
+        power_KT = power_spectrogram(
+            padded, hann(FRAME_SAMPLES, FRAME_SAMPLES), hop_length=HOP_SAMPLES, padding="constant"
         )
-        frames_TM = mel_MT.astype(np.float32).T
+        frames_TM = (mel_basis(SAMPLE_RATE, FRAME_SAMPLES, NUM_MELS, 0.0, None) @ power_KT).T
         return np.stack([frames_TM[start : start + WINDOW_FRAMES] for start in starts])
 
 

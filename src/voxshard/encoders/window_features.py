@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from librosa.filters import mel as librosa_mel_filters
 
 from voxshard.encoders.base import Features, Waveform
 from voxshard.encoders.filterbanks import KaldiFbank
+from voxshard.encoders.mel_filters import mel_filters
 
 _FLOOR = 1e-10
 """Smallest mel energy before the logarithm (transformers, audio_utils.py and feature_extraction_whisper.py)."""
@@ -43,16 +43,7 @@ def _mel_filters(
     sample_rate: int, fft_samples: int, num_mels: int, low_hz: float, high_hz: float, *, slaney: bool
 ) -> npt.NDArray[np.float64]:
     """(K, M) triangles on Slaney's mel scale with Slaney's norm, or on the HTK scale without one."""
-    filters_MK = librosa_mel_filters(
-        sr=sample_rate,
-        n_fft=fft_samples,
-        n_mels=num_mels,
-        fmin=low_hz,
-        fmax=high_hz,
-        htk=not slaney,
-        norm="slaney" if slaney else None,
-        dtype=np.float64,
-    )
+    filters_MK = mel_filters(sample_rate, fft_samples, num_mels, low_hz, high_hz, slaney=slaney, dtype=np.float64)
     return np.ascontiguousarray(filters_MK.T)
 
 

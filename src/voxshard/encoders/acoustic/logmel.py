@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from voxshard.encoders.acoustic.base import AcousticEncoder, AcousticPreparer, AcousticSettings, Block
 from voxshard.encoders.acoustic.spectra import hann, mel_basis, power_spectrogram
 from voxshard.encoders.base import Waveform
+from voxshard.encoders.mel_filters import decibels
 from voxshard.encoders.pooling import Pooling
 
 
@@ -44,17 +45,18 @@ class LogMelSettings(MelSettings):
     """`none` keeps the frames; `mean`, `sum`, `max` and `mean+std` give one vector per utterance."""
 
 
-def log_mel(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
-    """(n_mels, T), as ``librosa.power_to_db(librosa.feature.melspectrogram(...))`` with librosa's other defaults:
-    decibels relative to 1, at most 80 below the clip's loudest."""
-    import librosa
-
+def mel_power(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
+    """(n_mels, T), as ``librosa.feature.melspectrogram(...)`` with librosa's other defaults."""
     power = power_spectrogram(
         waveform, hann(settings.n_fft, settings.n_fft), hop_length=settings.hop_length, padding="constant"
     )
-    basis = mel_basis(settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.fmax)
-    decibels: npt.NDArray[np.float32] = librosa.power_to_db(basis @ power)
-    return decibels
+    return mel_basis(settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.fmax) @ power
+
+
+def log_mel(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
+    """(n_mels, T), as ``librosa.power_to_db(librosa.feature.melspectrogram(...))`` with librosa's other defaults:
+    decibels relative to 1, at most 80 below the clip's loudest."""
+    return decibels(mel_power(waveform, settings))
 
 
 class LogMelPreparer(AcousticPreparer):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import scipy.fft
+import scipy.signal
 from pydantic import Field, model_validator
 
 from voxshard.encoders.acoustic.base import AcousticEncoder, AcousticPreparer, Block
@@ -47,14 +49,13 @@ class MfccPreparer(AcousticPreparer):
     settings: MfccSettings
 
     def blocks(self, waveform: Waveform) -> Sequence[Block]:
-        import librosa
-
         settings = self.settings
-        mfcc = librosa.feature.mfcc(S=log_mel(waveform, settings), n_mfcc=settings.n_mfcc)
+        mfcc = scipy.fft.dct(log_mel(waveform, settings), axis=0, norm="ortho")[: settings.n_mfcc]
         blocks = [mfcc]
         for order in range(1, settings.deltas + 1):
             if settings.delta == "librosa":
-                blocks.append(librosa.feature.delta(mfcc, width=settings.delta_width, order=order))
+                width = settings.delta_width
+                blocks.append(scipy.signal.savgol_filter(mfcc, width, deriv=order, axis=-1, polyorder=order))
             elif settings.pooling == "none":
                 blocks.append(np.diff(blocks[-1], prepend=blocks[-1][:, :1]))
             else:

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from voxshard.encoders.mel_filters import mel_filters
+
 _BLOCK_FRAMES = 32  # windowed frames in double precision, 2048 samples each, then fit into a core's cache
 
 
@@ -59,6 +61,4 @@ def hann(win_length: int, n_fft: int) -> npt.NDArray[np.float64]:
 @functools.cache
 def mel_basis(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None) -> npt.NDArray[np.float32]:
     """librosa's mel filters (Slaney), float32 (M, K); most of the time of a short clip went into them."""
-    from librosa.filters import mel
-
-    return np.asarray(mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax))
+    return np.asarray(mel_filters(sample_rate, n_fft, n_mels, fmin, fmax), np.float32)
