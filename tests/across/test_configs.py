@@ -57,6 +57,33 @@ def study(root: Path) -> None:
         (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
 
 
+def us8k(root: Path) -> None:
+    rows = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
+    for fold in range(1, 4):
+        for number in range(6):
+            name = f"{1000 * fold + number}-{number % 2}-0-0.wav"
+            write_noise(root / "audio" / f"fold{fold}" / name, 1.0 + number % 3, number)
+            rows.append(f"{name},{1000 * fold + number},0,1,1,{fold},{number % 2},{('siren', 'drilling')[number % 2]}")
+    (root / "metadata").mkdir()
+    (root / "metadata" / "UrbanSound8K.csv").write_text("\n".join(rows) + "\n")
+
+
+def tut(root: Path) -> None:
+    for kind, count in (("development", 8), ("evaluation", 4)):
+        folder = root / f"TUT-acoustic-scenes-2017-{kind}"
+        names = [f"audio/{kind[0]}{number:03d}_0_10.wav" for number in range(count)]
+        for number, name in enumerate(names):
+            write_noise(folder / name, 3.2, number)
+        lines = [f"{name}\t{('beach', 'park')[place % 2]}\t{kind[0]}{place}" for place, name in enumerate(names)]
+        (folder / "meta.txt").write_text("\n".join(lines) + "\n")
+
+
+_SMALL_SPEC = [
+    "networks.spec.settings={preset: few-audio-2018, channels: 4}", "networks.spec.training.epochs=1",
+    "networks.spec.training.batch_size=4",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "variable", "make", "features", "changes"),
     [
@@ -64,6 +91,24 @@ def study(root: Path) -> None:
         ("sklearn-transfer", "GTZAN_ROOT", gtzan, "vggish", ["train.settings.pca=3"]),
         ("wav2vec2", "STUDY_ROOT", study, "wav2vec2", []),
         ("ecapa", "STUDY_ROOT", study, "ecapa", []),
+        ("few-audio-us8k", "US8K_ROOT", us8k, "mfcc", _SMALL_SPEC),
+        (
+            "few-audio-tut",
+            "TUT_ROOT",
+            tut,
+            "mfcc",
+            [
+                *_SMALL_SPEC,
+                "train.n_shot=[2]",
+                "networks.spec.n_shot=[2]",
+                "networks.spec.runs=1",
+                "networks.proto.n_shot=[2]",
+                "networks.proto.runs=1",
+                "networks.proto.training.epochs=1",
+                "networks.proto.episodes={support: 1, query: 1, per_epoch: 1}",
+                "networks.proto.settings={preset: few-audio-2018, channels: 4}",
+            ],
+        ),
     ],
 )
 def test_the_config_runs(

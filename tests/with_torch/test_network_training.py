@@ -32,7 +32,9 @@ from voxshard.learning._torch.data import Recordings  # noqa: E402
 from voxshard.learning._torch.losses import NetworkLoss, balanced_weights  # noqa: E402
 from voxshard.learning.train_config import EvaluateConfig  # noqa: E402
 from voxshard.manifest import Manifest  # noqa: E402
+from voxshard.networks.backbones import build_backbone  # noqa: E402
 from voxshard.networks.network_files import Checkpoint  # noqa: E402
+from voxshard.networks.settings import settings_of  # noqa: E402
 from voxshard.progress import Silent  # noqa: E402
 from voxshard.stages import evaluate, train  # noqa: E402
 from voxshard.stages.base import Task  # noqa: E402
@@ -485,6 +487,22 @@ def test_prototypes_are_means_of_the_training_recordings(tones: Path, tmp_path: 
     assert run.metrics["metrics"]["test"]["accuracy"]["value"] > 0.8
     spec = Checkpoint.read(run.path).about.network
     assert spec.prototypes
+
+
+def test_the_preset_of_few_audio_is_its_front_end() -> None:
+    """melspectrogram at 44.1 kHz, log10(x + eps), the recording repeated where it is shorter than 128 frames."""
+    librosa = pytest.importorskip("librosa")
+    settings = settings_of("vgg", {"preset": "few-audio-2018", "channels": 4})
+    wave = (0.1 * np.random.default_rng(0).standard_normal(60000)).astype(np.float32)
+    mel = librosa.feature.melspectrogram(y=wave, sr=44100, hop_length=1024, n_fft=1024, n_mels=128).T
+    expected = np.log10(np.concatenate([mel, mel, mel])[:128] + np.finfo(float).eps)
+    found = build_backbone("vgg", settings, None).preparer(wave)
+    assert found.shape == (1, 128, 128)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    given = settings_of("vgg", {"preset": "few-audio-2018", "num_mels": 64, "learned_log": True})
+    assert (given.num_mels, given.patch_frames) == (64, 128)
+    again = settings_of("vgg", given.model_dump(mode="json"))
+    assert again == given
 
 
 @pytest.mark.parametrize("family", ["sbcnn", "timbre", "vgg"])

@@ -36,7 +36,7 @@ from voxshard.encoders.vggish_weights import (
 from voxshard.encoders.weight_files import locate
 from voxshard.errors import ConfigError
 from voxshard.networks.backbone import Backbone, Lengths
-from voxshard.networks.inputs import CentredKaldiFbank, LogMelPatches, MelPatches, TorchaudioMfcc
+from voxshard.networks.inputs import CentredKaldiFbank, Log10MelPatches, LogMelPatches, MelPatches, TorchaudioMfcc
 from voxshard.networks.settings import (
     EcapaNetworkSettings,
     MelNetworkSettings,
@@ -133,7 +133,7 @@ class SpectrogramBackbone(Backbone):
         return length * self.patch_s
 
 
-def _patches(settings: SpectrogramSettings) -> MelPatches | LogMelPatches:
+def _patches(settings: SpectrogramSettings) -> MelPatches | LogMelPatches | Log10MelPatches:
     if settings.features == "mel":
         return MelPatches(
             settings.sample_rate,
@@ -151,7 +151,10 @@ def _patches(settings: SpectrogramSettings) -> MelPatches | LogMelPatches:
         "fmin": settings.fmin,
         "fmax": settings.fmax,
     }
-    return LogMelPatches(validated(LogMelSettings, mel, where="settings"), settings.patch_frames)
+    front_end = validated(LogMelSettings, mel, where="settings")
+    if settings.features == "log10":
+        return Log10MelPatches(front_end, settings.patch_frames, logarithm=not settings.learned_log)
+    return LogMelPatches(front_end, settings.patch_frames)
 
 
 class VggishBackbone(Backbone):

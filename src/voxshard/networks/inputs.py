@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from voxshard.encoders.acoustic.logmel import LogMelSettings, log_mel
+from voxshard.encoders.acoustic.logmel import LogMelSettings, log_mel, mel_power_spectrogram
 from voxshard.encoders.base import Waveform
 from voxshard.encoders.filterbanks import KaldiFbank
 
@@ -107,6 +107,27 @@ class LogMelPatches:
     def __call__(self, waveform: Waveform) -> Array:
         """float32 (S,) to float32 (P, patch_frames, M), decibels."""
         return into_patches(log_mel(waveform, self.settings).T, self.patch_frames)
+
+
+@dataclass(frozen=True)
+class Log10MelPatches:
+    """log10(x + 2.2e-16) of the power x in Slaney's mel bands, cut into patches as in `MelPatches`.
+
+    References
+    ----------
+    `preprocess.py` (mel) and `pre_processing` (logEPS) of https://github.com/jordipons/neural-classifiers-with-few-audio.
+    """
+
+    settings: LogMelSettings
+    patch_frames: int
+    logarithm: bool
+    """False: the power itself."""
+    min_samples: int = 1
+
+    def __call__(self, waveform: Waveform) -> Array:
+        """float32 (S,) to float32 (P, patch_frames, M)."""
+        patches = into_patches(mel_power_spectrogram(waveform, self.settings).T, self.patch_frames)
+        return np.log10(patches + np.float32(np.finfo(float).eps)) if self.logarithm else patches
 
 
 def into_patches(frames_FM: Array, patch_frames: int) -> Array:

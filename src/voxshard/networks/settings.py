@@ -144,12 +144,24 @@ class EcapaNetworkSettings(MelNetworkSettings):
         return self
 
 
+_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # Pons, Serrà, Serra (arXiv 1810.10274): `us8k_spec`, `asc_spec` and `spec` in config_file.py of
+    # neural-classifiers-with-few-audio.
+    "few-audio-2018": {
+        "features": "log10", "sample_rate": 44100, "n_fft": 1024, "hop_length": 1024, "num_mels": 128,
+        "patch_frames": 128, "dropout": 0.5,
+    },
+}  # fmt: skip
+
+
 class SpectrogramSettings(MelNetworkSettings):
     """Convolutional networks for few data, on patches of a log-mel spectrogram."""
 
-    features: Literal["mel", "logmel"] = "mel"
+    preset: Literal["few-audio-2018"] | None = None
+    """Values of the settings below that a published front end has; what is given in addition takes their place."""
+    features: Literal["mel", "logmel", "log10"] = "mel"
     """`mel`: log(10000 x + 1) of the power x in bands of the HTK mel scale; `logmel`: decibels in bands of Slaney's, as
-    the encoder `logmel` computes and stores them."""
+    the encoder `logmel` computes and stores them; `log10`: log10(x + 2.2e-16) in bands of Slaney's."""
     patch_frames: int = Field(128, ge=32)
     """Frames of a patch; patches do not overlap, the last one is filled up by repetition."""
     num_mels: int = Field(128, ge=32)
@@ -157,23 +169,30 @@ class SpectrogramSettings(MelNetworkSettings):
     hop_length: int = Field(512, ge=1)
     """Samples."""
     fmin: float = Field(0.0, ge=0)
-    """Lowest frequency in Hz, of `logmel`."""
+    """Lowest frequency in Hz, in bands of Slaney's."""
     fmax: float | None = None
-    """Highest frequency in Hz, of `logmel`; null: half the sample rate."""
+    """Highest frequency in Hz, in bands of Slaney's; null: half the sample rate."""
     channels: int = Field(24, ge=4)
     """Channels of the first convolution; later layers have multiples of it."""
     embedding_size: int = Field(64, ge=2)
     """Size of the last layer below the heads, in which prototypes are compared."""
     learned_log: bool = False
-    """Learn the compression log(a x + b) instead of a fixed log(10000 x + 1)."""
+    """Learn the compression log(a x + b) of the power x instead of a fixed one."""
     dropout: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("preset") in _PRESETS:
+            return {**_PRESETS[value["preset"]], **value}
+        return value
 
     @model_validator(mode="after")
     def _check_features(self) -> Self:
         if self.features == "logmel" and self.learned_log:
             raise ValueError("learned_log compresses power; features=logmel is in decibels already")
         if self.features == "mel" and (self.fmin or self.fmax is not None):
-            raise ValueError("fmin and fmax are of features=logmel; those of mel go from 0 to half the sample rate")
+            raise ValueError("fmin and fmax are of logmel and log10; those of mel go from 0 to half the sample rate")
         return self
 
 

@@ -45,7 +45,7 @@ class LogMelSettings(MelSettings):
     """`none` keeps the frames; `mean`, `sum`, `max` and `mean+std` give one vector per utterance."""
 
 
-def mel_power(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
+def mel_power_spectrogram(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
     """(n_mels, T), as ``librosa.feature.melspectrogram(...)`` with librosa's other defaults."""
     power = power_spectrogram(
         waveform, hann(settings.n_fft, settings.n_fft), hop_length=settings.hop_length, padding="constant"
@@ -56,7 +56,7 @@ def mel_power(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float
 def log_mel(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
     """(n_mels, T), as ``librosa.power_to_db(librosa.feature.melspectrogram(...))`` with librosa's other defaults:
     decibels relative to 1, at most 80 below the clip's loudest."""
-    return decibels(mel_power(waveform, settings))
+    return decibels(mel_power_spectrogram(waveform, settings))
 
 
 class LogMelPreparer(AcousticPreparer):
