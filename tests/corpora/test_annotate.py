@@ -178,7 +178,7 @@ def test_the_first_rule_that_matches_gives_the_split(table: pa.Table) -> None:
 def test_paths_without_a_rule_are_counted(table: pa.Table) -> None:
     found, notes = splits_from_paths(table, [("bob", "test")])
     assert splits(found) == [None, "test", None]
-    assert notes == ["--split-from: 2 of 3 paths match no rule; add '.*=NAME' last for the rest"]
+    assert notes == ["--split-from: 2 of 3 paths match no rule; add '.*=NAME' last for the remaining ones"]
 
 
 def test_a_rule_that_matches_no_path_is_refused(table: pa.Table) -> None:

@@ -51,7 +51,7 @@ def test_options_work_together_and_the_more_particular_one_wins(corpus: Path, tm
     assert manifest.label_columns == ["study", "mood", "who", "take", "format"]
     assert notes.lines == [
         f"--labels {labels}: 4 of 6 utterances have no row in it",
-        "--split-from: 2 of 6 paths match no rule; add '.*=NAME' last for the rest",
+        "--split-from: 2 of 6 paths match no rule; add '.*=NAME' last for the remaining ones",
     ]
 
 

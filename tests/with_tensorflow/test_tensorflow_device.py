@@ -63,11 +63,11 @@ def test_missing_cuda_libraries_are_named_as_the_cause(monkeypatch: pytest.Monke
     driver_is_there(monkeypatch, there=True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert why().endswith(
-        "the driver is there, the CUDA libraries are not (the package comes without them);"
+        "the driver is installed, the CUDA libraries are not (the package comes without them);"
         " `pip install 'tensorflow[and-cuda]'`"
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert "driver and CUDA packages are there, but TensorFlow could not open them" in why()
+    assert "driver and CUDA packages are installed, but TensorFlow could not open them" in why()
 
 
 @pytest.mark.usefixtures("no_gpu")
