@@ -6,8 +6,7 @@ from voxshard.safe_path import leave_out_working_folder
 
 leave_out_working_folder()
 
-from importlib.metadata import version  # noqa: E402 (a file of the working folder could be imported instead)
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402 (a file of the working folder could be imported instead)
 
 if TYPE_CHECKING:
     __version__: str
@@ -36,6 +35,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import the API and the version at their first use, so that importing voxshard stays cheap."""
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("voxshard")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
