@@ -11,8 +11,8 @@ from voxshard.audio.sources import Source
 
 _MAGIC = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
 """First bytes of a stream: its marker and the header of a STREAMINFO block, which is 34 bytes long."""
-_OTHERS = (b"fLaC", b"WAVE")
-"""Words near the end of a file that may belong to a second one, so short that the last frame is near the end, too."""
+OTHERS = (b"fLaC", b"WAVE")
+"""Words in a file that may belong to a second one."""
 _SYNC = b"\xff\xf8"
 """First bytes of a frame in a stream whose blocks are of one size; 8 bits of checksum end its header."""
 _STREAM_INFO_END = 42
@@ -53,7 +53,7 @@ def only_stream(source: Source) -> StreamInfo | None:
         return None if recordings_in(source.read_at(0, source.num_bytes), first) else about
     tail_bytes = largest + _TAG_BYTES
     tail = source.read_at(source.num_bytes - tail_bytes, tail_bytes)
-    if any(word in tail for word in _OTHERS) or not any(number == about.num_frames - 1 for _, number in _frames(tail)):
+    if any(word in tail for word in OTHERS) or not any(number == about.num_frames - 1 for _, number in _frames(tail)):
         return None
     middle = (first + source.num_bytes) // 2
     found = next(_frames(source.read_at(middle, largest + _HEADER_BYTES)), None)

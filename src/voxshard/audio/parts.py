@@ -92,8 +92,8 @@ def _chunked(source: Source, samples: chunks.Samples, accept_truncated: bool) ->
     part = Part(samples.source, samples.num_frames, can_seek=samples.num_frames is None)
     layout = Layout((part,), warnings, name, bool(samples.excess))
     if not samples.has_known_size and source.num_bytes <= _SEARCHED:
-        return _split(source, samples.start, accept_truncated) or layout
-    for offset in {samples.end, samples.after}:
+        return _split(source, samples.start, accept_truncated, (b"WAVEfmt ",)) or layout
+    for offset in sorted({samples.end, samples.after}):
         following = _following(source, offset, accept_truncated)
         if following is not None:
             first = Part(Source(source.read_at(0, offset)), samples.num_frames)
@@ -104,7 +104,7 @@ def _chunked(source: Source, samples: chunks.Samples, accept_truncated: bool) ->
 def _counted(source: Source, accept_truncated: bool) -> Layout:
     stated = counted.stated_samples(source)
     if stated is None:
-        several = _split(source, 4, accept_truncated) if source.num_bytes <= _SEARCHED else None
+        several = _split(source, 4, accept_truncated, (b".snd",)) if source.num_bytes <= _SEARCHED else None
         return several or Layout((Part(counted.with_unknown_size(source)),))
     missing = max(0, stated.end - source.num_bytes)
     warnings = _missing(missing, source, missing <= chunks.LARGEST_EXCESS or accept_truncated)
@@ -130,14 +130,17 @@ def _following(source: Source, offset: int, accept_truncated: bool) -> Layout | 
     return None
 
 
-def _split(source: Source, start: int, accept_truncated: bool) -> Layout | None:
+def _split(source: Source, start: int, accept_truncated: bool, words: tuple[bytes, ...]) -> Layout | None:
     """The recordings in a file whose headers do not state where one ends; None where it is one.
 
     Parameters
     ----------
     start : where the samples of the first begin.
+    words : without any of these no second recording is looked for, which would take longer.
     """
     content = source.whole()
+    if all(content.find(word, start) < 0 for word in words):
+        return None
     starts = [0, *containers.recordings_in(content, start)]
     if len(starts) == 1:
         return None
@@ -181,7 +184,7 @@ def _flac(source: Source, accept_truncated: bool) -> Layout:
     if about is not None:
         stated = StreamFacts(about.sample_rate, about.num_channels, about.num_samples, "flac")
         return Layout((Part(source, facts=stated),))
-    return _split(source, flac.first_frame(source), accept_truncated) or Layout((Part(source),))
+    return _split(source, flac.first_frame(source), accept_truncated, flac.OTHERS) or Layout((Part(source),))
 
 
 def _joined_note(num_recordings: int) -> str:
