@@ -61,7 +61,7 @@ class Experiment:
         for name, section in (self.config.train.grids() if self.config.train else {}).items():
             sets = section.features or [(feature,) for feature in self.config.extract]
             content = {
-                **section.model_dump(exclude={"also"}),
+                **section.model_dump(),
                 "features": [tuple(map(self.features, names)) for names in sets],
                 "out": self.runs,
                 "name": name,

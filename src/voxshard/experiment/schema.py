@@ -65,15 +65,20 @@ class ExtractSection(ExtractOptions):
         return {"encoder": self.encoder["name"], "settings": settings, **common}
 
 
-class TrainSection(GridOptions):
+class ClassifierGrid(GridOptions):
     """A grid of classifiers; see `voxshard train`."""
 
     features: list[Annotated[tuple[str, ...], BeforeValidator(as_list)]] = Field(default_factory=list)
     """Names of feature sets; a list among them is joined into one. None given: each alone."""
+
+
+class TrainSection(ClassifierGrid):
+    """A grid of classifiers, and further ones that differ from it."""
+
     also: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Name -> a further grid, by the keys in which it differs from this one; in EXP/runs/<features>-<name>-..."""
 
-    def grids(self) -> dict[str | None, TrainSection]:
+    def grids(self) -> dict[str | None, ClassifierGrid]:
         """This grid, without a name, and the further ones.
 
         Raises
@@ -81,9 +86,9 @@ class TrainSection(GridOptions):
         ConfigError : what is wrong with one of them.
         """
         own = self.model_dump(exclude={"also"})
-        found: dict[str | None, TrainSection] = {None: self}
+        found: dict[str | None, ClassifierGrid] = {None: validated(ClassifierGrid, own, where="train")}
         found |= {
-            name: validated(TrainSection, {**own, **changes}, where=f"train.also.{name}")
+            name: validated(ClassifierGrid, {**own, **changes}, where=f"train.also.{name}")
             for name, changes in self.also.items()
         }
         return found
