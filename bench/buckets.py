@@ -66,17 +66,21 @@ def main() -> None:
             proxy.latency_s = options.latency_ms / 1000
             audio_s = options.files * options.seconds
             ratios = []
+            total = {"local": 0.0, "bucket": 0.0}
             for number in range(options.rounds):
                 net = {}
                 for name in ("local", "bucket"):
                     start_s = extract(manifests[name, "one"], work / f"{number}-{name}-one", options.workers)
                     net[name] = extract(manifests[name, "all"], work / f"{number}-{name}", options.workers) - start_s
+                    total[name] += net[name]
                 ratios.append(net["local"] / net["bucket"])
                 print(f"round {number}: local {audio_s / net['local']:,.0f} x real time, bucket "
                       f"{audio_s / net['bucket']:,.0f} x real time, ratio {ratios[-1]:.2f}", flush=True)  # fmt: skip
             peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            print(f"median ratio {statistics.median(ratios):.2f} with {options.latency_ms:g} ms per request, "
-                  f"{REQUESTS_PER_WORKER} requests per worker; largest process {peak_mb:,.0f} MB")  # fmt: skip
+            overall = total["local"] / total["bucket"]
+            print(f"ratio: median {statistics.median(ratios):.2f}, of all rounds {overall:.2f}; "
+                  f"{options.latency_ms:g} ms per request, {REQUESTS_PER_WORKER} requests per worker; "
+                  f"largest process {peak_mb:,.0f} MB")  # fmt: skip
 
 
 if __name__ == "__main__":
