@@ -175,16 +175,9 @@ def test_without_its_framework_it_says_which(
         create("vggish", {"weights": str(tmp_path)})
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("openl3", "its package (openl3 0.4.2) asks for h5py below 3"),
-        ("musicnn", "its package (musicnn 0.1.0) asks for NumPy below 1.17"),
-    ],
-)
-def test_encoders_whose_packages_do_not_install_say_so_and_name_ingest(name: str, reason: str) -> None:
+def test_openl3_whose_package_does_not_install_says_so_and_names_ingest() -> None:
     with pytest.raises(BackendUnavailableError) as caught:
-        create(name, {"embedding_size": 512})
-    assert str(caught.value).startswith(f"{name} cannot run here: {reason}")
+        create("openl3", {"embedding_size": 512})
+    assert str(caught.value).startswith("openl3 cannot run here: its package (openl3 0.4.2) asks for h5py below 3")
     assert "`voxshard ingest train=FILE.npz --out DIR`" in str(caught.value)
     assert caught.value.exit_code == 4

@@ -83,6 +83,12 @@ _SPECS = [
         "Resemblyzer's GE2E speaker embedding (256), in NumPy",
     ),
     EncoderSpec(
+        "musicnn",
+        "voxshard.encoders.musicnn:MusicnnEncoder",
+        "voxshard.encoders.musicnn:MusicnnSettings",
+        "musicnn's music tags (50) and features per 3 s, four models, in NumPy",
+    ),
+    EncoderSpec(
         "onnx",
         "voxshard.encoders.onnx_model:OnnxEncoder",
         "voxshard.encoders.onnx:OnnxSettings",
@@ -140,7 +146,6 @@ _SPECS = [
         "VGGish, 128 numbers per 0.96 s; runs in PyTorch too, from converted weights",
     ),
     _unsupported("openl3", "OpenL3"),
-    _unsupported("musicnn", "Musicnn"),
 ]
 SPECS: dict[str, EncoderSpec] = {spec.name: spec for spec in _SPECS}
 

@@ -39,12 +39,3 @@ class OpenL3Encoder(_Unsupported):
         "its package (openl3 0.4.2) asks for h5py below 3, of which Python 3.11 has no build, and downloads its"
         " weights while it is being installed"
     )
-
-
-class MusicnnEncoder(_Unsupported):
-    """Music tagging features (musicnn 0.1.0, its metadata, models.py and extractor.py)."""
-
-    reason = (
-        "its package (musicnn 0.1.0) asks for NumPy below 1.17, builds its network with tf.layers, which Keras 3 has no"
-        " more, and switches TensorFlow 2 off for the complete process"
-    )

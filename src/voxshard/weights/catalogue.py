@@ -137,6 +137,16 @@ def _ge2e() -> WeightSet:
     )
 
 
+def _musicnn() -> WeightSet:
+    return WeightSet(
+        "musicnn",
+        "musicnn 0.1.0 (its wheel on the package index)",
+        "ISC",
+        "29 MB",
+        package="musicnn==0.1.0",
+    )
+
+
 def _wespeaker() -> list[WeightSet]:
     """WeSpeaker's exports to ONNX (docs/pretrained.md there): 80 Kaldi mel bands of 16-bit samples, mean removed.
 
@@ -190,7 +200,15 @@ def _hub_model(repository: str, revision: str | None) -> WeightSet:
 
 def known_sets() -> dict[str, WeightSet]:
     """The sets with their own name; in addition, `hf/ORG/NAME` names any model of the hub."""
-    sets = [_metis8d(), _ecapa(), *(_trillsson(size) for size in range(1, 6)), _vggish(), _ge2e(), *_wespeaker()]
+    sets = [
+        _metis8d(),
+        _ecapa(),
+        *(_trillsson(size) for size in range(1, 6)),
+        _vggish(),
+        _ge2e(),
+        _musicnn(),
+        *_wespeaker(),
+    ]
     return {item.name: item for item in sets}
 
 

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from voxshard import files
-from voxshard.encoders import ge2e_weights
 from voxshard.encoders.hf import files_of_index
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import ConfigError, CorruptFileError, TransientFaultError
@@ -207,12 +206,12 @@ class _Fetcher:
 
     def bring_package(self, package: str) -> Entry:
         """The weights in a Python package, see `voxshard.weights.packages`."""
-        name = ge2e_weights.CONVERTED
+        name = packages.WHEELS[package].converted
         earlier = self.earlier.get(name)
         if earlier and earlier.url == package and self._is_here(earlier):
             return earlier
         self.progress.begin(f"pip download {package}", items=1)
-        packages.fetch_ge2e(package, self.staging / name)
+        packages.fetch_wheel(package, self.staging / name)
         self.progress.advance()
         return self._keep(self.staging / name, name, package, files.sha256_of(self.staging / name), "published")
 

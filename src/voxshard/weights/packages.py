@@ -6,18 +6,48 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxshard import files
-from voxshard.encoders import ge2e_weights
+from voxshard.encoders import ge2e_weights, musicnn_weights
 from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWeightsError
 
-GE2E_WHEEL_SHA256 = "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f"
-"""SHA-256 of Resemblyzer-0.1.4-py3-none-any.whl."""
+
+@dataclass(frozen=True)
+class Wheel:
+    """What is known of one release of a package that holds weights."""
+
+    sha256: str
+    """Of its wheel."""
+    converted: str
+    """Name of the file that its weights become."""
+    convert: Callable[[Path, Path], None]
+    """Reads the wheel and writes that file; executes nothing of it."""
 
 
-def fetch_ge2e(package: str, target: Path) -> None:
-    """Download Resemblyzer's wheel, check it, and write the weights in it as `target`; nothing of it is installed.
+WHEELS = {
+    "Resemblyzer==0.1.4": Wheel(
+        "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        ge2e_weights.CONVERTED,
+        ge2e_weights.convert_wheel,
+    ),
+    "musicnn==0.1.0": Wheel(
+        "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
+        musicnn_weights.CONVERTED,
+        musicnn_weights.convert_wheel,
+    ),
+}
+"""By package, as pip takes it."""
+
+
+def fetch_wheel(package: str, target: Path) -> None:
+    """Download a package's wheel, check it, and write the weights in it as `target`; nothing of it is installed.
+
+    Parameters
+    ----------
+    package : a key of `WHEELS`.
 
     Raises
     ------
@@ -28,9 +58,9 @@ def fetch_ge2e(package: str, target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         wheel = download_wheel(package, Path(scratch))
         digest = files.sha256_of(wheel)
-        if digest != GE2E_WHEEL_SHA256:
-            raise CorruptFileError(f"{wheel.name}: SHA-256 {digest}, published is {GE2E_WHEEL_SHA256}")
-        ge2e_weights.convert_wheel(wheel, target)
+        if digest != WHEELS[package].sha256:
+            raise CorruptFileError(f"{wheel.name}: SHA-256 {digest}, published is {WHEELS[package].sha256}")
+        WHEELS[package].convert(wheel, target)
 
 
 def download_wheel(package: str, folder: Path) -> Path:
@@ -38,7 +68,7 @@ def download_wheel(package: str, folder: Path) -> Path:
 
     Raises
     ------
-    BackendUnavailableError, MissingWeightsError : see `fetch_ge2e`.
+    BackendUnavailableError, MissingWeightsError : see `fetch_wheel`.
     """
     if importlib.util.find_spec("pip") is None:
         raise BackendUnavailableError(f"fetching {package} needs pip in this environment: `python -m ensurepip`")
