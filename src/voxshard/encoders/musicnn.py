@@ -44,6 +44,8 @@ FFT_SAMPLES = 512
 HOP_SAMPLES = 256
 WINDOW_FRAMES = 187
 """Frames of one window, 3 s."""
+_WINDOW_COST_S = 2.0
+"""Of one window on one CPU: the default budget of a batch, 8 s, then holds four windows for each thread."""
 _FRAME_S = HOP_SAMPLES / SAMPLE_RATE
 _WINDOW_SIZES = {
     "taggram": NUM_TAGS,
@@ -186,4 +188,4 @@ class MusicnnEncoder(Encoder):
         return network(window_TM, self._weights)[self._settings.output]
 
     def cost(self, length: int) -> float:
-        return length * WINDOW_FRAMES * _FRAME_S
+        return length * _WINDOW_COST_S / available_cpus()
