@@ -87,7 +87,9 @@ def test_what_a_killed_command_has_left_here_is_no_part_of_another_result(
             main(["export", str(work / "mfcc"), "--format", "npy", "--split", "train", "--out", url])
     assert list((cache / "outputs").glob("*/mixed/train.npy"))
     main(["export", str(work / "mfcc"), "--format", "npy", "--split", "test", "--out", url])
-    assert s3.names("mixed") == sorted([MARKER, "SHA256SUMS", "test.npy", "test_metadata.csv"])
+    assert s3.names("mixed") == sorted(
+        [MARKER, "SHA256SUMS", "test.npy", "test_metadata.csv", "test_metadata.dtypes.json"]
+    )
 
 
 def test_a_reader_does_not_take_a_folder_for_complete_whose_replacement_was_interrupted(

@@ -49,7 +49,7 @@ def problems_of(**changes: Any) -> str:
         ({**STORED, "augment": {"time_mask": 0.1, "gain": 6}}, "augment.gain changes waveforms, and stored features"),
         ({**STORED, "clip": {"trim": True}}, "clip.trim needs a waveform; extract with trim=true, or train from audio"),
         ({"network": "vgg", "settings": {"features": "logmel", "learned_log": True}}, "features=logmel is in decibels"),
-        ({"network": "vgg", "settings": {"fmax": 3000}}, "fmin and fmax are of features=logmel"),
+        ({"network": "vgg", "settings": {"fmax": 3000}}, "fmin and fmax are of logmel and log10"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_before_anything_starts(changes: dict[str, Any], message: str) -> None:

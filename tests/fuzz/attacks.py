@@ -25,7 +25,7 @@ from support.hub_server import ODD_HEADERS, Hub, environment, serving
 from voxshard.cli import COMMANDS
 from voxshard.config import dump_yaml, load_yaml
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+DEMO = Path(__file__).parents[2] / "src" / "voxshard" / "demo" / "demo.yaml"
 NUM_ROWS, DIM = 24, 6
 _SLOW_OR_ENDLESS = ("demo", "cancel", "logs")
 
@@ -54,7 +54,7 @@ def attack_config(work: Path) -> Iterator[Case]:
     """Configs with changed values, as text with odd pieces, and `--set` with odd values: 300."""
     rng = random.Random(300)
     corpus = make_corpus(work / "corpus")
-    base = {**load_yaml(CONFIGS / "demo.yaml"), "out": "exp", "prepare": {"format": "folder", "root": str(corpus)}}
+    base = {**load_yaml(DEMO), "out": "exp", "prepare": {"format": "folder", "root": str(corpus)}}
     text = dump_yaml(base)
     for number in range(300):
         path = work / f"c{number}.yaml"
