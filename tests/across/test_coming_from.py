@@ -122,5 +122,8 @@ def test_speech_classification(weights: Path, tmp_path: Path, page: str, feature
     for run in ("run", "evaluated"):
         metrics = json.loads((tmp_path / "results" / run / "metrics.json").read_text())["metrics"]["test"]
         assert {"auc.breathy", "auc.strained", "auc.hoarse"} <= set(metrics)
+    aucs = pyarrow.csv.read_csv(tmp_path / "results" / "aucs.csv")
+    assert aucs.column_names == ["Label", "AUC"]
+    assert sorted(aucs["Label"].to_pylist()) == ["breathy", "hoarse", "strained"]
     for name in features:
         assert (tmp_path / "features" / name / "summary.json").exists()
