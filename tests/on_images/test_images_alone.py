@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from support.image_runs import ROOT, Images
+from voxshard import __version__
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 WITH = {"pytorch": ("torch", "tensorflow"), "tensorflow": ("tensorflow", "torch")}
@@ -35,8 +35,7 @@ def test_labels_tell_version_framework_and_the_lock_it_was_made_of(
     assert labels["org.voxshard.lock"] in locks
     assert labels["org.voxshard.framework"] == WITH[name][0]
     assert labels["org.opencontainers.image.title"] == f"voxshard-{name}"
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert labels["org.opencontainers.image.version"] == version
+    assert labels["org.opencontainers.image.version"] == __version__
 
 
 def test_the_digest_beside_an_image_is_its_own(image: Path) -> None:
