@@ -164,7 +164,8 @@ def _packages(experiment: Experiment, name: str) -> dict[str, str]:
     for feature, section in config.extract.items():
         if experiment.runtime(feature) == name:
             spec = registry.spec_of(section.encoder["name"])
-            found |= dict.fromkeys(spec.requires or (), f"encoder {section.encoder['name']}")
+            packages = spec.requires if spec.alternative is None else ()  # its weights decide which one it takes
+            found |= dict.fromkeys(packages or (), f"encoder {section.encoder['name']}")
     for network in config.networks.values():
         if (network.runtime or config.runtime) == name:
             found |= dict.fromkeys(("torch", "lightning"), "networks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any, cast
 
@@ -29,6 +29,8 @@ class EncoderSpec:
     summary: str
     requires: tuple[str, ...] | None = ()
     """Packages that must be importable where it runs, in addition to voxshard's own; None: unknown (third parties)."""
+    alternative: str | None = None
+    """A package that may be there in place of those it requires."""
     needs_gpu: bool | None = False
     """Whether it uses a GPU where one is available; None: unknown until the encoder is constructed."""
     extra: str | None = None
@@ -40,7 +42,9 @@ class EncoderSpec:
 
     @property
     def missing(self) -> list[str]:
-        """Packages it requires that are not installed in this environment."""
+        """Packages it requires that are not installed in this environment; none where the alternative is."""
+        if self.alternative is not None and importlib.util.find_spec(self.alternative) is not None:
+            return []
         return [package for package in self.requires or () if importlib.util.find_spec(package) is None]
 
 
@@ -139,11 +143,14 @@ _SPECS = [
         )
         for size in range(1, 6)
     ),
-    _tensorflow(
-        "vggish",
-        "voxshard.encoders.vggish:VggishEncoder",
-        "voxshard.encoders.vggish:VggishSettings",
-        "VGGish, 128 numbers per 0.96 s; runs in PyTorch too, from converted weights",
+    replace(
+        _tensorflow(
+            "vggish",
+            "voxshard.encoders.vggish:VggishEncoder",
+            "voxshard.encoders.vggish:VggishSettings",
+            "VGGish, 128 numbers per 0.96 s; runs in PyTorch too, from converted weights",
+        ),
+        alternative="torch",
     ),
     _unsupported("openl3", "OpenL3"),
 ]
