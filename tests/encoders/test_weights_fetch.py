@@ -412,7 +412,7 @@ def test_where_weights_go_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_nobody_knows_are_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^no weights called 'wav2vec2'; available: metis8d, ecapa, .*vggish, ge2e, onnx/.*, hf/ORG/NAME$",
+        match=r"^no weights called 'wav2vec2'; available: metis8d, .*vggish, ge2e, musicnn, onnx/.*, hf/ORG/NAME$",
     ):
         weight_set("wav2vec2")
     with pytest.raises(ConfigError, match=r"^--revision goes with hf/ORG/NAME; ecapa is fixed$"):
