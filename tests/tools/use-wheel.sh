@@ -14,7 +14,6 @@ voxshard doctor
 voxshard demo
 test -s demo/experiment/report.html
 voxshard encoders mfcc >/dev/null
-voxshard submit demo/demo.yaml --site snellius --dry-run >/dev/null
 python - <<'END'
 import voxshard
 from voxshard.testing import EncoderConformance
