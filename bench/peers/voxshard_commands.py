@@ -14,6 +14,8 @@ folder.mkdir(exist_ok=True)
 if not (folder / "manifest.parquet").exists():
     prepare = f"prepare table {folder}/files.csv --out {folder}/manifest.parquet"
     subprocess.run([sys.executable, "-m", "voxshard", *prepare.split()], check=True)
+if int(batch) == 0:  # list the corpus, and no more
+    sys.exit()
 for command in (
     f"extract {folder}/manifest.parquet --encoder hf --set weights={model} --batch-seconds {1.5 * int(batch)} "
     f"--workers 1 --out {folder}/set --max-failure-fraction 0.5",
