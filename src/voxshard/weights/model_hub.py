@@ -134,6 +134,7 @@ def download(wanted: HubModel, name: str, folder: Path, *, wait_s: float) -> str
             name,
             revision=wanted.commit,
             local_dir=folder,
+            cache_dir=folder / ".cache" / "none",  # where the library's own cache has the file, it is damaged
             token=_token(),
             endpoint=endpoint(),
             etag_timeout=_TIMEOUT_S,
