@@ -83,19 +83,13 @@ def test_every_new_form_is_accepted(page: str, code: str) -> None:
 
 def options_of(words: list[str]) -> set[str]:
     command: click.Command = cli.get_command(click.Context(cli), words[0]) or pytest.fail(words[0])
-    if isinstance(command, click.Group):
+    if isinstance(command, click.Group) and len(words) > 1:
         command = command.get_command(click.Context(command), words[1]) or pytest.fail(words[1])
     return {option for parameter in command.params for option in parameter.opts}
 
 
 def all_options() -> set[str]:
-    return {option for name in COMMANDS for option in options_of_all(name)}
-
-
-def options_of_all(name: str) -> set[str]:
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    return {option for parameter in command.params for option in parameter.opts}
+    return {option for name in COMMANDS for option in options_of([name])}
 
 
 def candidates(page: str) -> Iterator[tuple[str, str]]:

@@ -9,22 +9,14 @@ from pathlib import Path
 import pytest
 
 from support.hub_server import LARGE, Hub, git_blob, serving
+from support.trees import Notes
 from voxshard.errors import TransientFaultError
-from voxshard.progress import Silent
 from voxshard.weights import fetch
 from voxshard.weights.catalogue import weight_set
 
 FILES = {
     "config.json": b"{}", "preprocessor_config.json": b"{ }", "model.safetensors": b"weights",
 }  # fmt: skip
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture

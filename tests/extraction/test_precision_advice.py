@@ -12,12 +12,12 @@ import soundfile
 
 from support import toy_encoder
 from support.toy_encoder import ToyEncoder, ToySettings
+from support.trees import Notes
 from voxshard.encoders.base import Output, Precision
 from voxshard.errors import DeviceMemoryError
 from voxshard.extraction import precision_advice as module
 from voxshard.extraction.precision_advice import precision_advice
 from voxshard.manifest import Manifest
-from voxshard.progress import Silent
 from voxshard.stages import extract
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig
@@ -80,14 +80,6 @@ def test_nothing_is_advised_where_little_is_gained_or_memory_is_short(monkeypatc
     assert precision_advice(encoder, features(3), clock=lambda: encoder.seconds) is None
 
 
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.found.append(message)
-
-
 @pytest.mark.parametrize(
     ("changes", "task", "expected"),
     [
@@ -112,4 +104,4 @@ def test_an_extraction_on_a_gpu_in_float32_prints_it_once(
               "batch_seconds": 1.0, "workers": 1, **changes}  # fmt: skip
     notes = Notes()
     extract.run(ExtractConfig.model_validate(config), Task(index=task[0], count=task[1], progress=notes))
-    assert sum(note.startswith("precision=tf32 would be about") for note in notes.found) == expected
+    assert sum(note.startswith("precision=tf32 would be about") for note in notes.lines) == expected

@@ -13,6 +13,7 @@ import pytest
 from support import scheduler_stand_in
 from support.earlier_runs import cluster as draft_of
 from support.earlier_runs import config, prepared
+from support.trees import Notes
 from voxshard.errors import ConfigError, SchedulerError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import load
@@ -29,16 +30,6 @@ BANNER = """echo "-----------------------------------------"
 echo "  This system is monitored | 3 notices | see https://example.org"
 echo "--> host check ... 17 ok"
 echo 2026"""
-
-
-class Notes(Silent):
-    """Progress that keeps what it was given to print."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture

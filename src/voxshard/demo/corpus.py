@@ -4,7 +4,7 @@ The "bona fide" voices have what a larynx does: pitch that wanders from cycle to
 varies. The "spoofed" ones are the same voices after one of three attacks: D01 a steady, buzzy source; D02 phases thrown
 away and estimated again (Griffin-Lim); D03 pitch and tempo changed; all three through a vocoder of less bandwidth.
 Everything is noisy, and part of it went through a narrow band, so that telling them apart is neither trivial nor
-hopeless. Nobody was recorded; the corpus is as free as the code that makes it.
+hopeless. It contains no recordings of people; the corpus is as free as the code that makes it.
 
 Vowel formants: Peterson and Barney, "Control methods used in a study of the vowels", JASA 24 (1952), averages for men.
 """

@@ -10,20 +10,19 @@ audio.py and hparams.py (Apache-2.0).
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from voxshard.cpus import available_cpus
 from voxshard.encoders.acoustic.spectra import hann, mel_basis, power_spectrogram
 from voxshard.encoders.base import Encoder, EncoderSettings, Features, KnownHashes, Output, Waveform, describe
 from voxshard.encoders.ge2e_weights import CONVERTED, HIDDEN, NUM_LAYERS, NUM_MELS, Weights, read_converted
 from voxshard.encoders.weight_files import hash_files, locate
+from voxshard.encoders.window_threads import WindowThreads
 
 _CODE_VERSION = 1
 SAMPLE_RATE = 16_000
@@ -112,15 +111,12 @@ class Ge2eEncoder(Encoder):
         MissingWeightsError, CorruptFileError : the file is missing, damaged, or another model's.
         """
         self._network = Ge2eNetwork(read_converted(self._folder / CONVERTED))
-        self._threads = ThreadPoolExecutor(available_cpus())
-        self._blas = ThreadpoolController().select(user_api="blas")
+        self._threads = WindowThreads()
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
         assert self._network is not None, "load() comes before encode()"
         parts = [features[start : start + _LARGEST_BATCH] for start in range(0, len(features), _LARGEST_BATCH)]
-        # One product of an LSTM's step is too small to share: threads of BLAS would wait for each other 480 times.
-        with self._blas.limit(limits=1):
-            windows_PD = np.concatenate(list(self._threads.map(self._network, parts)))
+        windows_PD = np.concatenate(self._threads.map(self._network, parts))
         means = [part.mean(axis=0) for part in np.split(windows_PD, np.cumsum(lengths)[:-1])]
         return [{"embedding": mean / np.linalg.norm(mean)} for mean in means]
 

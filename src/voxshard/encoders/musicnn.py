@@ -9,7 +9,6 @@ musicnn 0.1.0, extractor.py and configuration.py (ISC).
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,7 +17,6 @@ import librosa
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
-from threadpoolctl import ThreadpoolController
 
 from voxshard.cpus import available_cpus
 from voxshard.encoders import musicnn_network
@@ -37,6 +35,7 @@ from voxshard.encoders.musicnn_weights import (
     read_converted,
 )
 from voxshard.encoders.weight_files import hash_files, locate
+from voxshard.encoders.window_threads import WindowThreads
 
 _CODE_VERSION = 1
 SAMPLE_RATE = 16_000
@@ -171,13 +170,11 @@ class MusicnnEncoder(Encoder):
         MissingWeightsError, CorruptFileError : the file is missing, damaged, or another model's.
         """
         self._weights = read_converted(self._folder / CONVERTED, self._settings.model)
-        self._threads = ThreadPoolExecutor(available_cpus())
-        self._blas = ThreadpoolController().select(user_api="blas")
+        self._threads = WindowThreads()
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
         assert self._weights is not None, "load() comes before encode()"
-        with self._blas.limit(limits=1):  # the threads are those of the windows
-            found = list(self._threads.map(self._of_window, features))
+        found = self._threads.map(self._of_window, features)
         rows = np.concatenate(found) if self._gives_frames else np.stack(found)
         counts = lengths * WINDOW_FRAMES if self._gives_frames else lengths
         return [{"frames": part.copy()} for part in np.split(rows, np.cumsum(counts)[:-1])]

@@ -173,7 +173,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self._random = own["cpu"], own["cuda"]
 
     def on_train_start(self) -> None:
-        """Log the epochs of an earlier attempt again where Lightning's logger begins its file anew."""
+        """Log the epochs of an earlier attempt again where Lightning's logger starts a new file."""
         for logger in self.trainer.loggers:
             if isinstance(logger, CSVLogger):
                 for row in self.history:
