@@ -30,6 +30,9 @@ _USUAL_HEADER = struct.Struct("<8x12sH14x4sI")
 NOT_READ = "bytes after the samples are not read: its header counts only those before them"
 FEW_BYTES = 4096
 """Trailing bytes of a program's own, at most this many, are no samples."""
+_TAIL_BYTES = 1 << 16
+_TAIL_CHUNK = re.compile(rb"LIST|id3 |ID3 |bext|iXML|_PMX|cue |smpl|afsp|fact|PEAK|JUNK")
+"""Chunks that follow samples, looked for in the last bytes of a file whose header does not state where they end."""
 
 
 @dataclass(frozen=True)
@@ -159,18 +162,32 @@ def _real_size(source: Source, layout: _Layout, chunk: DataChunk, available: int
     if chunk.size == 0 and available > 0:
         unknown = _chunk_bytes(source, layout, chunk.start) is None
     if unknown:
-        return available, True
+        return _end_of_unsized(source, layout, chunk.start) - chunk.start, True
     if layout.size_bytes == 8 or chunk.size == 0:
         return max(chunk.size, 0), False
     if chunk.size >= _WRAP:  # from ds64
         return chunk.size, False
     if is_streamed(chunk.size) and chunk.size != available:
-        return available, chunk.size < available
+        end = _end_of_unsized(source, layout, chunk.start)
+        return end - chunk.start, chunk.size < available or end < source.num_bytes
     if available >= _WRAP and chunk.size < available:
         wrapped = chunk.size + round((available - chunk.size) / _WRAP) * _WRAP
         if abs(available - wrapped) <= _WRAP_SLACK:
             return min(wrapped, available), True
     return chunk.size, False
+
+
+def _end_of_unsized(source: Source, layout: _Layout, start: int) -> int:
+    """Return where samples of an unknown size end: at the end of the file, or where chunks begin that end there."""
+    at = max(start, source.num_bytes - _TAIL_BYTES)
+    tail = source.read_at(at, source.num_bytes - at)
+    for match in _TAIL_CHUNK.finditer(tail):
+        end = found = at + match.start()
+        while end < source.num_bytes and (size := _chunk_bytes(source, layout, end)) is not None:
+            end += size
+        if end == source.num_bytes:
+            return found
+    return source.num_bytes
 
 
 def is_streamed(size: int) -> bool:
@@ -226,7 +243,8 @@ def _frames(magic: bytes, chunk: DataChunk, size: int, is_followed: bool, excess
         return None
     if magic == b"riff" and is_followed and about.tag in _PLAIN_TAGS:
         return size // about.block_bytes
-    if about.block_samples and (about.tag == _GSM_TAG or (excess and about.tag in _BLOCK_CODINGS)):
+    is_longer = excess or (magic == b"riff" and is_followed)
+    if about.block_samples and (about.tag == _GSM_TAG or (is_longer and about.tag in _BLOCK_CODINGS)):
         return size // about.block_bytes * about.block_samples
     return None
 

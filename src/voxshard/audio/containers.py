@@ -8,7 +8,7 @@ from voxshard.audio.sources import Source
 
 _RECORDING = re.compile(
     rb"RIFF....WAVE|RIFX....WAVE|RF64....WAVE|BW64....WAVE|FORM....AIF[FC]|riff\x2e\x91\xcf\x11|caff\0[\1\2]\0\0|fLaC[\0\x80]\0\0\x22"
-    rb"|OggS\0\x02|\.snd\0\0|NIST_1A\n",
+    rb"|OggS\0\x02|\.snd\0\0|NIST_1A\n|Creative Voi",
     re.DOTALL,
 )
 """First bytes of files of the usual containers, except MPEG."""
@@ -64,6 +64,20 @@ def format_for_ffmpeg(head: bytes) -> str | None:
     if head[8:12] == b"AVI ":
         return "AVI"
     return _FOR_FFMPEG.get(head[:4]) or _FOR_FFMPEG.get(head[:2])
+
+
+def second_start(source: Source, what: str) -> int | None:
+    """Offset at which a file in a format that only ffmpeg reads begins a second time; None where it does not.
+
+    Parameters
+    ----------
+    what : name of the format. AAC and WavPack begin so with every frame, and ffmpeg reads all of them.
+    """
+    if what in ("AAC", "WavPack"):
+        return None
+    start = source.head[4:12] if what == "MP4/M4A" else source.head[:6] if what == "AMR" else source.head[:8]
+    found = source.whole().find(start, len(start))
+    return found if found >= 0 else None
 
 
 def is_archive(head: bytes) -> bool:

@@ -9,6 +9,9 @@ from voxshard.audio.chunks import is_streamed
 from voxshard.audio.sources import Source
 from voxshard.audio.views import Rewritten
 
+_BITS_IN_AU = {23: 4, 25: 3, 26: 5}
+"""Bits per sample of G.721 and G.723 in AU files, by the number of the coding."""
+
 
 class StatedSamples(NamedTuple):
     """What the header of an AU or SPHERE file states."""
@@ -34,8 +37,11 @@ def with_unknown_size(source: Source) -> Source:
 
 
 def _of_au(source: Source) -> StatedSamples | None:
-    start, size = (int.from_bytes(source.head[at : at + 4], "big") for at in (4, 8))
-    return None if is_streamed(size) or size == 0 else StatedSamples(start, start + size, None)
+    start, size, coding = (int.from_bytes(source.head[at : at + 4], "big") for at in (4, 8, 12))
+    if is_streamed(size) or size == 0:
+        return None
+    bits = _BITS_IN_AU.get(coding)
+    return StatedSamples(start, start + size, None if bits is None else size * 8 // bits)
 
 
 def _of_sphere(source: Source) -> StatedSamples | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from voxshard.audio.cut_frames import end_of_last_frame
+from voxshard.audio.mpeg import tag_bytes
 from voxshard.audio.sources import AudioPath, Source
 from voxshard.errors import TruncatedAudioError, UnreadableAudioError
 from voxshard.urls import is_url
@@ -21,7 +22,7 @@ from voxshard.urls import is_url
 _NOT_FOR_CHILDREN = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _CUT_SHORT = (b"File ended prematurely", b"partial file", b"corrupt input packet")
-_STREAMS_OF_FRAMES = ("AAC", "AMR")
+_STREAMS_OF_FRAMES = ("AAC", "AMR", "WavPack")
 _WAV_HEADER_BYTES = 128
 _STOPPED_STATUS = 255  # how ffmpeg ends when it was asked to stop (fftools/ffmpeg.c)
 
@@ -55,7 +56,8 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
         content = source.whole()
         end = end_of_last_frame(content)
         if 0 < end < len(content):
-            warning = f"the last {what} frame is cut: {len(content) - end} bytes of it are left out"
+            if not tag_bytes(content, end, len(content)):
+                warning = f"the last {what} frame is cut: {len(content) - end} bytes of it are left out"
             source, local_path = Source(content[:end]), None
     with _local(local_path, source) as local:
         command: list[str | bytes] = [program, "-nostdin", "-v", "error"]

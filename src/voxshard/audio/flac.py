@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from voxshard.audio.containers import recordings_in
 from voxshard.audio.sources import Source
+from voxshard.audio.views import Rewritten
 
 _MAGIC = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
 """First bytes of a stream: its marker and the header of a STREAMINFO block, which is 34 bytes long."""
@@ -34,9 +35,21 @@ class StreamInfo(NamedTuple):
     num_channels: int
     num_samples: int
     """Number of samples per channel."""
+    block_samples: int
+    """Number of samples per channel in every frame but the last."""
     num_frames: int
     largest_frame: int
     """Size of the largest frame, in bytes."""
+
+
+class _BlockFrame(NamedTuple):
+    offset: int
+    number: int
+    num_samples: int
+
+    def is_beyond(self, about: StreamInfo) -> bool:
+        """Whether the frame ends after the last sample that the stream's header counts."""
+        return self.number * about.block_samples + self.num_samples > about.num_samples
 
 
 def only_stream(source: Source) -> StreamInfo | None:
@@ -50,19 +63,38 @@ def only_stream(source: Source) -> StreamInfo | None:
         return None
     largest, first = about.largest_frame, first_frame(source)
     if source.num_bytes <= 2 * largest + _TAG_BYTES:
-        return None if recordings_in(source.read_at(0, source.num_bytes), first) else about
+        content = source.read_at(0, source.num_bytes)
+        is_longer = any(frame.is_beyond(about) for frame in _frames(content[first:]))
+        return None if is_longer or recordings_in(content, first) else about
     tail_bytes = largest + _TAG_BYTES
     tail = source.read_at(source.num_bytes - tail_bytes, tail_bytes)
-    if any(word in tail for word in OTHERS) or not any(number == about.num_frames - 1 for _, number in _frames(tail)):
+    last = [frame for frame in _frames(tail) if frame.number >= about.num_frames - 1]
+    if any(word in tail for word in OTHERS) or not last or any(frame.is_beyond(about) for frame in last):
         return None
     middle = (first + source.num_bytes) // 2
     found = next(_frames(source.read_at(middle, largest + _HEADER_BYTES)), None)
     if found is None:
         return None
-    at, number = middle + found[0], found[1]
+    at, number = middle + found.offset, found.number
     num_behind = source.num_bytes - _TAG_BYTES - at
     fits = at - first <= number * largest and num_behind <= (about.num_frames - number) * largest
     return about if fits else None
+
+
+def with_all_samples(source: Source) -> Source | None:
+    """The file with an unknown length in its header, where more blocks exist than that counts; None where not.
+
+    libFLAC stops where the header's count ends.
+    """
+    about = _stream_info(source.head)
+    if about is None:
+        return None
+    tail = source.read_at(max(0, source.num_bytes - about.largest_frame - _TAG_BYTES), source.num_bytes)
+    if not any(frame.is_beyond(about) for frame in _frames(tail)):
+        return None
+    head = bytearray(source.head[:_STREAM_INFO_END])
+    head[21:26] = bytes((head[21] & 0xF0, 0, 0, 0, 0))
+    return Rewritten(source, bytes(head), _STREAM_INFO_END)
 
 
 def _stream_info(head: bytes) -> StreamInfo | None:
@@ -78,7 +110,7 @@ def _stream_info(head: bytes) -> StreamInfo | None:
     if not known or smallest_block != largest_block:
         return None
     num_frames = -(-num_samples // largest_block)
-    return StreamInfo(fields >> 44, (fields >> 41 & 7) + 1, num_samples, num_frames, largest_frame)
+    return StreamInfo(fields >> 44, (fields >> 41 & 7) + 1, num_samples, largest_block, num_frames, largest_frame)
 
 
 def first_frame(source: Source) -> int:
@@ -91,8 +123,8 @@ def first_frame(source: Source) -> int:
     return at
 
 
-def _frames(content: bytes) -> Iterator[tuple[int, int]]:
-    """Offset and number of each frame whose header is in `content`."""
+def _frames(content: bytes) -> Iterator[_BlockFrame]:
+    """The frames whose header is in `content`."""
     at = -1
     while (at := content.find(_SYNC, at + 1)) >= 0:
         header = content[at : at + _HEADER_BYTES]
@@ -100,9 +132,18 @@ def _frames(content: bytes) -> Iterator[tuple[int, int]]:
         if not num_bytes:
             continue
         size_code, rate_code = header[2] >> 4, header[2] & 15
-        end = 4 + num_bytes + _SIZE_BYTES.get(size_code, 0) + _RATE_BYTES.get(rate_code, 0)
+        if size_code == 0 or rate_code == 15 or header[3] & 1 or header[3] >> 4 > 10:  # not defined
+            continue
+        size_bytes = _SIZE_BYTES.get(size_code, 0)
+        end = 4 + num_bytes + size_bytes + _RATE_BYTES.get(rate_code, 0)
         if end < len(header) and _checksum(header[:end]) == header[end]:
-            yield at, number
+            stored = int.from_bytes(header[4 + num_bytes : 4 + num_bytes + size_bytes], "big") + 1
+            yield _BlockFrame(at, number, stored if size_bytes else _block_samples(size_code))
+
+
+def _block_samples(code: int) -> int:
+    """Number of samples that the code of a block's size stands for (RFC 9639, section 9.1.1)."""
+    return 192 if code == 1 else 576 << code - 2 if 2 <= code <= 5 else 256 << code - 8 if code >= 8 else 0
 
 
 def _coded_number(content: bytes) -> tuple[int, int]:

@@ -145,11 +145,11 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
         frame = _frame(content[at : at + 4])
         if part is not None and frame is not None and frame.kind == part.kind:
             following = at + frame.num_bytes
-            if following > end and _tag_bytes(content, end - 128, end) != 128:
+            if following > end and tag_bytes(content, end - 128, end) != 128:
                 found.num_cut_bytes = following - end
                 at = end
                 break
-        if tag := _tag_bytes(content, at, end):
+        if tag := tag_bytes(content, at, end):
             at = min(end, at + tag)
             continue
         if frame is None or not _is_confirmed(content, at, end):
@@ -216,7 +216,7 @@ def _frame(header: bytes) -> _Frame | None:
 def is_free_format(content: bytes) -> bool:
     """Whether the first frame, after tags, states no bit rate: such frames can be of any size."""
     at = 0
-    while tag := _tag_bytes(content, at, len(content)):
+    while tag := tag_bytes(content, at, len(content)):
         at += tag
     header = content[at : at + 4]
     return _frame(header) is None and header[2:3] < b"\x10" and _frame(header[:2] + b"\x10" + header[3:]) is not None
@@ -228,7 +228,7 @@ def _is_confirmed(content: bytes, at: int, end: int) -> bool:
     for count in range(_CONFIRMED_BY):
         frame = _frame(content[at : at + 4])
         if frame is None or (kind is not None and frame.kind != kind):
-            return count > 0 and (at >= end or _tag_bytes(content, at, end) > 0)
+            return count > 0 and (at >= end or tag_bytes(content, at, end) > 0)
         kind = frame.kind
         at += frame.num_bytes
     return True
@@ -249,16 +249,18 @@ def _header(content: bytes, at: int, frame: _Frame) -> tuple[int | None, int | N
     return None, None, None
 
 
+def after_tag(source: Source) -> int:
+    """Return the offset after an ID3 tag at the start of a file; 0 where it begins with none."""
+    return tag_bytes(source.head, 0, len(source.head)) if source.head[:3] == b"ID3" else 0
+
+
 def states_right_length(source: Source) -> bool:
     """Whether a header states the length of a file: its number of bytes is the file's, and that of frames is likely.
 
     Frames at the start of the file show how large one is; where the stated numbers make that another size, all frames
     are to be counted.
     """
-    at = 0
-    if source.head[:3] == b"ID3":
-        size = source.head[6:10]
-        at = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    at = after_tag(source)
     first = source.read_at(at, _FIRST_BYTES)
     frame = _frame(first[:4])
     if frame is None:
@@ -276,7 +278,7 @@ def states_right_length(source: Source) -> bool:
     return 1 / _LARGEST_RATIO <= stated * start.num_frames / max(1, found_bytes) <= _LARGEST_RATIO
 
 
-def _tag_bytes(content: bytes, at: int, end: int) -> int:
+def tag_bytes(content: bytes, at: int, end: int) -> int:
     """Length of a tag that begins here; 0 where none does."""
     head = content[at : min(at + 32, end)]
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
@@ -305,4 +307,4 @@ def _tag_between(content: bytes, at: int, end: int) -> int:
     places = [content.find(word, at + 1, end) for word in (b"ID3", b"APETAGEX", b"LYRICSBEGIN")]
     if content[end - 128 : end - 125] == b"TAG" and end == len(content) and end - 128 > at:
         places.append(end - 128)
-    return min((place for place in places if place > at and _tag_bytes(content, place, end)), default=end)
+    return min((place for place in places if place > at and tag_bytes(content, place, end)), default=end)

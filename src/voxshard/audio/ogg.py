@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _BEGINS, _ENDS = 2, 4  # flags of a page
@@ -12,11 +13,10 @@ _BEGINS, _ENDS = 2, 4  # flags of a page
 class Link:
     """One of the recordings in a file; most files have one."""
 
-    start: int
-    end: int
+    pages: list[tuple[int, int]] = field(default_factory=list)
+    """Where each page begins and ends."""
     is_opus: bool = False
-    last_page: int = 0
-    """Offset of its last page."""
+    num_streams: int = 0
     has_end_flag: bool = False
 
 
@@ -49,7 +49,7 @@ def scan(content: bytes) -> Pages:
         body = at + 27 + content[at + 26] if len(content) >= at + 27 else len(content) + 1
         end = body + sum(content[at + 27 : body])
         if link is None or (has_data and content[at + 5] & _BEGINS):
-            link, has_data, numbers = Link(at, at), False, {}
+            link, has_data, numbers = Link(), False, {}
             pages.links.append(link)
         if end > len(content):
             pages.num_missing_bytes = end - len(content) if body <= len(content) else at + 28 - len(content)
@@ -62,35 +62,103 @@ def scan(content: bytes) -> Pages:
             has_data = True
             pages.num_lost_pages += max(0, number - numbers.get(serial, number - 1) - 1)
         numbers[serial] = number
-        link.last_page, link.end, link.has_end_flag = at, end, bool(flags & _ENDS)
+        link.num_streams = len(numbers)
+        link.pages.append((at, end))
+        link.has_end_flag = bool(flags & _ENDS)
         at = end
+    pages.links = [link for link in pages.links if link.pages]
     return pages
 
 
-def with_end_flag(content: bytes, link: Link) -> bytes:
-    """The bytes of one recording, its last page marked as the last, as libsndfile requires of Opus."""
-    page = bytearray(content[link.last_page : link.end])
-    page[5] |= _ENDS
-    page[22:26] = bytes(4)
-    page[22:26] = checksum(page).to_bytes(4, "little")
-    return content[link.start : link.last_page] + bytes(page)
+def _position(page: bytes) -> int:
+    """The number of samples up to the end of a page as it states it; -1: no packet ends on it."""
+    return int.from_bytes(page[6:14], "little", signed=True)
 
 
-@functools.cache
-def _table() -> tuple[int, ...]:
-    """Checksums of single bytes: CRC-32 with the polynomial 0x04C11DB7, not reflected (RFC 3533, section 6)."""
-    values = []
-    for value in range(256):
-        value <<= 24
-        for _ in range(8):
-            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
-        values.append(value)
-    return tuple(values)
+def has_wrong_end(content: bytes, link: Link) -> bool:
+    """Whether the last page states a position before that of another page, or none although a packet ends on it."""
+    start, end = link.pages[-1]
+    last = content[start:end]
+    before = max((_position(content[at : at + 14]) for at, _ in link.pages[:-1]), default=0)
+    has_packet = any(size < 255 for size in last[27 : 27 + last[26]])
+    return link.num_streams == 1 and has_packet and _position(last) < before
+
+
+def repaired_opus(content: bytes, link: Link) -> tuple[bytes, bool] | None:
+    """Return the bytes of an Opus recording as libsndfile decodes all of it, and whether its end was stated wrongly.
+
+    The last page needs its mark and a packet. Positions must begin with 0, which those of a recorded broadcast do not,
+    and the last can only cut samples of its own page. A sample rate of 0 in the header stands for 48 kHz (RFC 7845).
+
+    Returns
+    -------
+    None where nothing is wrong.
+    """
+    pages = [content[start:end] for start, end in link.pages]
+    rate_at = pages[0].find(b"OpusHead") + 12
+    has_rate = any(pages[0][rate_at : rate_at + 4])
+    stated, is_empty = [_position(page) for page in pages], len(pages) > 2 and not pages[-1][26]
+    if is_empty:
+        pages.pop()
+        stated[-2:] = stated[-1:]
+    counts = _counted(pages)
+    first = next((at for at, count in enumerate(counts) if count > 0), 0)
+    offset = max(0, stated[first] - counts[first]) if first < len(pages) - 1 else 0
+    positions = [at - offset if at > 0 else at for at in stated]
+    before = max((at for at in range(len(pages) - 1) if positions[at] >= 0), key=positions.__getitem__, default=0)
+    end = positions[before] + counts[-1] - counts[before]
+    is_wrong = not positions[before] <= positions[-1] <= end and (positions[-1] >= 0 or counts[-1] > counts[-2])
+    if link.has_end_flag and has_rate and not offset and not is_wrong and not is_empty:
+        return None
+    if is_wrong:
+        positions[-1] = end
+    changed = [bytearray(page) for page in pages]
+    if not has_rate:
+        changed[0][rate_at : rate_at + 4] = (48000).to_bytes(4, "little")
+    changed[-1][5] |= _ENDS
+    for page, position in zip(changed, positions, strict=True):
+        page[6:14] = position.to_bytes(8, "little", signed=True)
+        page[22:26] = bytes(4)
+        page[22:26] = checksum(page).to_bytes(4, "little")
+    return b"".join(changed), is_wrong
+
+
+def _counted(pages: Sequence[bytes]) -> list[int]:
+    """Samples at 48 kHz in the packets that end up to and including each page; the first two packets are headers."""
+    counts: list[int] = []
+    total = samples = num_packets = 0
+    is_start = True
+    for page in pages:
+        at = 27 + page[26]
+        for size in page[27:at]:
+            if is_start:
+                samples = _packet_samples(page[at : at + 2]) if num_packets >= 2 else 0
+            is_start = size < 255
+            if is_start:
+                total += samples
+                num_packets += 1
+            at += size
+        counts.append(total)
+    return counts
+
+
+def _packet_samples(start: bytes) -> int:
+    """Samples at 48 kHz in the Opus packet that begins with these bytes (RFC 6716, section 3.1)."""
+    if not start:
+        return 0
+    config, code = start[0] >> 3, start[0] & 3
+    if config < 12:
+        per_frame = (480, 960, 1920, 2880)[config & 3]
+    else:
+        per_frame = 480 << (config & 1) if config < 16 else 120 << (config & 3)
+    return per_frame * (1 if code == 0 else 2 if code < 3 else (start[1:2] or b"\0")[0] & 63)
+
+
+_REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+"""Bytes with their bits in the opposite order."""
 
 
 def checksum(page: bytes | bytearray) -> int:
-    table = _table()
-    value = 0
-    for byte in page:
-        value = (value << 8 & 0xFFFFFFFF) ^ table[value >> 24 ^ byte]
-    return value
+    """CRC-32 that begins with 0, most significant bit first, and is not inverted (RFC 3533, section 6)."""
+    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{value:032b}"[::-1], 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from voxshard.audio import chunks, containers, counted, flac, mpeg, ogg
+from voxshard.audio import chunks, containers, counted, flac, mpeg, ogg, voc
 from voxshard.audio.sndfile import Part, StreamFacts
 from voxshard.audio.sources import Source
 from voxshard.audio.views import Repeated, Rewritten
@@ -26,6 +26,7 @@ _SHORTEST_FOLLOWING = 44
 """Bytes of the shortest file that can follow another: a WAV's header."""
 _SEARCHED = 1 << 26
 """A file whose header does not state where it ends is searched for a second one up to this size, in bytes."""
+_WRONG_END = "its last Ogg page states a wrong position: its end may be cut, or have a few samples too many"
 _JOINED = "recordings one after the other, joined"
 
 
@@ -62,9 +63,14 @@ def layout_of(source: Source, *, accept_truncated: bool = False, is_probe: bool 
         return _ogg(source, accept_truncated)
     if magic == b".snd" or magic == b"NIST":
         return _counted(source, accept_truncated)
+    if source.head.startswith(voc.MAGIC):
+        return _voc(source, accept_truncated)
     samples = chunks.samples_of(source)
     if samples is not None:
         return _chunked(source, samples, accept_truncated)
+    if magic[:3] == b"ID3" and containers.begins_recording(source, mpeg.after_tag(source)):
+        inner = Rewritten(source, b"", mpeg.after_tag(source))
+        return layout_of(inner, accept_truncated=accept_truncated, is_probe=is_probe)
     if magic[:3] == b"ID3" or (magic[:1] == b"\xff" and magic[:2] not in containers.AAC):
         return _mpeg(source, is_probe=is_probe) or Layout((Part(source, is_noisy=True),))
     return Layout((Part(source),))
@@ -118,6 +124,21 @@ def _counted(source: Source, accept_truncated: bool) -> Layout:
     return Layout((Part(source, num_frames, can_seek=num_frames is None),), warnings, is_short=bool(missing))
 
 
+def _voc(source: Source, accept_truncated: bool) -> Layout:
+    blocks = voc.scan(source)
+    if blocks is None or not blocks.sounds:
+        return Layout((Part(source),))
+    missing = max(0, blocks.end - source.num_bytes)
+    warnings = _missing(missing, source, missing <= chunks.LARGEST_EXCESS or accept_truncated)
+    parts = tuple(Part(voc.as_wav(*sound)) for sound in blocks.sounds)
+    layout = Layout(parts, warnings, "voc", bool(missing))
+    following = _following(source, blocks.end, accept_truncated)
+    if following is not None:
+        return _several([layout, following])
+    left = source.num_bytes - blocks.end
+    return layout._replace(warnings=(f"{left} {chunks.NOT_READ}",)) if left > chunks.FEW_BYTES else layout
+
+
 def _following(source: Source, offset: int, accept_truncated: bool) -> Layout | None:
     """The recordings that begin at an offset, behind another; None where none does."""
     if offset + _SHORTEST_FOLLOWING > source.num_bytes:
@@ -165,13 +186,18 @@ def _ogg(source: Source, accept_truncated: bool) -> Layout:
         warnings += (f"{pages.num_lost_pages} Ogg pages are missing inside",)
     parts = []
     for link in pages.links:
-        if link.end == link.start:
-            continue
-        is_all = len(pages.links) == 1 and link.end == source.num_bytes
-        if not link.has_end_flag and link.is_opus:
-            parts.append(Part(Source(ogg.with_end_flag(content, link))))
+        start, end = link.pages[0][0], link.pages[-1][1]
+        is_all = len(pages.links) == 1 and end == source.num_bytes
+        is_wrong, repaired = ogg.has_wrong_end(content, link), None
+        if link.is_opus and link.num_streams == 1 and not pages.num_lost_pages:
+            repaired = ogg.repaired_opus(content, link)
+        if repaired is not None:
+            parts.append(Part(Source(repaired[0])))
+            is_wrong = repaired[1]
         else:
-            parts.append(Part(source if is_all else Source(content[link.start : link.end])))
+            parts.append(Part(source if is_all else Source(content[start:end])))
+        if is_wrong:
+            warnings += (_WRONG_END,)
     if pages.links and not pages.links[-1].has_end_flag and not pages.num_missing_bytes:
         warnings += ("its last page is not marked as the last: the writer was stopped, or the end is missing",)
     if len(parts) > 1:
@@ -184,7 +210,13 @@ def _flac(source: Source, accept_truncated: bool) -> Layout:
     if about is not None:
         stated = StreamFacts(about.sample_rate, about.num_channels, about.num_samples, "flac")
         return Layout((Part(source, facts=stated),))
-    return _split(source, flac.first_frame(source), accept_truncated, flac.OTHERS) or Layout((Part(source),))
+    several = _split(source, flac.first_frame(source), accept_truncated, flac.OTHERS)
+    if several is not None:
+        return several
+    complete = flac.with_all_samples(source)
+    if complete is not None:
+        return Layout((Part(complete),), ("its header counts fewer samples than there are",))
+    return Layout((Part(source),))
 
 
 def _joined_note(num_recordings: int) -> str:

@@ -61,7 +61,8 @@ def probe(path: AudioPath) -> AudioHeader:
 def _facts(layout: Layout) -> AudioHeader | None:
     """What the headers of all parts state; None where only decoding shows it."""
     found = [sndfile.facts(part) for part in layout.parts]
-    name, warning = layout.format or found[0].format, "; ".join(layout.warnings) or None
+    warnings = [*layout.warnings, *(about.warning for about in found if about.warning)]
+    name, warning = layout.format or found[0].format, "; ".join(warnings) or None
     if len(found) == 1:
         about = found[0]
         if about.num_frames is None:
@@ -221,6 +222,9 @@ def _decode(path: AudioPath, source: Source, span: Span, *, accept_truncated: bo
         source.whole()
         raise
     warnings = (*layout.warnings, *(warning for _, warning in streams if warning is not None))
+    second = None if what == _UNKNOWN else containers.second_start(source, what)
+    if second is not None:
+        warnings += (f"a second {what} file seems to begin at byte {second}, which is not read",)
     parts = tuple(Part(Source(wav)) for wav, _ in streams)
     return _joined(Layout(parts, warnings, what.lower()), span, accept_truncated=accept_truncated)
 

@@ -30,6 +30,8 @@ _MPEG_SLACK = 2 * 1152
 _SPAN_SLACK_S = 0.01
 """Seconds by which a span may end beyond the recording: lists of segments are rounded, usually to hundredths of a
 second."""
+_UNCHECKED = ("svx", "mat4", "mat5", "mpc2k", "avr", "paf", "pvf", "ircam", "wve", "xi")
+"""Formats whose size libsndfile does not compare with that of the file."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ class StreamFacts(NamedTuple):
     num_frames: int | None
     """None where only decoding shows it."""
     format: str
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know of recordings in this format."""
+        if self.format not in _UNCHECKED:
+            return None
+        return f"the length of {self.format.upper()} files is not checked: the end may be missing, or be other bytes"
 
 
 class Part(NamedTuple):
@@ -144,7 +153,7 @@ def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) ->
             ends.append(first + round(span.at_most_s * rate))
         wanted = min(ends) - first if ends else None
         blocks: list[npt.NDArray[np.float32]] = []
-        warning = None
+        warning = about.warning
         try:
             _skip(stream, part.num_late, about)
             # Seeks fail beyond the end of what does not state its length; in Ogg they land on wrong samples near the
@@ -188,6 +197,8 @@ def _facts(stream: _Stream, part: Part) -> StreamFacts:
     name = stream.format.lower()
     if stream.frames == 0:
         raise EmptyAudioError("no samples in it, only a header")
+    if name == "sds":
+        raise UnreadableAudioError("a MIDI sample dump, whose length libsndfile does not check: convert it to WAV")
     if not _MIN_RATE <= stream.samplerate <= _MAX_RATE:
         raise UnreadableAudioError(f"damaged header: a sample rate of {stream.samplerate} Hz")
     if sys.maxsize > stream.frames > _MAX_FRAMES_PER_BYTE * part.source.num_bytes:
