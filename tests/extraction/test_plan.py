@@ -48,9 +48,8 @@ def test_the_same_manifest_gives_the_same_plan() -> None:
 
 
 def test_a_cpu_encoder_gets_shards_of_about_twenty_minutes() -> None:
-    plan = make_plan(manifest_of([60.0] * 100), INFO)
-    assert plan.num_shards == 5
-    assert np.bincount(plan.shard).tolist() == [20] * 5
+    plan = make_plan(manifest_of([60.0] * 1000), INFO)
+    assert np.bincount(plan.shard).tolist() == [20] * 50
 
 
 def test_shards_hold_about_the_same_amount_of_audio_however_uneven_the_recordings() -> None:
@@ -65,7 +64,9 @@ def test_shards_hold_about_the_same_amount_of_audio_however_uneven_the_recording
 @pytest.mark.parametrize(
     ("num_utterances", "seconds", "num_shards"),
     [
-        (199, 3.0, 1),
+        (9, 3.0, 1),
+        (40, 3.0, 4),
+        (199, 3.0, 16),
         (200, 3.0, 16),
         (6_399, 1.0, 16),
         (6_400, 1.0, 64),
@@ -79,6 +80,25 @@ def test_a_split_has_shards_enough_to_lose_little_by_a_kill(
     assert make_plan(manifest_of([seconds] * num_utterances), INFO).num_shards == num_shards
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize(
+    ("num_recordings", "seconds"), [(100, 120.0), (50, 3600.0), (150, 10.0), (20, 600.0), (5, 3600.0), (200, 60.0)]
+)
+def test_a_kill_costs_a_sixteenth_of_a_few_long_recordings_or_one_of_them_or_two_minutes(
+    num_recordings: int, seconds: float, on_gpu: bool
+) -> None:
+    plan = make_plan(manifest_of([seconds] * num_recordings), INFO, on_gpu=on_gpu)
+    longest = np.bincount(plan.shard).max() * seconds
+    assert longest <= max(1.05 * num_recordings * seconds / 16, 120.0, seconds)
+    assert plan.num_shards <= max(24, num_recordings * seconds / 1200)
+
+
+def test_a_few_unprobed_recordings_may_be_long() -> None:
+    plan = make_plan(manifest_of([None] * 50), INFO)
+    assert np.bincount(plan.shard).max() == 3
+    assert make_plan(manifest_of([None] * 5), INFO).num_shards == 5
+
+
 def test_every_split_has_its_least_number_of_shards() -> None:
     rows = [{"utterance_id": f"u{n}", "path": "x", "duration_s": 3.0, "split": "ab"[n // 200]} for n in range(400)]
     plan = make_plan(Manifest.from_rows(rows, root="/", corpus="folder"), INFO)
@@ -86,9 +106,9 @@ def test_every_split_has_its_least_number_of_shards() -> None:
 
 
 def test_the_device_decides_how_long_a_shard_is() -> None:
-    manifest = manifest_of([3600.0] * 16)
-    assert make_plan(manifest, INFO, on_gpu=True).num_shards == 4
-    assert make_plan(manifest, INFO, on_gpu=False).num_shards == 16  # one recording each: no shard cuts one
+    manifest = manifest_of([3600.0] * 200)
+    assert make_plan(manifest, INFO, on_gpu=True).num_shards == 50
+    assert make_plan(manifest, INFO, on_gpu=False).num_shards == 200  # one recording each: no shard cuts one
 
 
 def test_an_unprobed_corpus_does_not_become_thousands_of_shards() -> None:

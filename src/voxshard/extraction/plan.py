@@ -22,9 +22,12 @@ MAX_SHARD_UTTERANCES = 32_768
 MIN_UNPROBED = 1_000
 """Utterances of a shard where nothing was probed: their length is a guess, and thousands of tiny shards cost more than
 few long ones."""
-LEAST_SHARDS = ((6_400, 64), (200, 16))
-"""A split of at least N utterances has at least M shards, so that an array of tasks has something to share and a kill
-costs at most a sixteenth of the work."""
+LEAST_SHARDS = ((6_400, 64), (0, 16))
+"""A split of at least N utterances has at least M shards, so that an array of tasks has something to share."""
+MAX_LOSS = 1.05 / 16
+"""Part of its split that a shard may hold beyond `MAX_LOSS_S` of audio, unless it is one recording: about what a kill
+costs. The 5 % save cutting shards of many short clips again because of one clip too many."""
+MAX_LOSS_S = 120.0
 
 _LEAST_WEIGHT = 1e-3  # however short, a recording has to be opened
 _ASSUMED_S = 5.0  # per utterance, where nothing was probed: only the estimate of a shard's bytes rests on it
@@ -61,10 +64,12 @@ def make_plan(
     for start, stop in _split_runs(manifest):
         total = float(weights[start:stop].sum())
         if num_shards is not None:
-            target = float(weights.sum()) / num_shards
+            target, most = float(weights.sum()) / num_shards, math.inf
         else:
-            target = total / _num_shards(stop - start, total * scale, per_shard_s, is_probed=is_probed)
-        for first, last in _cut(weights[start:stop], size[start:stop], target):
+            total_s = max(total * scale, _LEAST_WEIGHT)
+            target = total / _num_shards(stop - start, total_s, per_shard_s, is_probed=is_probed)
+            most = total * max(MAX_LOSS, MAX_LOSS_S / total_s if is_probed else 0.0)
+        for first, last in _cut(weights[start:stop], size[start:stop], target, most):
             shard[start + first : start + last] = count
             count += 1
     return Plan(Texts(manifest.table["utterance_id"].combine_chunks()), shard)
@@ -103,11 +108,11 @@ def _seconds_per_weight(weights: npt.NDArray[np.float64], seconds: npt.NDArray[n
 
 
 def _num_shards(num_utterances: int, total_s: float, per_shard_s: float, *, is_probed: bool) -> float:
-    """Shards of one split."""
-    least = next((shards for utterances, shards in LEAST_SHARDS if num_utterances >= utterances), 1)
+    """Shards of one split; where nothing was probed, even a few recordings may last hours."""
+    least = next(shards for utterances, shards in LEAST_SHARDS if num_utterances >= utterances)
     by_length = total_s / per_shard_s
     if not is_probed:
-        by_length = min(by_length, num_utterances / MIN_UNPROBED)
+        return max(min(by_length, num_utterances / MIN_UNPROBED), min(least, num_utterances))
     return max(1.0, by_length, min(least, total_s / MIN_SHARD_S))
 
 
@@ -118,7 +123,9 @@ def _split_runs(manifest: Manifest) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in itertools.pairwise(borders) if stop > start]
 
 
-def _cut(weights: npt.NDArray[np.float64], size: npt.NDArray[np.float64], target: float) -> list[tuple[int, int]]:
+def _cut(
+    weights: npt.NDArray[np.float64], size: npt.NDArray[np.float64], target: float, most: float
+) -> list[tuple[int, int]]:
     """Cut one split's rows at equal steps of cumulative weight, then halve what is still too large."""
     count = max(1, min(len(weights), math.ceil(float(weights.sum()) / target - 1e-9)))
     ends = np.cumsum(weights)
@@ -129,7 +136,11 @@ def _cut(weights: npt.NDArray[np.float64], size: npt.NDArray[np.float64], target
     while pieces:
         first, last = pieces.pop()
         rows = last - first
-        too_large = rows > MAX_SHARD_UTTERANCES or float(size[first:last].sum()) > MAX_SHARD_BYTES
+        too_large = (
+            rows > MAX_SHARD_UTTERANCES
+            or float(size[first:last].sum()) > MAX_SHARD_BYTES
+            or float(weights[first:last].sum()) > most
+        )
         if too_large and rows > 1:
             pieces += [(first, first + rows // 2), (first + rows // 2, last)]
         else:
