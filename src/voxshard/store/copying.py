@@ -1,4 +1,4 @@
-"""The large arrays of shards, copied into one file: each byte is read once, compared with its digest and written.
+"""Copying of the shards' large arrays into one file: each byte is read once, compared with its digest and written.
 
 Several threads work on some blocks each, in a buffer that is used again. The blocks of the shards become those of the
 merged file, so that their digests are taken over and not computed again.
@@ -38,7 +38,7 @@ class _Piece:
     seal: Seal
     blocks: range
     copies: Sequence[tuple[Range, int]]
-    """Bytes of the shard that are copied, and where the first of them goes in the merged file."""
+    """The byte ranges of the shard to copy, each with its position in the merged file."""
 
     @property
     def num_bytes(self) -> int:
@@ -46,7 +46,7 @@ class _Piece:
 
     @property
     def is_last(self) -> bool:
-        """Whether the shard ends with it."""
+        """Whether this piece contains the last block of the shard."""
         return self.blocks.stop == len(self.seal.stops)
 
 
@@ -110,7 +110,7 @@ def copy_shards(
 def _jobs(
     shards: Sequence[ShardSummary], places: Mapping[str, int], blocks: Mapping[str, Blocks]
 ) -> Iterator[list[_Piece]]:
-    """Pieces for one thread at a time: some of a large shard, or several small shards."""
+    """Yield the pieces that one thread copies at a time: part of a large shard, or several small shards."""
     job: list[_Piece] = []
     size = 0
     for piece in _pieces(shards, places, blocks):
@@ -145,7 +145,7 @@ def _pieces(
 
 
 def _blocks_of_format_1(shard: ShardSummary) -> Seal:
-    """Check a complete shard, and give its bytes blocks as in format 2."""
+    """Check a complete shard of format 1 and divide its bytes into blocks, as in format 2."""
     seal.check_seal(shard.path, "shard")
     ranges = sorted(hdf5.range_of(dataset) for name, dataset in shard.datasets.items() if name in BULK.values())
     with open(shard.path, "rb", buffering=0) as stream:
@@ -159,7 +159,7 @@ def _blocks_of_format_1(shard: ShardSummary) -> Seal:
 
 
 def _copy(job: Sequence[_Piece], target: int, writing: threading.Lock) -> None:
-    """Check and copy pieces, one thread writing at a time: the kernel, too, lets others wait, but awake."""
+    """Check and copy pieces. Only one thread writes at a time, because the kernel would make the others spin."""
     for path, pieces in itertools.groupby(job, key=lambda piece: piece.seal.path):
         descriptor = files.open_to_read(path)
         try:

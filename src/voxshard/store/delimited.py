@@ -1,4 +1,4 @@
-"""CSV and TSV whose lines end in a line feed and whose cells may hold any text."""
+"""Writing of CSV and TSV files whose lines end in a line feed and whose cells may contain any text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _TextStream(Protocol):
 
 
 def writer(stream: _TextStream, delimiter: str = ",") -> Writer:
-    """A `csv.writer`; before Python 3.13 it leaves a carriage return bare unless lines end in one."""
+    """Return a `csv.writer` that quotes carriage returns, which Python before 3.13 does only if lines end in one."""
     return csv.writer(_LineFeeds(stream), delimiter=delimiter, lineterminator=_BOTH)
 
 
@@ -22,7 +22,7 @@ _BOTH = "\r\n"
 
 
 class _LineFeeds:
-    """Passes lines on, one at a time, as they come from `csv.writer`, with a line feed alone at their end."""
+    """Stream for `csv.writer` that replaces the end of each line with a single line feed."""
 
     def __init__(self, stream: _TextStream) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""A merged feature set as files that other programs read: npy, json, npz, parquet, tsv.
+"""Export of a merged feature set to formats that other programs read: npy, json, npz, parquet, tsv.
 
 Embeddings pass through in pieces, so that memory does not grow with them.
 """
@@ -47,13 +47,13 @@ class ExportConfig(Settings):
     features: Location
     """Folder of the feature set (DIR)."""
     format: Format
-    """What to write."""
+    """Format of the files to write."""
     out: Location
-    """The file; for npy a folder."""
+    """File to write; for npy, the folder."""
     split: str | None = None
-    """Only this split."""
+    """Export only the utterances of this split; null: all utterances."""
     label: str | None = None
-    """npz: column that becomes the array Y."""
+    """With npz, the column that becomes the array Y."""
 
 
 def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) -> Sequence[AnyLocation]:
@@ -115,7 +115,7 @@ class _ExportWriter:
         self.row_shape = features.row_shape
 
     def npy(self, folder: Path) -> list[Path]:
-        """A pair of files per split, and their checksums."""
+        """Write an array and a metadata file per split, and the checksums of all of them."""
         if self.is_framewise:
             raise ConfigError(
                 f"--format npy: has one row per utterance, {self.features.path} holds {self.features.granularity}; "
@@ -142,7 +142,7 @@ class _ExportWriter:
         return [*written, sums]
 
     def json(self, stream: IO[bytes]) -> None:
-        """{"<utterance_id>": [...], ...}: one line per utterance."""
+        """Write one JSON object, `{"<utterance_id>": [...], ...}`, with one line per utterance."""
         before = b"{\n"
         for batch in self._batches():
             for name, text in zip(
@@ -153,13 +153,13 @@ class _ExportWriter:
         stream.write(b"\n}\n")
 
     def _json(self, batch: Batch) -> Iterator[bytes]:
-        """Each utterance's numbers as nested lists, in the shortest decimals that read back as the same float32."""
+        """Yield each utterance's numbers as nested lists, in the shortest decimals that restore the same float32."""
         values, lengths = self._values(batch)
         items = values if lengths is None else np.split(values, np.cumsum(lengths[:-1]))
         return (orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY) for item in items)
 
     def npz(self, stream: IO[bytes], label: str | None) -> None:
-        """ids, X, and where there are frames or windows offsets; codes and Y where there are."""
+        """Write the arrays ids and X; offsets if the set has frames or windows; codes and Y if they exist."""
         labels = self._labels(label) if label is not None else None
         with zipfile.ZipFile(stream, "w") as archive:
             width = max(1, *(len(name) for rows in self._pieces(self.rows) for name in self.features.ids_of(rows)))
@@ -178,7 +178,8 @@ class _ExportWriter:
                 self._add(archive, "Y", labels.shape, labels.dtype, [labels])
 
     def parquet(self, stream: IO[bytes]) -> None:
-        """One row per utterance: every column of utterances.parquet, and `embedding` or `frames` (and `codes`)."""
+        """Write one row per utterance: every column of utterances.parquet, and `embedding` or `frames` (and
+        `codes`)."""
         table = self.features.table
         writer: pq.ParquetWriter | None = None
         for batch in self._batches():
@@ -191,7 +192,8 @@ class _ExportWriter:
             writer.close()
 
     def tsv(self, stream: IO[bytes]) -> None:
-        """One row per utterance: every column of utterances.parquet, then one column per number; frames as JSON."""
+        """Write one row per utterance: every column of utterances.parquet, then one column per number, or frames as
+        JSON."""
         text = _text(stream)
         table = self.features.table
         writer = delimited.writer(text, "\t")
@@ -215,7 +217,7 @@ class _ExportWriter:
         text.detach()
 
     def _pieces(self, rows: Rows) -> Iterator[Rows]:
-        """Cut rows so that each piece has about `_VALUES_AT_ONCE` numbers."""
+        """Divide rows into pieces of about `_VALUES_AT_ONCE` numbers each."""
         size = int(np.prod(self.row_shape))
         offsets = self.features.offsets
         for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -292,8 +294,8 @@ class _ExportWriter:
         text.detach()
 
     def _pandas_dtypes(self, rows: Rows) -> dict[str, str]:
-        """The `dtype` with which pandas reads the columns of the metadata as `FeatureSet.to_pandas` gives them: text of
-        digits alone stays text. A column of true, false and null has none, it is read as it should be."""
+        """Return the `dtype` argument with which pandas reads the metadata columns as `FeatureSet.to_pandas` returns
+        them, so that text of digits remains text. A column of true, false and null needs none."""
         table = self.features.table.take(pa.array(rows))
         found = {name: _pandas_dtype(table[name]) for name in table.column_names}
         return {name: dtype for name, dtype in found.items() if dtype is not None} | {"embedding_idx": "int64"}
@@ -320,7 +322,7 @@ def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any
 
 
 def _cells(table: pa.Table) -> Iterator[Sequence[Any]]:
-    """Rows of a table as CSV cells; null is empty."""
+    """Yield the rows of a table as CSV cells; null becomes an empty cell."""
     for batch in table.to_batches(max_chunksize=4096):
         yield from zip(*([_cell(value) for value in column.to_pylist()] for column in batch.columns), strict=True)
 

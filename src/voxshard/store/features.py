@@ -1,4 +1,4 @@
-"""A merged feature set, for readers: `voxshard.open_features(DIR)`."""
+"""Reading of a merged feature set: `voxshard.open_features(DIR)`."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _BYTES_AT_ONCE = 16 << 20
 
 
 class Batch(NamedTuple):
-    """Some utterances, in memory."""
+    """Several utterances in memory."""
 
     rows: npt.NDArray[np.int64]
-    """(B,) their rows in the set."""
+    """(B,) row numbers in the feature set."""
     ids: list[str]
     embeddings: npt.NDArray[Any] | None
     """(B, D) or (B, L, D)."""
     frames: npt.NDArray[Any] | None
     """(sum of T, D) or (sum of T, L, D), one utterance after the other."""
     codes: npt.NDArray[np.int32] | None
-    """(sum of T,), or (sum of T, K) of several codebooks."""
+    """(sum of T,), or (sum of T, K) for several codebooks."""
     offsets: npt.NDArray[np.int64] | None
-    """(B + 1,): frames and codes `offsets[i]` to `offsets[i + 1]` are those of utterance i."""
+    """(B + 1,): the frames and codes of utterance i are the rows `offsets[i]` to `offsets[i + 1]`."""
 
 
 class FeatureSet:
-    """The embeddings of a corpus, by utterance_id or by row.
+    """The embeddings of a corpus, accessed by utterance_id or by row.
 
     Look-ups go through a memory map and passes over everything through large sequential reads; a set may be forked,
     pickled and shared by threads.
@@ -119,7 +119,7 @@ class FeatureSet:
         return self._file.array(at, shape, dtype)
 
     def _check_arrays(self, *names: str) -> None:
-        """Check all blocks of some of the file's own arrays, unless this set is opened without checks."""
+        """Check all blocks of some arrays of the merged file, unless this set was opened with check="none"."""
         for name in names:
             if self.check != "none" and name in self._layout and name not in self._intact:
                 start, stop = hdf5.range_of(self._layout[name])
@@ -179,7 +179,7 @@ class FeatureSet:
 
     @property
     def granularity(self) -> Granularity:
-        """`utterance`, `frames` or `windows`."""
+        """What one row of the arrays is: `utterance`, `frames` or `windows`."""
         return self._spec.granularity
 
     @property
@@ -189,17 +189,17 @@ class FeatureSet:
 
     @property
     def num_layers(self) -> int | None:
-        """Number of layers L where embeddings are (L, D), else None."""
+        """Number of layers L if embeddings are (L, D), otherwise None."""
         return self._spec.num_layers
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of one embedding, or of one frame: (D,), or (L, D)."""
+        """Shape of one embedding or frame: (D,) or (L, D)."""
         return self._spec.row_shape
 
     @property
     def mode(self) -> str:
-        """`packed` or `index`."""
+        """Where the arrays are stored: `packed` (in features.h5) or `index` (in the shards)."""
         return str(self._attributes["mode"])
 
     def __len__(self) -> int:
@@ -212,7 +212,7 @@ class FeatureSet:
         return iter(self.ids)
 
     def __getitem__(self, utterance_id: str) -> npt.NDArray[Any]:
-        """An utterance's embedding, (D,) or (L, D); in a set of frames or windows, all of these.
+        """Return an utterance's embedding, (D,) or (L, D), or all its frames or windows if the set has those instead.
 
         Raises
         ------
@@ -223,11 +223,11 @@ class FeatureSet:
         return self.frames(utterance_id)
 
     def frames(self, utterance_id: str) -> npt.NDArray[Any]:
-        """An utterance's frame or window embeddings, (T, D) or (T, L, D)."""
+        """Return an utterance's frame or window embeddings, (T, D) or (T, L, D)."""
         return self._frames_of("frames", utterance_id)
 
     def codes(self, utterance_id: str) -> npt.NDArray[np.int32]:
-        """An utterance's token ids, (T,), or (T, K) of several codebooks."""
+        """Return an utterance's token ids, (T,), or (T, K) for several codebooks."""
         return self._frames_of("codes", utterance_id)
 
     def _frames_of(self, name: str, utterance_id: str) -> npt.NDArray[Any]:
@@ -242,28 +242,30 @@ class FeatureSet:
 
     @property
     def offsets(self) -> npt.NDArray[np.int64] | None:
-        """(N + 1,) first frame of each utterance and the end; None where there are no frames."""
+        """First frame of each utterance, and the total number of frames, (N + 1,); None if the set has no frames."""
         self._check_arrays("offsets")
         return self._offsets
 
     @property
     def embeddings(self) -> Any:
-        """(N, D) or (N, L, D): a read-only array mapped from the file; of a set that stays in its shards, an object
-        that reads rows on demand (`rows[3]`, `rows[2:5]`, `rows[[0, 4]]`, `numpy.asarray(rows)`)."""
+        """All embeddings, (N, D) or (N, L, D), as a read-only memory-mapped array. If the set stays in its shards, an
+        object that reads rows on demand (`rows[3]`, `rows[2:5]`, `rows[[0, 4]]`, `numpy.asarray(rows)`)."""
         return _as_array(self.large("embeddings"))
 
     @property
     def all_frames(self) -> Any:
-        """(sum of T, D) or (sum of T, L, D), cut by `offsets`; an array or an object as in `embeddings`."""
+        """All frames, (sum of T, D) or (sum of T, L, D), divided by `offsets`; an array or an object as in
+        `embeddings`."""
         return _as_array(self.large("frames"))
 
     @property
     def all_codes(self) -> Any:
-        """(sum of T,), cut by `offsets`."""
+        """All token ids, (sum of T,) or (sum of T, K), divided by `offsets`; an array or an object as in
+        `embeddings`."""
         return _as_array(self.large("codes"))
 
     def large(self, name: str) -> Rows:
-        """`embeddings`, `frames` or `codes` as rows that are read on demand, packed or not.
+        """Return `embeddings`, `frames` or `codes` as rows that are read on demand, whether packed or in shards.
 
         Raises
         ------
@@ -274,12 +276,12 @@ class FeatureSet:
         return self._bulk[name]
 
     def complete(self, name: str) -> Rows:
-        """The rows of `large`, for code that reads all of them: each block is checked at its first read."""
+        """Return the rows of `large` for code that reads all of them: each block is checked at its first read."""
         self.large(name)
         return self._complete[name]
 
     def has(self, name: str) -> bool:
-        """Whether the set has `embeddings`, `frames` or `codes`."""
+        """Whether the set contains `embeddings`, `frames` or `codes`."""
         return name in self._bulk
 
     @property
@@ -288,7 +290,7 @@ class FeatureSet:
         return self.ids_of(np.arange(len(self)))
 
     def ids_of(self, rows: npt.NDArray[np.int64]) -> list[str]:
-        """utterance_ids of some rows."""
+        """Return the utterance_ids of some rows."""
         self._check_arrays("id_text", "id_text_offsets")
         return self._names(rows)
 
@@ -300,7 +302,7 @@ class FeatureSet:
             raise CorruptFileError(f"{self._folder.features}: an utterance_id is damaged: {exc}") from exc
 
     def rows(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Rows of many utterances: (Q,), -1 where one is not in the set."""
+        """Return the row numbers of several utterances, (Q,); -1 for an utterance that is not in the set."""
         self._check_arrays("id_hash", "id_row", "id_text", "id_text_offsets")
         return self._find(ids)
 
@@ -332,13 +334,13 @@ class FeatureSet:
 
     @property
     def decoding_warnings(self) -> Mapping[str, str]:
-        """utterance_id -> what decoding found odd about its recording; the table's `warning` has it, too."""
+        """Warnings from decoding, by utterance_id; the column `warning` of the table contains them, too."""
         found: Mapping[str, str] = self._file.seal.facts.get("warnings", {})
         return found
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """utterances.parquet: row i describes row i of the arrays."""
+        """Content of utterances.parquet; row i describes row i of the arrays."""
         with files.with_retries(self._folder.utterances, self._open_table) as file:
             table = file.read().replace_schema_metadata(None)
         if table.num_rows != len(self):
@@ -353,7 +355,7 @@ class FeatureSet:
     def iter_batches(
         self, size: int = 256, *, rows: Sequence[int] | npt.NDArray[np.int64] | None = None
     ) -> Iterator[Batch]:
-        """Go through the set in order, `size` utterances at a time, in large sequential reads.
+        """Iterate over the set in order, `size` utterances at a time, in large sequential reads.
 
         Parameters
         ----------
@@ -371,7 +373,7 @@ class FeatureSet:
         return total // max(1, len(self))
 
     def read(self, rows: npt.NDArray[np.int64]) -> Batch:
-        """Some utterances in memory; neighbouring rows are read together."""
+        """Read some utterances into memory; neighbouring rows are read together."""
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         values: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(BULK.values())
         self._check_arrays("offsets")
@@ -415,12 +417,12 @@ class FeatureSet:
         return frame
 
     def torch_dataset(self) -> TorchDataset:
-        """A map-style dataset for `torch.utils.data.DataLoader`; item i is (tensor of utterance i, its id)."""
+        """Return a map-style dataset for `torch.utils.data.DataLoader`; item i is (tensor of utterance i, its id)."""
         return TorchDataset(self)
 
 
 class TorchDataset:
-    """A feature set as PyTorch wants it; works in forked and in spawned workers."""
+    """Map-style PyTorch dataset of a feature set; works in forked and in spawned workers."""
 
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
@@ -433,7 +435,7 @@ class TorchDataset:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, str]]:
-        """Several items at once; the loader calls this with a complete batch."""
+        """Return several items; the data loader calls this with a complete batch."""
         count = len(self)
         if not all(-count <= index < count for index in indices):
             raise IndexError(f"indices {list(indices)} of {count} utterances")
@@ -448,7 +450,7 @@ class TorchDataset:
 
 
 def _cut(batch: Batch, size: int) -> Iterator[Batch]:
-    """Cut a batch into batches of `size` utterances."""
+    """Divide a batch into batches of `size` utterances."""
     for start in range(0, len(batch.rows), size):
         stop = min(start + size, len(batch.rows))
         offsets = batch.offsets
@@ -472,7 +474,7 @@ def _as_array(rows: Rows) -> Any:
 
 
 def is_stale(path: Path) -> bool:
-    """Whether the shards of a merged set are others than those that were merged: some rewritten, gone or new.
+    """Whether the shards of a merged set have changed since the merge: some were rewritten, removed or added.
 
     Reads 512 bytes of each shard. False where nothing is merged, and where the shards were deleted after merging.
     """

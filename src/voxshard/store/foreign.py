@@ -1,4 +1,4 @@
-"""Reading embeddings that other programs wrote: npy + csv, npz, json, parquet, tsv. Never with pickle."""
+"""Reading of embeddings that other programs wrote: npy + csv, npz, json, parquet, tsv. Pickle is never used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from voxshard.store.hdf5 import Arrays
 
 
 def open_foreign(path: Path) -> ForeignFile:
-    """Recognise a file by its name and read all but its arrays.
+    """Recognise a file's format by its name and read everything except its arrays.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def _check_codes(path: Path, name: str, output: Arrays) -> None:
 
 
 def _plain(path: Path, name: str, column: pa.Array) -> pa.Array:
-    """A column of single values; dictionaries are looked up.
+    """Return a column of single values; dictionary-encoded values are decoded.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What all readers of features from other programs share: their result, and one error for damaged files."""
+"""Code that all readers of other programs' features share: their result, and one error for damaged files."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class ForeignFile:
-    """One file of embeddings; may be gone through any number of times, in the same order."""
+    """One file of embeddings; it can be read any number of times, always in the same order."""
 
     path: Path
     granularity: Granularity
     items: Callable[[], Iterator[tuple[str, Arrays]]]
-    """(utterance_id, output) of every utterance; see `container.Arrays`."""
+    """Returns an iterator over (utterance_id, output); see `hdf5.Arrays`."""
     columns: Mapping[str, pa.Array]
-    """What else is known of every utterance, in the order of the items."""
+    """Further columns about the utterances, in the order of the items."""
 
 
 def check_sums(path: Path) -> None:
-    """Compare a file with SHA256SUMS in its folder, if that names it."""
+    """Compare a file with SHA256SUMS in its folder, if it is listed there."""
     sums = path.parent / "SHA256SUMS"
     if not sums.is_file():
         return
@@ -66,7 +66,7 @@ def check_sums(path: Path) -> None:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise for damaged content into one error that names the file."""
+    """Convert the libraries' errors about damaged content into one error that names the file."""
     try:
         yield
     except MemoryError:  # Arrow's own is among the errors below

@@ -1,4 +1,4 @@
-"""Features in JSON objects, one member at a time."""
+"""Reading of features in a JSON object, one member at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def table_of_numbers(path: Path, name: str, value: Any) -> Array:
 
 
 def _json_items(path: Path) -> Iterator[tuple[str, Any]]:
-    """Members of a JSON object, one at a time: memory holds the largest of them, not the file."""
+    """Yield the members of a JSON object one at a time, so that only the largest member must fit in memory."""
     decoder = json.JSONDecoder(parse_int=float)
     with path.open(encoding="utf-8") as stream:
         text, at, is_over = "", 0, False

@@ -1,4 +1,4 @@
-"""Features in npy files with a csv, and in npz archives. Never with pickle."""
+"""Reading of features in npy files with a csv, and in npz archives. Pickle is never used."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def read_npz(path: Path) -> ForeignFile:
 
 
 def _ids(path: Path, name: str, values: Array) -> list[str]:
-    """Ids (N,) as texts; integers become their digits."""
+    """Return ids (N,) as texts; integers become their digits."""
     if values.ndim != 1 or values.dtype.kind not in "Uiu":
         advice = "; bytes become text by .astype(str)" if values.dtype.kind == "S" else ""
         raise FeatureMismatchError(
@@ -135,7 +135,7 @@ def _check_offsets(path: Path, offsets: Array) -> None:
 
 
 def _runs(path: Path, of_row: Array) -> tuple[list[str], Array]:
-    """Utterances whose windows are adjacent: their ids, and where each starts (N + 1,)."""
+    """Return the ids of utterances whose windows are adjacent, and the first window of each, (N + 1,)."""
     starts = np.concatenate([[0], np.flatnonzero(of_row[1:] != of_row[:-1]) + 1, [len(of_row)]]).astype(np.int64)
     starts = np.unique(starts)
     ids = [str(name) for name in of_row[starts[:-1]].tolist()]
@@ -189,7 +189,7 @@ def _load(path: Path, stream: Any, **options: Any) -> Array:
 
 
 def _npy_rows(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any], Iterator[Array]]:
-    """Shape and dtype of an array in an npz, and its rows, some at a time."""
+    """Return the shape and dtype of an array in an npz archive, and an iterator over blocks of its rows."""
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
         shape, is_fortran, dtype = _npy_header(path, name, member)
         held = archive.getinfo(f"{name}.npy").file_size - member.tell()
@@ -227,7 +227,7 @@ def _npy_header(path: Path, name: str, member: IO[bytes]) -> tuple[tuple[int, ..
 
 
 def _cut(blocks: Iterator[Array], lengths: Sequence[int]) -> Iterator[Array]:
-    """Regroup blocks of rows (at least one) into pieces of these lengths."""
+    """Regroup blocks of rows (at least one block) into pieces of the given lengths."""
     rest = next(blocks)
     for length in lengths:
         parts = [rest[:length]]

@@ -1,4 +1,4 @@
-"""Features in Parquet and tab-separated files, and the csv of a npy file."""
+"""Reading of features in Parquet and tab-separated files, and of the csv next to an npy file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _lists(path: Path, name: str, column: pa.Array) -> Iterator[Array]:
 
 
 def _regular(path: Path, name: str, column: pa.Array) -> Array:
-    """A column of numbers, or of lists of one length, as an array."""
+    """Convert a column of numbers, or of lists of equal length, to an array."""
     if column.null_count:
         raise FeatureMismatchError(f"{path}: {name} holds nulls")
     if not _is_list(column.type):
@@ -130,7 +130,8 @@ def read_tsv(path: Path) -> ForeignFile:
 
 
 def _numbered_shape(path: Path, names: Sequence[str]) -> tuple[int, ...]:
-    """The shape that columns embedding_0, embedding_1, ... or embedding_0_0, ... describe, in row-major order."""
+    """Return the shape that columns embedding_0, embedding_1, ... or embedding_0_0, ... describe, in row-major
+    order."""
     parts = [name.split("_")[1:] for name in names]
     if not names:
         return ()
@@ -155,7 +156,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[list[str]]:
 
 
 def csv_columns(path: Path, delimiter: str, leave_out: Set[str] = frozenset()) -> tuple[dict[str, pa.Array], list[str]]:  # type: ignore[assignment]
-    """Columns of a csv but the ids, with the types their values have; and the ids."""
+    """Return the columns of a csv file except utterance_id, with the types of their values, and the ids."""
     with path.open(newline="", encoding="utf-8-sig") as stream:
         header = next(csv.reader(stream, delimiter=delimiter), [])
     if len(set(header)) < len(header):
@@ -176,7 +177,7 @@ def csv_columns(path: Path, delimiter: str, leave_out: Set[str] = frozenset()) -
 
 
 def _typed(texts: list[str]) -> pa.Array:
-    """Numbers where every cell is one, written as numbers are; so 007 stays text. Empty is null."""
+    """Convert texts to numbers if every cell is one in its usual form (007 remains text). Empty cells become null."""
     cells = [text or None for text in texts]
     given = [text for text in cells if text is not None]
     if given and all(_INTEGER.fullmatch(text) for text in given):

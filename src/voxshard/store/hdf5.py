@@ -1,4 +1,4 @@
-"""The HDF5 files of a feature set: how they are opened and laid out; `store.seal` protects their bytes.
+"""Opening and layout of the HDF5 files of a feature set; `store.seal` protects their bytes.
 
 Datasets are contiguous and unfiltered, so that they can be mapped into memory; every open passes `locking=False`,
 because locks of parallel file systems fail in ways that have nothing to do with us.
@@ -41,7 +41,7 @@ WARNING = np.dtype([("utterance_id", TEXT), ("message", TEXT)])
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read.
+    """Open an HDF5 file for reading.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
 
 def writing(target: Path | IO[bytes]) -> h5py.File:
-    """A new HDF5 file with room for the user block, in a path or in memory."""
+    """Create an HDF5 file with room for the user block, at a path or in memory."""
     return h5py.File(
         target,
         "w",
@@ -73,7 +73,7 @@ def writing(target: Path | IO[bytes]) -> h5py.File:
 
 
 def reserve(file: h5py.File, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> h5py.Dataset:
-    """A contiguous dataset whose place in the file is fixed now and whose bytes come later."""
+    """Create a contiguous dataset whose position in the file is fixed now and whose bytes are written later."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -82,12 +82,12 @@ def reserve(file: h5py.File, name: str, shape: Sequence[int], dtype: npt.DTypeLi
 
 
 def place(dataset: h5py.Dataset) -> int:
-    """First byte of a contiguous dataset in its file; 0 where it has no bytes."""
+    """Return the first byte of a contiguous dataset in its file; 0 if it has no bytes."""
     return int(dataset.id.get_offset()) if dataset.size else 0
 
 
 def datasets_of(file: h5py.File, names: Iterable[str]) -> Datasets:
-    """Return the places of those arrays that a file has.
+    """Return the shape, dtype and first byte of those named arrays that a file has.
 
     Raises
     ------
@@ -105,47 +105,47 @@ def _dataset_of(file: h5py.File, name: str) -> tuple[tuple[int, ...], np.dtype[A
 
 
 def range_of(dataset: tuple[tuple[int, ...], np.dtype[Any], int]) -> tuple[int, int]:
-    """Return its first byte, and the one after its last; both 0 where it has no bytes."""
+    """Return a dataset's first byte and the one after its last; both are 0 if it has no bytes."""
     shape, dtype, at = dataset
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return (at, at + size) if size else (0, 0)
 
 
 def write_texts(file: h5py.File, name: str, texts: Iterable[str]) -> None:
-    """A vlen UTF-8 dataset (N,)."""
+    """Write a variable-length UTF-8 dataset (N,)."""
     file.create_dataset(name, data=np.array(list(texts), object), dtype=TEXT)
 
 
 def write_failures(file: h5py.File, failures: Sequence[tuple[str, str, str]]) -> None:
-    """/failures: (F,) rows of utterance_id, error, message."""
+    """Write /failures, (F,) rows of utterance_id, error, message."""
     rows = [(name, error, readable(message)) for name, error, message in failures]
     file.create_dataset("failures", data=np.array(rows, FAILURE), dtype=FAILURE)
 
 
 def write_warnings(file: h5py.File, warnings: Mapping[str, str]) -> None:
-    """/warnings: (W,) rows of utterance_id, message; the dataset exists only if there are any."""
+    """Write /warnings, (W,) rows of utterance_id, message; the dataset exists only if there are warnings."""
     if warnings:
         rows = [(name, readable(message)) for name, message in warnings.items()]
         file.create_dataset("warnings", data=np.array(rows, WARNING), dtype=WARNING)
 
 
 def read_warnings(file: h5py.File) -> dict[str, str]:
-    """utterance_id -> message; empty where there are none."""
+    """Return the warnings by utterance_id; empty if the file has none."""
     return {name.decode(): message.decode() for name, message in file["warnings"][:]} if "warnings" in file else {}
 
 
 def readable(text: str) -> str:
-    """Text that HDF5 and UTF-8 can hold: NUL and lone surrogates (bytes of odd file names) as escapes."""
+    """Return a text that HDF5 and UTF-8 can store: NUL and lone surrogates (bytes of odd file names) are escaped."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def read_texts(file: h5py.File, name: str) -> list[str]:
-    """A vlen UTF-8 dataset (N,) as Python strings."""
+    """Read a variable-length UTF-8 dataset (N,) as Python strings."""
     return [text.decode() for text in file[name][:]]
 
 
 def write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Attributes of the file; None is left out."""
+    """Write attributes of the file; those that are None are omitted."""
     for name, value in attributes.items():
         if value is not None:
             file.attrs[name] = value

@@ -1,4 +1,4 @@
-"""Features made elsewhere become a merged feature set, with the same files and the same accounting."""
+"""Conversion of other programs' features into a merged feature set, with the same files and the same accounting."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ class IngestConfig(Settings):
     """Settings of one ingestion."""
 
     inputs: tuple[str, ...]
-    """Files, each as FILE or SPLIT=FILE."""
+    """Files to read, each given as FILE or SPLIT=FILE."""
     out: LocalPath
     """Folder of the feature set (DIR)."""
 
 
 @dataclass(frozen=True)
 class _Survey:
-    """What going through all files once has shown."""
+    """Results of reading all files once."""
 
     ids: list[str]
     of_file: npt.NDArray[np.int32]
-    """(rows,) which file each utterance came from."""
+    """(rows,) index of the file that each utterance comes from."""
     lengths: npt.NDArray[np.int64]
-    """(rows,) frames or windows of each."""
+    """(rows,) number of frames or windows of each utterance."""
     failures: list[Failure]
     failed: npt.NDArray[np.bool_]
     keys: Sequence[str]
     row_shape: tuple[int, ...]
     codes_shape: tuple[int, ...]
-    """() for one codebook, (K,) for several."""
+    """Shape of one frame's codes: () for one codebook, (K,) for several."""
     store_dtype: StoreDtype
     num_zero: int
 
 
 def ingest(config: IngestConfig, progress: Progress, check: Callable[[], None]) -> dict[str, Any]:
-    """Read every file twice, once to look and once to copy, and publish a merged feature set.
+    """Read every file twice, first to inspect and then to copy it, and publish a merged feature set.
 
     Utterances with NaN or infinite values become failures. Nothing is ever unpickled.
 
@@ -156,7 +156,7 @@ def _split_and_path(text: str) -> tuple[str | None, Path]:
 
 
 def _local(place: AnyLocation) -> Path:
-    """A local file; one in a bucket with the files next to it, since ids and checksums are there."""
+    """Return a local path; from a bucket, the complete folder is copied, because ids and checksums are in it."""
     if isinstance(place, Path):
         return place
     folder, _, name = place.rpartition("/")
@@ -323,7 +323,7 @@ def _bulk(survey: _Survey, offsets: npt.NDArray[np.int64] | None) -> dict[str, t
 
 @dataclass(frozen=True)
 class _Copy:
-    """The bytes of one dataset, utterance after utterance."""
+    """Iterator over the bytes of one dataset, utterance by utterance."""
 
     sources: Sequence[ForeignFile]
     survey: _Survey

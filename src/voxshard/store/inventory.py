@@ -1,4 +1,4 @@
-"""Which shards of a plan exist, which are missing, and which no extraction has been asked for yet."""
+"""List of the shards of a plan that exist, are missing, or have not been requested yet."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ NO_SPLIT = "(no split)"
 
 @dataclass(frozen=True)
 class ShardInventory:
-    """The shards of the plan that exist, and those that do not."""
+    """The existing, pending and missing shards of a plan."""
 
     folder: FeatureDir
     identity: Identity
     shards: ShardTable
     present: Sequence[int]
     pending: Sequence[int]
-    """Shards of splits of which no shard was published yet."""
+    """Shards of splits that have no published shard yet."""
     missing: Sequence[int]
-    """Missing shards of splits that were begun."""
+    """Missing shards of splits that have at least one published shard."""
     foreign: Sequence[Path]
-    """Shards whose names are of another plan."""
+    """Shard files whose names belong to another plan."""
 
     @property
     def is_complete(self) -> bool:
@@ -39,7 +39,7 @@ class ShardInventory:
 
     @cached_property
     def plan(self) -> PlanFile:
-        """The utterances of each shard."""
+        """The plan's file, which lists the utterances of each shard."""
         return PlanFile(self.folder.plan)
 
     def path(self, index: int) -> Path:
@@ -51,7 +51,7 @@ class ShardInventory:
 
     @classmethod
     def scan(cls, folder: FeatureDir) -> ShardInventory:
-        """Read identity and table of shards, and list the shards.
+        """Read the identity and the table of shards, and list the shard files.
 
         Raises
         ------
@@ -79,18 +79,18 @@ class ShardInventory:
         )
 
     def not_in_plan(self, path: Path) -> StaleShardError:
-        """The error for a shard whose name is of another plan."""
+        """Return the error for a shard whose name belongs to another plan."""
         return StaleShardError(
             f"{path}: a shard of another plan than this one of {len(self.shards)} shards; move it away"
         )
 
     def check_no_foreign(self) -> None:
-        """Raise StaleShardError if shards of another plan are among these."""
+        """Raise StaleShardError if a shard file belongs to another plan."""
         if self.foreign:
             raise self.not_in_plan(self.foreign[0])
 
     def check_complete(self) -> None:
-        """Raise IncompleteError, with the command that finishes it, unless every split that was begun is complete."""
+        """Raise IncompleteError, with the command to run, unless every split that has a shard has all of them."""
         if not self.present:
             raise IncompleteError(
                 f"{self.folder.path}: no shard is done yet; run `voxshard retry {quoted(self.folder.path)}`"
@@ -105,7 +105,7 @@ class ShardInventory:
 
 
 def shard_names(folder: FeatureDir) -> list[str]:
-    """File names of the shards that exist, of whatever plan; one listing of the folder."""
+    """Return the names of the existing shard files of any plan, from one listing of the folder."""
 
     def names() -> list[str]:
         with os.scandir(folder.shards) as entries:

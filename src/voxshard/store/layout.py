@@ -1,4 +1,4 @@
-"""The paths of one feature set, what it was made with, and which shard holds which utterance."""
+"""Paths, identity and plan (which shard contains which utterance) of one feature set."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FeatureDir:
 
     @property
     def config(self) -> Path:
-        """Resolved options of the last extraction; unlike the identity, these may change."""
+        """File with the resolved options of the last extraction; unlike the identity, these may change."""
         return self.path / "config.yaml"
 
     @property
@@ -82,11 +82,11 @@ class FeatureDir:
         return self.path / "summary.json"
 
     def shard(self, index: int, count: int) -> Path:
-        """Path of shard `index` of `count`; both are in the name."""
+        """Return the path of shard `index` of `count`; the name contains both numbers."""
         return self.shards / shard_name(index, count)
 
     def check_is_feature_dir(self, *also: Path) -> None:
-        """Make sure that a feature set written here replaces no file of something else.
+        """Raise ConfigError if writing a feature set here would replace files of something else.
 
         Parameters
         ----------
@@ -109,25 +109,25 @@ class FeatureDir:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(OutputSpec):
-    """What a feature set is made with; frozen by its first extraction, compared by every later command."""
+    """Inputs of a feature set; its first extraction freezes them, and every later command is compared with them."""
 
     encoder: str
     fingerprint: str
     provenance: Mapping[str, Any]
     manifest_hash: str
-    """`Manifest.content_digest()`."""
+    """Result of `Manifest.content_digest()`."""
     plan_hash: str
     num_shards: int
     num_utterances: int
     weights_folder: str | None
     weight_files: Sequence[Mapping[str, Any]]
-    """name, num_bytes, mtime_ns and sha256 of each."""
+    """Entries with name, num_bytes, mtime_ns and sha256 of each weights file."""
     manifest_source: Mapping[str, Any] | None = None
-    """num_bytes, mtime_ns and sha256 of the manifest that was given; None in format 1."""
+    """num_bytes, mtime_ns and sha256 of the input manifest; None in format 1."""
     manifest_limit: int | None = None
-    """Rows that were taken from the start of that manifest; None: all."""
+    """Number of rows taken from the start of the input manifest; None: all rows."""
     shards_asked: int | None = None
-    """`--shards`; None: by the amount of audio."""
+    """Value of `--shards`; None: chosen by the amount of audio."""
     manifest_file: str | None = None
     """SHA-256 of DIR/manifest.parquet, which covers every column; None in format 1."""
     plan_file: str | None = None
@@ -137,7 +137,7 @@ class Identity(OutputSpec):
     format_version: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
-        """Publish; the first writer wins, so read it back."""
+        """Publish the identity. The first writer wins, so callers read it back."""
         files.publish_json(path, sealed(asdict(self)), first_wins=True)
 
     @classmethod
@@ -164,7 +164,7 @@ class Identity(OutputSpec):
             raise CorruptFileError(f"{path}: not an identity file of voxshard: {text}") from exc
 
     def check_files(self, folder: FeatureDir) -> None:
-        """Compare manifest and plan with the digests that were recorded when they were frozen.
+        """Compare manifest and plan with the digests that were recorded when the set was created.
 
         Raises
         ------
@@ -185,7 +185,7 @@ class Identity(OutputSpec):
                 )
 
     def check_same(self, other: Identity, folder: Path) -> None:
-        """Compare with what a new command would make here.
+        """Raise IdentityError if another identity has other inputs than this one.
 
         Raises
         ------
@@ -206,12 +206,12 @@ class Identity(OutputSpec):
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON content with the digest of itself."""
+    """Return JSON content together with its own digest."""
     return {**content, "digest": files.digest_of(content)}
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Read a JSON file that carries the digest of its content, and check it; those of format 1 have none.
+    """Read a JSON file and compare it with the digest it contains; files of format 1 have none.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def _short(value: Any) -> str:
 
 
 class Texts(Sequence[str]):
-    """Many texts in one Arrow array: a list of Python strings takes several times the memory."""
+    """Sequence of texts in one Arrow array, which takes a fraction of the memory of Python strings."""
 
     def __init__(self, array: pa.Array) -> None:
         self.array = array
@@ -274,7 +274,7 @@ class Texts(Sequence[str]):
 
 
 def text_and_ends(ids: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The UTF-8 text of N ids, one behind the other, and where each of them ends in it, (N,)."""
+    """Return the concatenated UTF-8 text of N ids, and the position in it where each id ends, (N,)."""
     if not len(ids):
         return np.empty(0, np.uint8), np.empty(0, np.int64)
     ids = ids.cast(pa.large_binary())
@@ -286,11 +286,11 @@ def text_and_ends(ids: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Plan:
-    """The shard of each utterance: contiguous runs of the manifest, in its order."""
+    """The shard of each utterance: contiguous ranges of the manifest, in its order."""
 
     utterance_ids: Sequence[str]
     shard: npt.NDArray[np.int32]
-    """(N,) non-decreasing, from 0."""
+    """(N,) shard numbers, starting at 0 and never decreasing."""
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -301,21 +301,21 @@ class Plan:
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """(num_shards + 1,) first manifest row of each shard, and the end."""
+        """First manifest row of each shard, and the number of rows, (num_shards + 1,)."""
         return np.searchsorted(self.shard, np.arange(self.num_shards + 1)).astype(np.int64)
 
     def rows(self, index: int) -> tuple[int, int]:
-        """First manifest row of shard `index`, and the one after its last."""
+        """Return the first manifest row of shard `index`, and the one after its last."""
         start, stop = np.searchsorted(self.shard, [index, index + 1])
         return int(start), int(stop)
 
     def ids(self, index: int) -> list[str]:
-        """Utterances of shard `index`, in manifest order."""
+        """Return the utterance_ids of shard `index`, in manifest order."""
         start, stop = self.rows(index)
         return list(self.utterance_ids[start:stop])
 
     def digest(self) -> str:
-        """SHA-256 of the assignment: `files.digest_of([ids, shards])`, a piece at a time."""
+        """Return the SHA-256 of the assignment: `files.digest_of([ids, shards])`, computed piece by piece."""
         digest = hashlib.sha256()
         for before, values in (("[[", self.utterance_ids), ("],[", self.shard)):
             for start in range(0, len(self), _AT_ONCE):
@@ -337,7 +337,7 @@ class Plan:
         return ids.array if isinstance(ids, Texts) else pa.array(ids, pa.string())
 
     def write(self, path: Path, about: bytes = b"") -> None:
-        """Publish as Parquet; the first writer wins.
+        """Publish the plan as Parquet; the first writer wins.
 
         Parameters
         ----------

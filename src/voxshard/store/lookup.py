@@ -1,4 +1,4 @@
-"""From utterance_id to row without reading the ids: an open-addressing hash table in two arrays.
+"""Look-up of rows by utterance_id without reading the ids: an open-addressing hash table in two arrays.
 
 Slot i holds the 64-bit hash and the row of one utterance, or row -1 where it is free. An utterance's home is the top
 bits of its hash; where that is taken, it sits in the next free slot. At most half of the slots are taken, so a look-up
@@ -22,23 +22,23 @@ _ROWS_AT_ONCE = 1 << 16
 
 
 def hash_ids(ids: Iterable[str]) -> Hashes:
-    """(N,) 64-bit BLAKE2b hash of each id, little-endian."""
+    """Return the 64-bit BLAKE2b hash of each id, little-endian, (N,)."""
     return hash_texts([name.encode() for name in ids])
 
 
 def hash_texts(texts: Iterable[bytes]) -> Hashes:
-    """Hash ids that are UTF-8 already."""
+    """Return the hashes of ids that are UTF-8 already; see `hash_ids`."""
     blake2b = hashlib.blake2b
     return np.frombuffer(b"".join([blake2b(text, digest_size=8).digest() for text in texts]), "<u8")
 
 
 def order_of(hashes: Hashes) -> RowNumbers:
-    """(N,) rows in the order of their homes."""
+    """Return the rows sorted by their home slots, (N,)."""
     return np.argsort(hashes, kind="stable")
 
 
 def num_slots(hashes: Hashes, order: RowNumbers) -> int:
-    """Slots of the table for rows with these hashes: a little more than a power of two, the last one is free."""
+    """Return the number of slots of the table: a little more than a power of two. The last slot is always free."""
     end = 0
     for _, slot in _slots(hashes, order):
         end = int(slot[-1]) + 1
@@ -46,7 +46,7 @@ def num_slots(hashes: Hashes, order: RowNumbers) -> int:
 
 
 def pieces(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[Hashes, RowNumbers]]:
-    """The table for rows 0 to N - 1 with these hashes, in pieces, so that building it takes little more than these.
+    """Yield the table for rows 0 to N - 1 piece by piece, so that building it needs little additional memory.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _free(count: int) -> tuple[Hashes, RowNumbers]:
 
 
 def _slots(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[RowNumbers, npt.NDArray[np.int64]]]:
-    """Some rows in order, and the slot of each, until all had theirs."""
+    """Yield blocks of rows in order, with the slot of each row."""
     start = 0
     for first in range(0, len(order), _ROWS_AT_ONCE):
         rows = order[first : first + _ROWS_AT_ONCE]
@@ -85,7 +85,7 @@ def _slots(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[RowNumbers, npt.
 
 
 def leads_to_rows(hashes: Hashes, tables: Iterable[tuple[Hashes, RowNumbers]]) -> bool:
-    """Whether a table leads from the hash of each of rows 0 to N - 1 to this row.
+    """Whether a table leads from the hash of each of rows 0 to N - 1 to that row.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def find(
     num_rows: int,
     is_same: Callable[[RowNumbers, RowNumbers], npt.NDArray[np.bool_]],
 ) -> RowNumbers:
-    """Rows of many ids at once.
+    """Return the rows of many ids at once.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rows that are in files: mapped for look-ups, read in large pieces for passes over everything.
+"""Access to rows in files: memory-mapped for look-ups, in large sequential reads for complete passes.
 
 Nothing here keeps an HDF5 library handle, so that a reader can be forked, shared between threads and pickled.
 """
@@ -35,12 +35,12 @@ class Rows(Protocol):
     def __getitem__(self, key: Any) -> npt.NDArray[Any]: ...
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows `start` to `stop` in memory, read sequentially."""
+        """Read rows `start` to `stop` into memory sequentially."""
         ...
 
 
 class MappedFile:
-    """A file mapped into memory and open for positional reads; the descriptor closes with the object.
+    """A memory-mapped file that is also open for positional reads; the descriptor closes with the object.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class MappedFile:
         self._is_checked = bytearray(len(seal.stops))
 
     def check(self, at: int, num_bytes: int) -> None:
-        """Compare the blocks that hold some bytes with their digests, each once in the life of this object.
+        """Compare the blocks that contain a byte range with their digests; each block is checked once per object.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class MappedFile:
         self.check_blocks(self.seal.blocks_of(at, at + num_bytes))
 
     def check_blocks(self, numbers: Iterable[int]) -> None:
-        """Check blocks, given by their numbers."""
+        """Check blocks, given by their numbers; see `check`."""
         unknown = [number for number in numbers if not self._is_checked[number]]
         if unknown:
             self.seal.check(self._descriptor, unknown)
@@ -75,7 +75,7 @@ class MappedFile:
                 self._is_checked[number] = 1
 
     def array(self, at: int, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A read-only array over the file's bytes from `at` on; nothing is read until it is used."""
+        """Return a read-only array over the file's bytes from `at` on; nothing is read until it is used."""
         self._check(at, shape, dtype)
         count = int(np.prod(shape, dtype=np.int64))
         flat = np.frombuffer(self._map, dtype, count, at) if count else np.empty(0, dtype)
@@ -115,7 +115,7 @@ class MappedFile:
             raise CorruptFileError(f"{self.path}: became shorter while it was read")
 
     def _fill_checked(self, view: memoryview, at: int, piece: range) -> None:
-        """Read the share that a piece has of bytes `at` on into a view of these, and check its blocks."""
+        """Read the part of the requested bytes that is in `piece` into the view, and check its blocks."""
         first = max(self.seal.block(piece[0])[0], at)
         last = min(self.seal.block(piece[-1])[1], at + len(view))
         self._fill(view[first - at : last - at], first)
@@ -135,7 +135,7 @@ class MappedFile:
 
 
 class PackedRows:
-    """Rows that are in one file, one after the other.
+    """Contiguous rows in one file.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class PackedRows:
 
     @property
     def array(self) -> npt.NDArray[Any]:
-        """All rows, mapped."""
+        """All rows as a memory-mapped array."""
         if self._checks:
             self._file.check(self._at, self._array.nbytes)
         return self._array
@@ -179,7 +179,7 @@ class PackedRows:
         return result
 
     def _check_rows(self, rows: npt.NDArray[np.int64]) -> None:
-        """Check the blocks of some rows, each once, whatever the number of rows in it."""
+        """Check the blocks that contain some rows, each block once."""
         starts = self._at + rows * self._row_bytes
         first = np.searchsorted(self._file.seal.stops, starts, side="right")
         last = np.searchsorted(self._file.seal.stops, starts + (self._row_bytes - 1), side="right")
@@ -190,7 +190,7 @@ class PackedRows:
 
 
 def _positions(chosen: Any, count: int) -> npt.NDArray[np.int64]:
-    """(R,) the rows that an index of NumPy chooses among `count`; what it refuses is left to it."""
+    """Return the rows, (R,), that a NumPy index selects among `count`. Invalid indices are left for NumPy to reject."""
     rows = np.asarray(chosen)
     if rows.dtype == bool:
         return np.flatnonzero(rows)
@@ -200,18 +200,18 @@ def _positions(chosen: Any, count: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ShardRange:
-    """A shard's share of some rows."""
+    """Rows that are in one shard."""
 
     path: Path
     at: int
-    """First byte of the rows in the shard."""
+    """Position of the first row's first byte in the shard."""
     start: int
-    """First row, and the one after the last, counted over all shards."""
+    """First row, and in `stop` the one after the last, counted over all shards."""
     stop: int
 
 
 class ShardedRows:
-    """Rows that are in shards; at most 64 of these are open at a time.
+    """Rows that are distributed over shards; at most 64 shards are open at a time.
 
     Parameters
     ----------
@@ -278,5 +278,5 @@ class ShardedRows:
 
 
 def keep_open(open_shard: Callable[[Path], MappedFile]) -> Callable[[Path], MappedFile]:
-    """`open_shard`, with the `MAX_OPEN_SHARDS` used last kept open."""
+    """Return `open_shard` with a cache that keeps the last `MAX_OPEN_SHARDS` shards open."""
     return functools.lru_cache(MAX_OPEN_SHARDS)(open_shard)

@@ -1,4 +1,4 @@
-"""From shards to one feature set: every shard checked, every row accounted for exactly once."""
+"""Merging of shards into one feature set: every shard is checked, and every row is counted exactly once."""
 
 from __future__ import annotations
 
@@ -56,19 +56,20 @@ class MergeConfig(Settings):
     features: LocalPath
     """Folder of the feature set (DIR)."""
     mode: Literal["auto", "packed", "index"] = "auto"
-    """packed: one contiguous file; index: the arrays stay in the shards; auto: packed up to 64 GiB."""
+    """`packed` writes one contiguous file, `index` leaves the arrays in the shards, `auto` packs sets of up to 64
+    GiB."""
     allow_missing: bool = False
-    """Merge what exists, though shards are missing of splits that were begun."""
+    """Merge the available shards even if shards of a split that was started are missing."""
     labels: Location | None = None
-    """Manifest whose columns describe the utterances; null: the one they were extracted with."""
+    """Manifest whose columns describe the utterances; null: the manifest of the extraction."""
     delete_shards: bool = False
-    """Remove the shards once the packed file has verified."""
+    """Delete the shards after the packed file has been verified."""
     max_failure_fraction: float | None = Field(None, ge=0, le=1)
-    """Share of failed utterances that is still accepted; null: what the extraction was given (0.05)."""
+    """Maximum accepted fraction of failed utterances, 0 to 1; null: as in the extraction (0.05 by default)."""
 
 
 def allowed_failures(config: MergeConfig) -> float:
-    """The accepted share of failures: the merge's own, else the extraction's, else 0.05."""
+    """Return the accepted fraction of failures: that of the merge, else that of the extraction, else 0.05."""
     if config.max_failure_fraction is not None:
         return config.max_failure_fraction
     path = FeatureDir(config.features).config
@@ -136,7 +137,7 @@ def merge(config: MergeConfig, progress: Progress, check: Callable[[], None]) ->
 
 
 def _summary_before(folder: FeatureDir) -> dict[str, Any] | None:
-    """What an earlier merge left; None also where it is damaged, since this merge replaces it."""
+    """Return the summary of an earlier merge; None if there is none, or if this merge will replace a damaged one."""
     try:
         return merged.read_summary(folder)
     except CorruptFileError:
@@ -147,11 +148,11 @@ def _summary_before(folder: FeatureDir) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class _MergeInputs:
-    """What is merged, by content: the same inputs give the same files."""
+    """Content of what is merged; the same inputs give the same files."""
 
     inventory: ShardInventory
     labels: str
-    """SHA-256 of the manifest with the labels."""
+    """SHA-256 of the manifest that provides the labels."""
     shards: Sequence[tuple[int, str]]
     """Index and digest of each shard."""
 
@@ -199,7 +200,7 @@ def _mode(inventory: ShardInventory, config: MergeConfig) -> Mode:
 
 
 def is_intact(folder: FeatureDir, summary: Mapping[str, Any]) -> bool:
-    """Whether the merged files are those that a summary describes, byte by byte."""
+    """Whether the merged files are those that a summary describes, byte for byte."""
     try:
         found = seal.check_seal(folder.features, "features")
         is_same = found.version == 1 or found.digest == summary["files"][folder.features.name]["digest"]
@@ -209,7 +210,7 @@ def is_intact(folder: FeatureDir, summary: Mapping[str, Any]) -> bool:
 
 
 def _utterances(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:
-    """The rows of the labels' manifest that belong to the rows of the arrays, in their order, a part at a time."""
+    """Yield tables of the manifest rows that belong to the rows of the arrays, in the order of the arrays."""
     row = 0
     for table in _rows_ok(ledger, labels):
         table = table.drop_columns([name for name in merged.FRAME_COLUMNS if name in table.column_names])
@@ -222,7 +223,7 @@ def _utterances(ledger: MergeLedger, labels: Path) -> Iterator[pa.Table]:
 
 
 def _with_warnings(table: pa.Table, warnings: Mapping[str, str]) -> pa.Table:
-    """The table with what extraction found odd in its column `warning`, after what the manifest has there."""
+    """Append the warnings of the extraction to the column `warning` of a table."""
     if not warnings:
         return table
     ids = table["utterance_id"].to_pylist()

@@ -1,4 +1,4 @@
-"""Every row of the manifest and every shard, as merge found them, and the summary of it."""
+"""Accounting of a merge: the state of every manifest row and of every shard, and the summary."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ STATES = ("ok", "failed", "pending", "missing")
 
 @dataclass(frozen=True)
 class MergeLedger:
-    """Every row of the manifest, and every shard, as found; a few bytes per row."""
+    """State of every manifest row and every shard; needs a few bytes per row."""
 
     inventory: ShardInventory
     pieces: Sequence[ShardSummary]
     ok: npt.NDArray[np.bool_]
-    """(rows of the manifest,)"""
+    """(rows of the manifest,) whether the utterance was embedded."""
     failures: Sequence[tuple[int, Failure]]
-    """Row of the manifest, and why it failed; in order."""
+    """Manifest row and reason of each failure, in manifest order."""
     offsets: npt.NDArray[np.int64] | None
     warnings: Mapping[str, str]
-    """utterance_id -> what is odd about a recording that was decoded."""
+    """Warnings about decoded recordings, by utterance_id."""
 
     @property
     def datasets(self) -> list[str]:
-        """Large datasets of the set, in the order of the file."""
+        """Names of the set's large datasets, in the order of the file."""
         with_rows = [piece for piece in self.pieces if piece.num_rows] or list(self.pieces[:1])
         return [name for name in BULK.values() if any(name in piece.datasets for piece in with_rows)]
 
     def ids(self) -> Iterator[pa.Array]:
-        """utterance_ids that are ok, in order, a part at a time."""
+        """Yield the utterance_ids that were embedded, in order, one array per row group."""
         for start, ids in self.inventory.plan.groups():
             yield ids.filter(pa.array(self.ok[start : start + len(ids)]))
 
     @cached_property
     def num_id_bytes(self) -> int:
-        """Number of bytes of the utterance_ids that are ok, in UTF-8."""
+        """Number of bytes, in UTF-8, of the utterance_ids that were embedded."""
         return sum(pc.sum(pc.binary_length(ids)).as_py() or 0 for ids in self.ids())
 
     @classmethod
     def collect(cls, inventory: ShardInventory, progress: Progress, check: Callable[[], None]) -> MergeLedger:
-        """Read the seal of every shard and validate it against the plan; the shards' bytes are not read.
+        """Read the seal of every shard and validate it against the plan, without reading the shards' arrays.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class MergeLedger:
 
 
 def totals_of(pieces: Sequence[ShardSummary]) -> dict[str, Any]:
-    """Sums over the shards' headers, and the software they name: name -> versions."""
+    """Return sums over the shards' headers, and all versions of each software that they name."""
     headers = [piece.header for piece in pieces]
     deviations = [header.self_check for header in headers if header.self_check is not None]
     names = sorted({name for header in headers for name in header.software})
@@ -121,7 +121,7 @@ def totals_of(pieces: Sequence[ShardSummary]) -> dict[str, Any]:
 
 
 def summarise(ledger: MergeLedger, mode: str, labels: Path | None) -> dict[str, Any]:
-    """What summary.json records about a merge, but for merge_id and checksums."""
+    """Return the content of a merge's summary.json, except merge_id and checksums."""
     inventory, totals = ledger.inventory, totals_of(ledger.pieces)
     mixtures = {name: versions for name, versions in totals["software"].items() if len(versions) > 1}
     return summary_of(
@@ -158,7 +158,7 @@ def summary_of(
     totals: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of summary.json, whichever way a set was made.
+    """Return the content of summary.json, for merged and for ingested sets.
 
     Parameters
     ----------
@@ -198,14 +198,14 @@ def _odd_recordings(warnings: Mapping[str, str]) -> list[str]:
 
 
 def _several_images(digests: Set[str | None]) -> list[str]:
-    """A warning where shards were made in different images, or some in one and some outside."""
+    """Return a warning if the shards were computed in different images, or only some of them in an image."""
     if len(digests) < 2:
         return []
     return [f"shards of several images: {', '.join(sorted((digest or 'none')[:19] for digest in digests))}"]
 
 
 def _states(ledger: MergeLedger) -> dict[str, Counter[str]]:
-    """Utterances in each state, by split; a shard never crosses a split."""
+    """Count the utterances in each state, by split; a shard never crosses a split."""
     inventory = ledger.inventory
     counts: dict[str, Counter[str]] = {}
     state_of = dict.fromkeys(inventory.pending, "pending") | dict.fromkeys(inventory.missing, "missing")

@@ -1,4 +1,4 @@
-"""Writing the four files of a merged feature set: features.h5, utterances.parquet, failures.csv, summary.json.
+"""Writing of the four files of a merged feature set: features.h5, utterances.parquet, failures.csv, summary.json.
 
 All four carry one merge_id, a digest of what was merged: the same shards and labels give the same files, and a reader
 that finds two ids knows that a merge was interrupted between two renames.
@@ -44,28 +44,28 @@ Blocks = tuple[list[int], list[bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What features.h5 holds."""
+    """Content of features.h5."""
 
     attributes: Mapping[str, Any]
     num_rows: int
     num_id_bytes: int
     ids: Callable[[], Iterator[pa.Array]]
-    """utterance_ids in order, a part at a time."""
+    """Returns an iterator over the utterance_ids in order, in several arrays."""
     failures: Sequence[Failure]
     warnings: Mapping[str, str]
-    """utterance_id -> what decoding found odd about the recording."""
+    """Warnings from decoding, by utterance_id."""
     offsets: npt.NDArray[np.int64] | None
-    """(N + 1,) where there are frames or codes."""
+    """(N + 1,) first frame of each utterance and the number of frames; None without frames and codes."""
     shards: Mapping[str, npt.NDArray[Any]]
-    """Columns of the table of shards; empty for a set that was not made from shards."""
+    """Columns of the table of shards; empty if the set was not made from shards."""
     bulk: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-    """Shape and type of each large dataset; empty where they stay in the shards."""
+    """Shape and type of each large dataset; empty if they stay in the shards."""
     fill: Callable[[int, Mapping[str, int]], Mapping[str, Blocks]]
-    """Writes the large datasets into an open file (descriptor), each from its first byte on."""
+    """Writes the large datasets into an open file (descriptor), each at its given first byte."""
 
 
 def write_features(path: Path, content: Content, meanwhile: Callable[[], None]) -> str:
-    """Write features.h5 under a temporary name, on disk when this returns.
+    """Write features.h5 to a temporary path; it is safely on disk when this returns.
 
     What the HDF5 library has to write comes first, and the file is closed: that library does not survive a full disk.
     The arrays whose places it fixed are then written in place, the large datasets in threads of their own.
@@ -109,7 +109,8 @@ def write_features(path: Path, content: Content, meanwhile: Callable[[], None]) 
 
 
 def _blocks(descriptor: int, filled: Mapping[seal.Range, Blocks], content_stop: int) -> Blocks:
-    """All blocks of a file: those of its large arrays as given, those of its structure hashed here."""
+    """Return all blocks of a file: those of its large arrays as given, and those of its structure, which are hashed
+    here."""
     stops: list[int] = []
     digests: list[bytes] = []
     ranges = sorted(item for item in filled if item[1])
@@ -126,7 +127,7 @@ def _blocks(descriptor: int, filled: Mapping[seal.Range, Blocks], content_stop: 
 
 
 def _write_texts(file: h5py.File, content: Content, hashes: lookup.Hashes) -> None:
-    """/utterance_id: (N,) texts; `hashes` receives those of them."""
+    """Write /utterance_id, (N,) texts, and store their hashes in `hashes`."""
     dataset = file.create_dataset("utterance_id", (content.num_rows,), hdf5.TEXT)
     row = 0
     for part in content.ids():
@@ -165,7 +166,7 @@ def _write_structure(file: h5py.File, content: Content, num_slots: int) -> Datas
 def _write_index(
     descriptor: int, datasets: Datasets, content: Content, hashes: lookup.Hashes, order: lookup.RowNumbers
 ) -> None:
-    """The text of the ids, and the table that leads from an id to its row."""
+    """Write the text of the ids, and the hash table that leads from an id to its row."""
     at = {name: dataset[2] for name, dataset in datasets.items()}
     size = 0
     end_at = _put(descriptor, np.zeros(1, np.int64), at["id_text_offsets"])
@@ -183,20 +184,20 @@ def _write_index(
 
 
 def _put(descriptor: int, array: npt.NDArray[Any], position: int) -> int:
-    """Write an array at a position of an open file; return where it ends."""
+    """Write an array at a position of an open file, and return the position after it."""
     write_at(descriptor, array.view(np.uint8).data, position)
     return position + array.nbytes
 
 
 def write_at(descriptor: int, view: memoryview, position: int) -> None:
-    """Write all of it at a position of an open file."""
+    """Write a complete view at a position of an open file."""
     while view:
         count = os.pwrite(descriptor, view, position)
         view, position = view[count:], position + count
 
 
 def write_stream(descriptor: int, at: int, num_bytes: int, blocks: Iterable[bytes]) -> Blocks:
-    """Write one dataset whose bytes come in order, and hash it.
+    """Write one dataset whose bytes come in order, and return its blocks with their digests.
 
     Raises
     ------
@@ -270,7 +271,7 @@ def publish_set(
 
 @contextmanager
 def exclusive(folder: FeatureDir) -> Iterator[None]:
-    """Keep other merges from replacing the merged files meanwhile; they wait."""
+    """Let other merges wait before they replace the merged files, until the block ends."""
     lease = folder.path / _LEASE
     try:
         while not leases.take(lease):
@@ -332,7 +333,7 @@ _KEYS_OF_SUMMARY: dict[str, type] = {
 
 
 def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
-    """DIR/summary.json, or None if nothing was merged yet.
+    """Read DIR/summary.json; None if nothing was merged yet.
 
     Raises
     ------
@@ -356,25 +357,26 @@ def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
 
 
 def write_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> None:
-    """Replace summary.json; its files stay as they are."""
+    """Replace summary.json; the other merged files remain unchanged."""
     files.publish_json(folder.summary, sealed(summary))
 
 
 def mark_stale(folder: FeatureDir) -> None:
-    """Record that shards were rewritten after the merge; `voxshard merge` lifts it. Nothing merged: nothing to do."""
+    """Record that shards were rewritten after the merge, until `voxshard merge` runs again. Has no effect if nothing
+    was merged."""
     summary = read_summary(folder)
     if summary is not None:
         write_summary(folder, {**summary, "stale": True})
 
 
 def differs_from_summary(folder: FeatureDir, summary: Mapping[str, Any]) -> list[Path]:
-    """utterances.parquet and failures.csv, as far as their bytes are not those that summary.json records."""
+    """Return those of utterances.parquet and failures.csv whose bytes differ from the digests in summary.json."""
     small = (folder.utterances, folder.failures)
     return [path for path in small if files.sha256_of(path) != summary["files"][path.name]["sha256"]]
 
 
 def merge_id_of_table(path: Path) -> str:
-    """merge_id that is in utterances.parquet; reads its footer only."""
+    """Read the merge_id of utterances.parquet from its footer."""
     try:
         metadata = files.with_retries(path, lambda: pq.read_schema(path)).metadata or {}
         return str(json.loads(metadata[b"voxshard"])["merge_id"])

@@ -1,4 +1,4 @@
-"""The run directory: one trained classifier, its scores and its results; what `train` writes and `report` reads.
+"""The run directory of one trained classifier, its scores and its results, which `train` writes and `report` reads.
 
     RUN/config.yaml      resolved: features (path, name, encoder, fingerprint), label, classifier, settings ...
     RUN/model/           the model, without pickle, and what has to be known to use it
@@ -45,7 +45,7 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory (RUN in the documentation), for reading and for replacing single files of it."""
+    """A run directory (RUN in the documentation), for reading it and for replacing single files in it."""
 
     path: Path
 
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """Folder of the model."""
+        """Folder that contains the model."""
         return self.path / "model"
 
     @property
@@ -83,8 +83,8 @@ class Run:
         return self.path.resolve().name
 
     def found(self, recorded: AnyLocation) -> Path:
-        """Find a feature set or a manifest that this run names: there, or, if the experiment was moved completely,
-        in it."""
+        """Return the path of a feature set or manifest that this run names: as recorded, or in this experiment if it
+        was moved."""
         if isinstance(recorded, Url):
             return local_copy(recorded)
         experiment = self.path.resolve().parent.parent
@@ -113,7 +113,7 @@ class Run:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """What the run was made with, resolved."""
+        """Resolved config of the training."""
         content = parse_yaml(_text(self.config_file, self.path), where=str(self.config_file))
         if not isinstance(content, dict):
             raise CorruptFileError(f"{self.config_file}: not a mapping of keys to values; not a run of voxshard")
@@ -121,7 +121,7 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """metrics.json as it is now: `["metrics"][split][name]` = {value, low, high}, and what is next to it."""
+        """Current content of metrics.json; `["metrics"][split][name]` is {value, low, high}."""
         text = _text(self.metrics_file, self.path)
         try:
             content = json.loads(text)
@@ -133,7 +133,7 @@ class Run:
         return content  # type: ignore[no-any-return]
 
     def trials(self) -> pa.Table:
-        """One row per scored utterance: utterance_id, split, label, prediction, scores, columns to group by."""
+        """Read one row per scored utterance: utterance_id, split, label, prediction, scores, columns to group by."""
         try:
             return files.with_retries(self.trials_file, lambda: pq.read_table(self.trials_file))
         except FileNotFoundError as exc:
@@ -144,11 +144,11 @@ class Run:
             ) from exc
 
     def scores(self) -> pa.Table:
-        """scores.tsv: utterance_id, one float64 column per score, prediction."""
+        """Read scores.tsv: utterance_id, one float64 column per score, prediction."""
         return read_scores(self.path)
 
     def tables(self) -> dict[str, pa.Table]:
-        """The tables there are, by their file names without `.csv`."""
+        """Read all result tables, keyed by file name without `.csv`."""
         return {path.stem: _read_text(path, ",", {}) for path in sorted(self.tables_folder.glob("*.csv"))}
 
     def write_config(self, content: Mapping[str, Any]) -> None:
@@ -165,12 +165,12 @@ class Run:
             pq.write_table(table, stream, compression="zstd")
 
     def write_scores(self, table: pa.Table, *, of: str | None = None) -> None:
-        """Publish scores.tsv, or scores-<of>.tsv for what is not of the run's own features."""
+        """Publish scores.tsv, or scores-<of>.tsv for data other than the run's own features."""
         path = self.scores_file if of is None else self.path / f"scores-{file_name(of)}.tsv"
         _write_text(path, table, "\t")
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Publish RUN/tables/<name>.csv; characters that do not belong into a file's name become `_`."""
+        """Publish RUN/tables/<name>.csv; characters that are not allowed in a file name become `_`."""
         self.tables_folder.mkdir(exist_ok=True)
         _write_text(self.tables_folder / f"{file_name(name)}.csv", table, ",")
 
@@ -203,13 +203,13 @@ def read_scores(path: Path) -> pa.Table:
 
 
 def file_name(text: str) -> str:
-    """A text as part of a file's name, the same for `evaluate`, which writes it, and `report`, which links it."""
+    """Return a text as part of a file name; `evaluate` writes, and `report` links, the same name."""
     return "".join(char if char.isalnum() or char in "-_.+" else "_" for char in text)
 
 
 @contextmanager
 def publish_run(path: Path) -> Iterator[Run]:
-    """Write a run that appears at `path`, complete, when the block ends without an error.
+    """Write a run into a temporary folder; it appears at `path` when the block ends without an error.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def publish_run(path: Path) -> Iterator[Run]:
 
 
 def check_is_run(path: Path) -> None:
-    """Make sure that writing a run to `path` replaces nothing but a run."""
+    """Raise ConfigError if writing a run to `path` would replace anything but a run."""
     if path.is_dir():
         if (path / "config.yaml").exists() and (path / "model").is_dir():
             return
@@ -245,7 +245,7 @@ def check_is_run(path: Path) -> None:
 
 
 def _rename_over(temporary: Path, path: Path) -> None:
-    """Put a folder in the place of another one; only two renames apart is there none."""
+    """Replace a folder by another one; the target is absent only between two renames."""
     replaced = []
     while True:
         try:
@@ -264,7 +264,7 @@ def _rename_over(temporary: Path, path: Path) -> None:
 
 
 def results_table(runs: Sequence[Run]) -> pa.Table:
-    """One row per run: what it was made with, then `<split>.<metric>` and its interval's ends.
+    """Return one row per run: its inputs, then `<split>.<metric>` with the ends of its interval.
 
     Columns that a run has no value for are null: grids mix classifiers, splits and metrics.
     """
@@ -289,7 +289,7 @@ def results_table(runs: Sequence[Run]) -> pa.Table:
 
 
 def append_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append rows to a CSV file that several processes add to, all with the same keys.
+    """Append rows with equal keys to a CSV file that several processes may append to.
 
     The header is published completely and once, and all rows go out in one append, so that two writers on one machine
     never mix their lines.

@@ -58,37 +58,37 @@ _local = threading.local()
 
 @dataclass(frozen=True, eq=False)
 class Seal:
-    """What a file claims about its bytes."""
+    """The digests that a file records about its own bytes."""
 
     path: Path
     version: int
     digest: str
-    """(hex) Stands for the complete content."""
+    """Digest (hex) of the complete content."""
     stops: npt.NDArray[np.int64]
-    """(M,) the byte after each block; the first block starts behind the user block."""
+    """(M,) end of each block (exclusive); the first block starts after the user block."""
     digests: npt.NDArray[np.void]
-    """(M,) 32 bytes each."""
+    """(M,) digests of 32 bytes each."""
     facts: Mapping[str, Any]
-    """What the file contains, as its writer described it; empty in format 1."""
+    """Description of the content by its writer; empty in format 1."""
 
     @property
     def content_stop(self) -> int:
-        """The byte after the HDF5 content."""
+        """End of the HDF5 content (exclusive), in bytes."""
         return int(self.stops[-1]) if len(self.stops) else USER_BLOCK_BYTES
 
     def block(self, number: int) -> Range:
-        """Bytes of one block."""
+        """Return the byte range of one block."""
         return int(self.stops[number - 1]) if number else USER_BLOCK_BYTES, int(self.stops[number])
 
     def blocks_of(self, start: int, stop: int) -> range:
-        """Numbers of the blocks that hold bytes `start` to `stop`."""
+        """Return the numbers of the blocks that contain bytes `start` to `stop`."""
         if stop <= start:
             return range(0)
         first, last = np.searchsorted(self.stops, [start, stop - 1], side="right").tolist()
         return range(first, last + 1)
 
     def read_blocks(self, descriptor: int, blocks: range) -> memoryview:
-        """Read neighbouring blocks, and compare each with its digest.
+        """Read neighbouring blocks and compare each with its digest.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class Seal:
         return view
 
     def check(self, descriptor: int, numbers: Iterable[int] | None = None, *, threads: int | None = None) -> None:
-        """Compare some blocks with their digests (all, if None), by default in several threads.
+        """Compare the given blocks (None: all) with their digests, by default in several threads.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Seal:
                 pass
 
     def pieces(self, numbers: Iterable[int]) -> Iterator[range]:
-        """Blocks in runs of neighbours of at most `READ_BYTES`."""
+        """Yield ranges of neighbouring blocks of at most `READ_BYTES` each."""
         run = range(0)
         for number in numbers:
             is_next = len(run) and number == run.stop
@@ -142,19 +142,19 @@ class Seal:
             yield run
 
     def compare(self, number: int, content: memoryview) -> None:
-        """Raise CorruptFileError unless these bytes are those of a block."""
+        """Raise CorruptFileError unless the content matches the digest of a block."""
         if blake3(content).digest() != self.digests[number].tobytes():
             start, stop = self.block(number)
             raise broken_seal(self.path, f"bytes {start} to {stop}")
 
 
 def num_threads() -> int:
-    """Threads that read and hash; more than a few only compete for memory."""
+    """Return the number of threads that read and hash; more than a few only compete for memory."""
     return min(_MAX_THREADS, available_cpus())
 
 
 def digest_of(descriptor: int, start: int, stop: int) -> bytes:
-    """BLAKE3 of bytes `start` to `stop` of an open file.
+    """Return the BLAKE3 digest of bytes `start` to `stop` of an open file.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def digest_of(descriptor: int, start: int, stop: int) -> bytes:
 
 
 def fill(descriptor: int, view: memoryview, start: int) -> int:
-    """Read bytes of an open file from `start` on until a view is full or the file ends; return how many."""
+    """Read bytes of an open file from `start` on until a view is full or the file ends; return their number."""
     done = 0
     while done < len(view):
         count = os.preadv(descriptor, [view[done : done + _CALL_BYTES]], start + done)
@@ -181,7 +181,7 @@ def fill(descriptor: int, view: memoryview, start: int) -> int:
 
 
 def _buffer(size: int) -> memoryview:
-    """Memory of this thread, the same at each call."""
+    """Return a buffer that belongs to this thread and is reused by every call."""
     buffer: memoryview = getattr(_local, "buffer", memoryview(b""))
     if len(buffer) < size:
         buffer = _local.buffer = memoryview(bytearray(max(size, READ_BYTES)))
@@ -189,12 +189,12 @@ def _buffer(size: int) -> memoryview:
 
 
 def block_stops(start: int, stop: int) -> list[int]:
-    """Ends of the blocks of bytes `start` to `stop`."""
+    """Return the ends of the blocks that divide bytes `start` to `stop`."""
     return [*range(start + BLOCK_BYTES, stop, BLOCK_BYTES), stop] if stop > start else []
 
 
 def blocks_around(ranges: Sequence[Range], stop: int) -> Iterator[list[int]]:
-    """Ends of the blocks of a file's content up to `stop`: before, in, between and behind some ranges, in order."""
+    """Yield the ends of a file's blocks up to `stop`: before, in, between and after the given ranges, in order."""
     position = USER_BLOCK_BYTES
     for first, last in ranges:
         yield block_stops(position, first)
@@ -224,7 +224,7 @@ def seal_bytes(content: memoryview, kind: Kind, ranges: Sequence[Range], facts: 
 def user_block_and_table(
     kind: Kind, content_stop: int, stops: Sequence[int], digests: Sequence[bytes], facts: Mapping[str, Any]
 ) -> tuple[bytes, bytes]:
-    """The user block and the table of a file whose blocks have these ends and digests."""
+    """Return the user block and the table of a file whose blocks have these ends and digests."""
     table = np.zeros(len(stops), _ENTRY)
     table["stop"] = stops
     table["digest"] = np.array(digests, "V32")
@@ -237,7 +237,7 @@ def user_block_and_table(
 
 
 def read_digest(path: Path, kind: Kind) -> str:
-    """The digest (hex) that a file claims for its complete content; reads 512 bytes.
+    """Return the digest (hex) that a file records for its complete content; only 512 bytes are read.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def read_digest(path: Path, kind: Kind) -> str:
 
 
 def read_seal(path: Path, kind: Kind, descriptor: int | None = None) -> Seal:
-    """Read user block and table of a file, and check the table.
+    """Read the user block and the table of a file, and check the table.
 
     Raises
     ------
@@ -314,18 +314,18 @@ def check_seal(path: Path, kind: Kind, *, threads: int | None = None) -> Seal:
 
 
 def hash_blocks(descriptor: int, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
-    """Digests of the blocks of an open file, in several threads."""
+    """Return the digests of the blocks of an open file, computed in several threads."""
     with ThreadPoolExecutor(num_threads()) as pool:
         return list(pool.map(partial(digest_of, descriptor), starts, stops))
 
 
 def newer_format(path: Path, version: int) -> FormatVersionError:
-    """The error for a file of a later format than this program knows."""
+    """Return the error for a file whose format is newer than this program supports."""
     return FormatVersionError(f"{path}: format {version}, this voxshard reads up to {FORMAT_VERSION}; update it")
 
 
 def broken_seal(path: Path, where: str = "") -> CorruptFileError:
-    """The error for a file whose bytes are not those it was sealed with."""
+    """Return the error for a file whose bytes do not match its digests."""
     at = f" ({where})" if where else ""
     return CorruptFileError(
         f"{path}: truncated or changed: its {path.stat().st_size} bytes do not match the digests it was sealed "

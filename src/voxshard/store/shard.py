@@ -1,4 +1,4 @@
-"""One shard: the outputs and failures of a contiguous run of the manifest, in one HDF5 file."""
+"""One shard: the outputs and failures of a contiguous range of the manifest, in one HDF5 file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardHeader(OutputSpec):
-    """What a shard states about itself, as attributes of the HDF5 file."""
+    """Facts about a shard, stored as attributes of its HDF5 file."""
 
     encoder: str
     fingerprint: str
@@ -57,18 +57,19 @@ class ShardHeader(OutputSpec):
     shard_index: int
     num_shards: int
     software: Mapping[str, str] = field(default_factory=dict)
-    """Name -> version of what computed it."""
+    """Version of each software that the outputs depend on, by name."""
     image_digest: str | None = None
-    """Digest of the container image it was computed in."""
+    """Digest of the container image in which the shard was computed; None outside an image."""
     host: str = ""
     created: str = ""
-    """UTC, ISO 8601."""
+    """Time of creation, in UTC (ISO 8601)."""
     audio_s: float = 0.0
     decode_s: float = 0.0
     encode_s: float = 0.0
     write_s: float = 0.0
     self_check: float | None = None
-    """Largest deviation between an utterance alone and in its batch, relative to the rms; None: not measured."""
+    """Largest deviation between an utterance encoded alone and in its batch, relative to the rms; None: not
+    measured."""
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     """Further counters and timers."""
     format_version: int = FORMAT_VERSION
@@ -83,7 +84,7 @@ class ShardHeader(OutputSpec):
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> ShardHeader:
-        """Read a header from HDF5 attributes; those of a later version of this format are ignored.
+        """Read a header from HDF5 attributes; unknown attributes are ignored.
 
         Raises
         ------
@@ -182,7 +183,7 @@ def facts_of(
     datasets: Datasets,
     warnings: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the seal records of a shard, so that merge need not open it as HDF5."""
+    """Return the facts that the seal of a shard records, so that merge need not open it as HDF5."""
     return {
         "header": {name: value for name, value in header.attributes().items() if value is not None},
         "num_rows": len(ids),
@@ -194,7 +195,7 @@ def facts_of(
 
 
 def ids_digest(ids: pa.Array) -> str:
-    """BLAKE3 (hex) of utterance_ids (N,) in their order: of their lengths in bytes, and of their text."""
+    """Return the BLAKE3 digest (hex) of utterance_ids (N,) in their order: of their lengths in bytes and their text."""
     text, ends = text_and_ends(ids)
     lengths = ends.copy()
     lengths[1:] -= ends[:-1]
@@ -262,26 +263,26 @@ def _fill(dataset: h5py.Dataset, arrays: Iterator[npt.NDArray[Any]], key: str) -
 
 @dataclass(frozen=True)
 class Shard:
-    """What is in one shard in addition to its arrays, which are read when asked for."""
+    """Content of one shard; its arrays are read on demand."""
 
     path: Path
     header: ShardHeader
     ids: list[str]
-    """Rows, in manifest order."""
+    """The utterance_id of each row, in manifest order."""
     failures: list[Failure]
     datasets: Datasets
-    """`offsets` is among them where there are frames."""
+    """Position of each array; includes `offsets` if there are frames."""
     warnings: Mapping[str, str]
-    """utterance_id -> what is odd about a recording that was decoded."""
+    """Warnings about decoded recordings, by utterance_id."""
 
     def read(self, dataset: str) -> npt.NDArray[Any]:
-        """One complete dataset: `embeddings`, `frames`, `codes` or `offsets`."""
+        """Read one complete dataset: `embeddings`, `frames`, `codes` or `offsets`."""
         with hdf5.reading(self.path) as file:
             values: npt.NDArray[Any] = file[dataset][...]
         return values
 
     def outputs(self) -> list[tuple[str, dict[str, npt.NDArray[Any]]]]:
-        """(utterance_id, output) as `write_shard` takes them; all of it in memory."""
+        """Read all outputs into memory, as (utterance_id, output) pairs that `write_shard` accepts."""
         bulk = {key: self.read(name) for key, name in BULK.items() if name in self.datasets}
         offsets = self.read("offsets") if "offsets" in self.datasets else None
         result = []
@@ -298,14 +299,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What merge needs to know of one shard; nothing per utterance but its failures."""
+    """The facts about one shard that merge needs; only its failures take memory per utterance."""
 
     path: Path
     seal: Seal
     header: ShardHeader
     num_rows: int
     ids: str
-    """`ids_digest` of its rows."""
+    """Result of `ids_digest` for its rows."""
     failures: Sequence[Failure]
     datasets: Datasets
     warnings: Mapping[str, str]
@@ -315,7 +316,7 @@ class ShardSummary:
         return next((self.datasets[name][0][0] for name in PER_FRAME if name in self.datasets), 0)
 
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(N,) frames or windows of each row, checked against the seal.
+        """Read the number of frames or windows of each row, (N,), and check the bytes against the seal.
 
         Raises
         ------
@@ -332,7 +333,7 @@ class ShardSummary:
 
 
 def summarize_shard(path: Path) -> ShardSummary:
-    """Read what the seal records of a shard: user block and table; one of format 1 is opened.
+    """Read the facts in a shard's seal; a shard of format 1 is opened as HDF5 instead.
 
     Raises
     ------
@@ -410,5 +411,5 @@ def _check_rows(shard: Shard, offsets: npt.NDArray[np.int64] | None) -> None:
 
 
 def index_of(path: Path) -> int:
-    """Index that is in a shard's name."""
+    """Return the index in a shard's file name."""
     return int(path.name.removeprefix("shard-").partition("-")[0])

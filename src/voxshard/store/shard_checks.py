@@ -1,4 +1,4 @@
-"""What is wrong with one shard: against its plan and identity by its seal alone, or row by row and number by number."""
+"""Checks of one shard: of its seal against plan and identity, or of every row and number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from voxshard.store.shard import (
 
 
 def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) -> ShardSummary:
-    """Validate what a shard's seal records against identity and plan; its bytes are not read.
+    """Validate the facts in a shard's seal against identity and plan, without reading its arrays.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def check_shard(path: Path, *, index: int, identity: Identity, ids: pa.Array) ->
 
 
 def _wrong_array(summary: ShardSummary, identity: Identity) -> str | None:
-    """What the seal records of an array that is not what the identity calls for."""
+    """Describe the first array whose recorded type, shape or position does not fit the identity."""
     for name, (shape, dtype, at) in summary.datasets.items():
         types, row = structure.TYPES[name], () if name == "codes" else identity.row_shape
         is_row = len(shape) in (1, 2) if name == "codes" else shape[1:] == (() if name == "offsets" else row)
@@ -81,7 +81,7 @@ def _wrong_array(summary: ShardSummary, identity: Identity) -> str | None:
 
 
 def ok_rows(ids: pa.Array, failures: Sequence[Failure]) -> pa.Array:
-    """(N,) whether an utterance is not among the failures."""
+    """Return whether each utterance is not among the failures, (N,)."""
     failed = pa.array([failure.utterance_id for failure in failures], ids.type)
     return pc.invert(pc.is_in(ids, value_set=failed))
 
@@ -116,7 +116,7 @@ def _check_ids(shard: Shard, wanted: list[str], again: str) -> None:
 
 
 def check_contents(path: Path, *, ids: pa.Array) -> None:
-    """Open a shard and compare what is in it with what its seal records, and with the plan, row by row.
+    """Open a shard and compare its content with its seal and, row by row, with the plan.
 
     Raises
     ------

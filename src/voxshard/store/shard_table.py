@@ -1,4 +1,4 @@
-"""Plan and manifest without their rows: a few facts per shard, and the rows of a few shards when they are needed.
+"""Facts about each shard of a plan, and access to the utterance_ids of single shards without reading the complete plan.
 
 The table of shards is in the footer of plan.parquet, so that a task opens a set of any size by reading a few kilobytes
 per thousand shards.
@@ -30,18 +30,18 @@ _NO_TABLE = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True)
 class ShardTable:
-    """What a task keeps of plan and manifest while it works."""
+    """The facts about plan and manifest that a task keeps in memory."""
 
     starts: Sequence[int]
-    """First manifest row of each shard, and the end."""
+    """First manifest row of each shard, and the number of rows."""
     splits: Sequence[str | None]
     """Split of each shard."""
     audio_s: Sequence[float] | None
-    """Seconds of audio of each shard; None where nothing was probed."""
+    """Seconds of audio in each shard; None if the manifest was not probed."""
 
     @classmethod
     def of(cls, plan: Plan, manifest: Manifest) -> ShardTable:
-        """Gather the facts."""
+        """Collect the facts from a plan and its manifest."""
         starts = plan.starts
         splits = manifest.table["split"].take(pa.array(starts[:-1])).to_pylist()
         audio_s = None
@@ -53,7 +53,7 @@ class ShardTable:
 
     @classmethod
     def read(cls, folder: FeatureDir, identity: Identity) -> ShardTable:
-        """Read the table of a set; of one of format 1, gather it from plan and manifest.
+        """Read the table of a feature set; in format 1 it is computed from plan and manifest.
 
         Raises
         ------
@@ -82,27 +82,27 @@ class ShardTable:
         return [name for name in dict.fromkeys(self.splits) if name is not None]
 
     def rows(self, shard: int) -> tuple[int, int]:
-        """First manifest row of a shard, and the one after its last."""
+        """Return the first manifest row of a shard, and the one after its last."""
         return self.starts[shard], self.starts[shard + 1]
 
     def num_utterances(self, shards: Sequence[int]) -> int:
-        """Return the number of utterances of these shards."""
+        """Return the number of utterances in some shards."""
         return sum(self.starts[shard + 1] - self.starts[shard] for shard in shards)
 
     def total_audio_s(self, shards: Sequence[int]) -> float | None:
-        """Seconds of audio of all these shards; None where nothing was probed."""
+        """Return the seconds of audio in some shards; None if the manifest was not probed."""
         return None if self.audio_s is None else sum(self.audio_s[shard] for shard in shards)
 
 
 def plan_footer(path: Path) -> bytes:
-    """The table of shards in the footer of a plan; empty in one of format 1."""
+    """Return the table of shards in the footer of a plan; empty in format 1."""
     with _open_plan(path) as file:
         footer: bytes = (file.schema_arrow.metadata or {}).get(PLAN_FOOTER, b"")
     return footer
 
 
 class PlanFile:
-    """The utterance_ids of a plan, read from its file by row group; the group read last is kept."""
+    """The utterance_ids of a plan, read by row group; the row group that was read last is cached."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -116,7 +116,7 @@ class PlanFile:
         return int(self._starts[-1])
 
     def ids(self, start: int, stop: int) -> pa.Array:
-        """utterance_ids of rows `start` to `stop`.
+        """Return the utterance_ids of rows `start` to `stop`.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class PlanFile:
         return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
 
     def groups(self) -> Iterator[tuple[int, pa.Array]]:
-        """(first row, utterance_ids) of one row group after the other."""
+        """Yield (first row, utterance_ids) of each row group."""
         for group, start in enumerate(self._starts[:-1]):
             yield start, self._group(group)
 
@@ -161,7 +161,7 @@ def _open_plan(path: Path) -> pq.ParquetFile:
 
 
 def _rows_of_format_1(folder: FeatureDir, identity: Identity) -> tuple[Plan, Manifest]:
-    """Plan and manifest, validated against each other and the identity."""
+    """Read plan and manifest, and validate them against each other and the identity."""
     plan = Plan.read(folder.plan)
     manifest = Manifest.read(folder.manifest)
     if plan.digest() != identity.plan_hash:

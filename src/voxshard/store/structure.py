@@ -1,4 +1,4 @@
-"""What a features file is made of: its attributes and arrays, checked against what merge writes."""
+"""Attributes and arrays of a features file, validated against what merge writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BYTES_AT_ONCE = 4 << 20
 
 
 def structure_of(file: MappedFile) -> tuple[dict[str, Any], Datasets]:
-    """Attributes of a features file, and where its arrays are.
+    """Return the attributes of a features file and the positions of its arrays.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _check_layout(file: MappedFile, attributes: Mapping[str, Any], layout: Datas
 def _shapes(
     attributes: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]], num_rows: int
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes that fit the attributes and the number of rows."""
+    """Return the shapes that fit the attributes and the number of rows."""
     row = OutputSpec.of(attributes).row_shape
     codebooks = attributes.get("num_codebooks")
     frames = next((sizes[name][0] for name in PER_FRAME if sizes.get(name)), 0)
@@ -125,7 +125,7 @@ def _shapes(
 
 
 def check_numbers(path: Path, rows: Mapping[str, Rows], *, threads: int = 1) -> None:
-    """Read all rows of large arrays: numbers are finite, codes are not negative.
+    """Read all rows of large arrays and check that numbers are finite and codes are not negative.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def _first_bad_row(rows: Rows, threads: int) -> int | None:
 
 
 def table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict[str, Any]:
-    """Columns of the table of shards; empty for a set that was not made from shards."""
+    """Return the columns of the table of shards; empty if the set was not made from shards."""
     table: dict[str, Any] = {}
     if file.seal.version == 1:
         with hdf5.reading(file.path) as content:

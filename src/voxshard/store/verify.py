@@ -1,4 +1,4 @@
-"""Everything that is wrong with a feature set on disk, named one by one."""
+"""Verification of a feature set on disk; every problem is reported separately."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ _ROWS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with one file."""
+    """A problem with one file."""
 
     path: Path
     error: DataError
     is_bad_file: bool = True
-    """The file itself is wrong, and made again once it is out of the way; else something is missing."""
+    """Whether the file itself is bad, so that it is made again after it was moved; otherwise something is missing."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found."""
+    """Result of `verify`."""
 
     num_shards: int
-    """Checked."""
+    """Number of shards that were checked."""
     num_pending: int
-    """Number of shards of splits that no task has begun."""
+    """Number of shards of splits that no task has started."""
     is_merged: bool
     problems: list[Problem]
     temporaries: list[Path]
-    """What interrupted (or running) writers have left."""
+    """Temporary files that interrupted (or running) writers have left."""
 
 
 def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) -> Verdict:
-    """Read every byte of a feature set and hold it against its checksums, its plan and its identity.
+    """Read every byte of a feature set and validate it against its checksums, its plan and its identity.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
 
 
 def quarantine(problems: list[Problem]) -> list[Path]:
-    """Rename bad files to NAME.corrupt, so that they count as missing; what was renamed."""
+    """Rename bad files to NAME.corrupt, so that they count as missing, and return their original paths."""
     moved = []
     for path in dict.fromkeys(problem.path for problem in problems if problem.is_bad_file):
         path.replace(path.with_name(f"{path.name}.corrupt"))
@@ -108,7 +108,7 @@ def quarantine(problems: list[Problem]) -> list[Path]:
 
 
 def _of_shards(inventory: ShardInventory, check: Callable[[], None]) -> Iterator[list[Problem]]:
-    """What is wrong with each shard, several at a time; in their order."""
+    """Yield the problems of each shard, in order; several shards are checked at the same time."""
     waiting: deque[Future[list[Problem]]] = deque()
     pool = ThreadPoolExecutor(seal.num_threads())
     try:
@@ -126,7 +126,8 @@ def _of_shards(inventory: ShardInventory, check: Callable[[], None]) -> Iterator
 
 
 def _of_shard(path: Path, index: int, identity: Identity, ids: pa.Array) -> list[Problem]:
-    """A shard with changed bytes is looked into all the same: what else is wrong may show how that came about."""
+    """Return the problems of one shard. The content of a shard with changed bytes is checked, too: it may show the
+    cause."""
     found: list[DataError] = []
     try:
         seal.check_seal(path, "shard", threads=1)
@@ -175,7 +176,7 @@ def _of_merged(folder: FeatureDir) -> Iterator[Problem]:
 
 
 def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
-    """The rows of the merged files against each other, in pieces: some 9 bytes of memory for each row."""
+    """Compare the rows of the merged files piece by piece; this needs about 9 bytes of memory per row."""
     try:
         features = FeatureSet(folder.path)
         arrays = _Arrays(folder.features)
@@ -217,7 +218,7 @@ def _of_rows(folder: FeatureDir) -> Iterator[Problem]:
 
 
 class _Arrays:
-    """The index of a features file, read in order: mapped, all of it would count as memory of this process."""
+    """Sequential reader of a features file's index; a memory map of all of it would count as memory of this process."""
 
     def __init__(self, path: Path) -> None:
         self._file = MappedFile(path, seal.read_seal(path, "features"))
@@ -228,7 +229,7 @@ class _Arrays:
         return self._file.read(at + start * dtype.itemsize, (stop - start,), dtype)
 
     def names(self, start: int, stop: int) -> list[bytes]:
-        """utterance_ids of rows `start` to `stop`, in UTF-8."""
+        """Read the utterance_ids of rows `start` to `stop`, in UTF-8."""
         ends = self._read("id_text_offsets", start, stop + 1)
         if ends[0] < 0 or (np.diff(ends) < 0).any():
             return []
@@ -236,7 +237,7 @@ class _Arrays:
         return [text[first:last] for first, last in itertools.pairwise((ends - ends[0]).tolist())]
 
     def slots(self) -> Iterator[tuple[lookup.Hashes, lookup.RowNumbers]]:
-        """Hash and row of each slot of the look-up table, a piece at a time."""
+        """Yield the hash and row of each slot of the look-up table, piece by piece."""
         count = self._layout["id_hash"][0][0]
         for start in range(0, count, _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, count)
@@ -244,7 +245,7 @@ class _Arrays:
 
 
 def _twice(folder: FeatureDir, hashes: lookup.Hashes) -> list[str]:
-    """utterance_ids that several rows have; sorts their hashes."""
+    """Return the utterance_ids that occur in several rows; `hashes` is sorted in place."""
     hashes.sort()
     suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     counts: Counter[str] = Counter()
