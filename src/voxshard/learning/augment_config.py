@@ -11,12 +11,12 @@ from voxshard.locations import Location
 
 
 class Effect(Settings):
-    """One augmentation. A number alone is its strength, with probability 1."""
+    """Settings of one augmentation effect. A number alone is the strength, with probability 1."""
 
     strength: float = Field(0.0, ge=0)
-    """Strength of the effect; 0 is off."""
+    """Strength of the effect; 0 switches it off."""
     probability: float = Field(1.0, ge=0, le=1)
-    """Share of the recordings it is applied to, drawn again in every epoch."""
+    """Probability, 0 to 1, that the effect is applied to a recording; drawn again in every epoch."""
 
     @model_validator(mode="after")
     def _check_strength(self) -> Self:
@@ -35,19 +35,18 @@ class Effect(Settings):
 
 class MixupEffect(Effect):
     pad: Literal["repeat", "zero"] = "repeat"
-    """`repeat`: the other recording is repeated or cut to the same length; `zero`: silence is appended to the shorter
-    of the two."""
+    """`repeat` repeats or crops the other recording to the same length; `zero` pads the shorter one with silence."""
 
 
 class NoiseEffect(Effect):
     relative: bool = True
-    """The strength is relative to the recording's rms, and drawn from a tenth of it on; false: the standard deviation
-    of the noise in every recording, where full scale is 1."""
+    """true: the strength is relative to the recording's rms, and drawn from a tenth of it upwards; false: it is the
+    standard deviation of the noise in every recording, where full scale is 1."""
 
 
 class BackgroundEffect(Effect):
     folder: Location | None = None
-    """Folder of recordings, with subfolders."""
+    """Folder of background recordings; subfolders are included."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,10 +57,10 @@ class BackgroundEffect(Effect):
 
 class MaskEffect(Effect):
     max_width: int | None = Field(None, ge=1)
-    """Maximum width, in place of a strength: 0 to `max_width` - 1 neighbouring bands or frames, as torchaudio's
-    FrequencyMasking and TimeMasking draw them."""
+    """Maximum width in bands or frames, instead of a strength: 0 to `max_width` - 1 are masked, as in torchaudio's
+    FrequencyMasking and TimeMasking."""
     fill: Literal["mean", "zero"] = "mean"
-    """What they are replaced by: the mean of the spectrogram, or 0."""
+    """Replacement for masked values: the mean of the spectrogram, or 0."""
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
@@ -95,38 +94,40 @@ _ON_SPECTROGRAM = ("frequency_mask", "time_mask", "spectrogram_noise", "uniform_
 
 
 class AugmentSettings(Settings):
-    """Augmentation of training recordings, in this order. All off by default."""
+    """Augmentation of training recordings, applied in this order. All effects are off by default."""
 
     trim: OneEffect = _OFF
-    """Cut from both ends what is quieter than the strength times the loudest: 0.1 is 20 dB below it."""
+    """Remove from both ends what is quieter than strength times the loudest part; 0.1 means 20 dB below it."""
     time_shift: OneEffect = _OFF
-    """Seconds to shift by at most, to either side; what is shifted out comes in at the other end."""
+    """Shift in either direction, by up to this number of seconds; shifted-out samples reappear at the other end."""
     speed: OneEffect = _OFF
-    """Play faster or slower by at most this part (0.1: factors of 0.9 to 1.1); pitch and length change."""
+    """Change the speed by up to this fraction (0.1: factors of 0.9 to 1.1); pitch and length change."""
     pitch: OneEffect = _OFF
-    """Semitones up or down at most; the length stays."""
+    """Shift the pitch up or down by up to this number of semitones; the length is kept."""
     stretch: OneEffect = _OFF
-    """Longer or shorter by at most this part; the pitch stays."""
+    """Lengthen or shorten by up to this fraction; the pitch is kept."""
     gain: OneEffect = _OFF
-    """dB louder or quieter at most."""
+    """Change the level by up to this number of dB, up or down."""
     mixup: Annotated[MixupEffect, BeforeValidator(_as_effect)] = MixupEffect.model_validate({})
-    """Mix with another training recording and its labels, in a share drawn from Beta(strength, strength)."""
+    """Mix with another training recording and its labels; the mixing weight is drawn from Beta(strength, strength)."""
     noise: Annotated[NoiseEffect, BeforeValidator(_as_effect)] = NoiseEffect.model_validate({})
-    """White noise of at most this rms, at least a tenth of it, relative to the recording's: 0.1 is 20 dB below it."""
+    """Add white noise of at most this rms, and at least a tenth of it, relative to the recording's rms; 0.1 means 20 dB
+    below it."""
     background: Annotated[BackgroundEffect, BeforeValidator(_as_effect)] = BackgroundEffect.model_validate({})
-    """A piece of a recording from a folder, of at most this rms relative to the recording's."""
+    """Add a piece of a background recording, of at most this rms relative to the recording's rms."""
     cut_out: OneEffect = _OFF
-    """Silence a stretch of at most this part of the recording."""
+    """Silence a random range of at most this fraction of the recording."""
     frequency_mask: OneMask = _NO_MASK
-    """Replace neighbouring bands of the spectrogram, at most this part of them, by its mean."""
+    """Replace neighbouring bands of the spectrogram, at most this fraction of them, by its mean."""
     time_mask: OneMask = _NO_MASK
-    """Replace neighbouring frames, at most this part of them, by the spectrogram's mean."""
+    """Replace neighbouring frames of the spectrogram, at most this fraction of them, by its mean."""
     spectrogram_noise: OneEffect = _OFF
-    """Gaussian noise on the spectrogram, of this standard deviation relative to the spectrogram's own."""
+    """Add Gaussian noise to the spectrogram, of this standard deviation relative to the spectrogram's own."""
     uniform_noise: OneEffect = _OFF
-    """Noise between 0 and at most this on the spectrogram after (x - mean) / std, the settings of the network."""
+    """Add noise between 0 and at most this to the spectrogram after (x - mean) / std (the network's settings)."""
     frame_shift: OneEffect = _OFF
-    """Frames to shift the spectrogram by at most, to either side; what is shifted out comes in at the other end."""
+    """Shift the spectrogram in either direction by up to this number of frames; shifted-out frames reappear at the
+    other end."""
 
     @field_validator("cut_out", "frequency_mask", "time_mask", "speed", "stretch", "trim")
     @classmethod
@@ -144,11 +145,11 @@ class AugmentSettings(Settings):
 
     @property
     def on_spectrogram(self) -> list[str]:
-        """Names of those switched on that need a spectrogram."""
+        """Names of the active effects that need a spectrogram."""
         return [name for name in _ON_SPECTROGRAM if getattr(self, name).is_on]
 
     @property
     def on_waveform(self) -> list[str]:
-        """Names of those switched on that need a waveform, in the order they are applied."""
+        """Names of the active effects that need a waveform, in the order of application."""
         names = (name for name in type(self).model_fields if name not in _ON_SPECTROGRAM)
         return [name for name in names if getattr(self, name).is_on]

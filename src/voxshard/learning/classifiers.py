@@ -1,4 +1,4 @@
-"""The classifiers by name: how scikit-learn builds them, and what their scores mean."""
+"""The registry of classifiers: their scikit-learn estimators and the meaning of their scores."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ ScoreKind = Literal["log-odds", "margin", "share", "log-likelihood"]
 
 @dataclass(frozen=True)
 class Classifier:
-    """One classifier that can be asked for by name."""
+    """Registry entry of one classifier."""
 
     estimator: Callable[..., ClassifierMixin]
     scores: ScoreKind
-    """What the scores of two classes are: log-odds (calibrated as far as the model is), signed distances from the
-    border, shares of votes (which tie), or log-likelihoods."""
+    """Kind of the scores for two classes: log-odds (as well calibrated as the model is), signed distances from the
+    border, fractions of votes (with ties), or log-likelihoods."""
     seeded: bool = True
     streams: bool = False
-    """Trains on sets larger than memory."""
+    """Whether the classifier can be trained on sets larger than memory."""
     bytes_per_value: float = 12.0
-    """Memory that fitting takes per training value, with the float32 it is stored as: measured, at 512 values a row,
-    where it is not 12."""
+    """Memory for fitting, in bytes per training value, including the stored float32. Values other than 12 were measured
+    with 512 values per row."""
     fixed: tuple[tuple[str, Any], ...] = ()
-    """Parameters of the estimator that are no settings."""
+    """Parameters of the estimator that users cannot set."""
     settings: type[TrainingSettings] | None = None
     """Settings of another package's classifier; fields beyond those of TrainingSettings are parameters of the
     estimator. Our own are in `train_config.SETTINGS`."""
@@ -63,7 +63,7 @@ CLASSIFIERS: Mapping[str, Classifier] = {
 
 
 def classifier_of(name: str) -> Classifier:
-    """Return a classifier by name, ours or another package's.
+    """Return a classifier by name, ours or that of another package.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def classifier_of(name: str) -> Classifier:
 
 
 def trusted_types(name: str) -> list[str]:
-    """Types that a stored model of another package's classifier may contain; empty for our own."""
+    """Return the types that a stored model of another package's classifier may contain; empty for our own."""
     if name in CLASSIFIERS:
         return []
     found = classifier_of(name)
@@ -92,7 +92,7 @@ def trusted_types(name: str) -> list[str]:
 
 
 def preprocessing(settings: TrainingSettings, seed: int) -> list[tuple[str, Any]]:
-    """The steps before the classifier, unfitted, in their order."""
+    """Return the unfitted steps before the classifier, in order."""
     steps: list[tuple[str, Any]] = []
     if settings.standardize:
         steps.append(("standardize", StandardScaler()))
@@ -104,7 +104,7 @@ def preprocessing(settings: TrainingSettings, seed: int) -> list[tuple[str, Any]
 
 
 def build(name: str, settings: TrainingSettings, seed: int) -> Pipeline:
-    """The classifier with its preprocessing, unfitted."""
+    """Return an unfitted pipeline of preprocessing and classifier."""
     entry = classifier_of(name)
     own = set(type(settings).model_fields) - set(StreamingSettings.model_fields)
     parameters = {**settings.model_dump(include=own), **dict(entry.fixed)}

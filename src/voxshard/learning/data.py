@@ -1,4 +1,4 @@
-"""The training and test rows: one or several feature sets, joined by utterance_id, read a piece at a time.
+"""Training and test rows of one or several feature sets, joined by utterance_id and read piece by piece.
 
 Letters: U utterances, N rows (utterances, or their frames or windows), D embedding size, L layers.
 """
@@ -34,7 +34,7 @@ _RUN_ROWS = 16
 
 @dataclass(frozen=True)
 class _Part:
-    """What one feature set contributes."""
+    """Rows of one of the joined feature sets."""
 
     rows: Any
     """(N, D) or (N, L, D), on disk: `voxshard.store.mapped.Rows`."""
@@ -48,8 +48,8 @@ class _Part:
         return int(shape[-1] if self.layer is not None else np.prod(shape))
 
     def take(self, rows: Ints) -> Array:
-        """Read rows. Those next to each other are read and not mapped: pages of a mapped file count as the process's
-        memory, as much again as the rows."""
+        """Read rows. Neighbouring rows are read instead of mapped: mapped pages would count as memory of this process,
+        in addition to the rows themselves."""
         borders = np.flatnonzero(np.diff(rows) != 1) + 1
         if isinstance(self.rows, np.ndarray) or (len(borders) + 1) * _RUN_ROWS > len(rows):
             return self._chosen(np.asarray(self.rows[rows]))
@@ -64,7 +64,7 @@ class _Part:
         return taken
 
     def _chosen(self, rows: Array) -> Array:
-        """(B, D) of what was read, in the type that is trained on."""
+        """Return the rows as (B, D) of the selected layer, in the type for training."""
         if self.layer is not None:
             rows = rows[:, self.layer]
         rows = rows.reshape(len(rows), -1)
@@ -72,7 +72,7 @@ class _Part:
 
 
 class ArrayRows:
-    """Rows in memory, one per utterance, as `voxshard.learning.training.predict` reads them.
+    """Rows in memory, one per utterance, for `voxshard.learning.training.predict`.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class ArrayRows:
         self.dim = self._part.dim
 
     def blocks(self, utterances: Ints) -> Iterator[tuple[Array, Ints, Ints]]:
-        """See `Dataset.blocks`."""
+        """Yield the rows block by block; see `Dataset.blocks`."""
         size = max(1, BLOCK_BYTES // (4 * self.dim))
         for start in range(0, len(utterances), size):
             positions = np.arange(start, min(start + size, len(utterances)))
@@ -95,14 +95,14 @@ class ArrayRows:
 
 
 class ManifestColumns:
-    """The columns of a manifest, as learning asks for them."""
+    """Access to the splits and columns of a manifest."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
 
     @cached_property
     def splits(self) -> list[str | None]:
-        """The split of every utterance."""
+        """Split of every utterance."""
         column = (
             self.table["split"] if "split" in self.table.column_names else pa.nulls(self.table.num_rows, pa.string())
         )
@@ -110,20 +110,20 @@ class ManifestColumns:
 
     @property
     def split_names(self) -> list[str]:
-        """The splits there are, in order of first appearance."""
+        """Names of the splits, in order of first appearance."""
         return [name for name in dict.fromkeys(self.splits) if name is not None]
 
     @property
     def splits_text(self) -> str:
-        """The splits there are, for messages."""
+        """Names of the splits as text for messages."""
         return ", ".join(self.split_names) or "none"
 
     def in_split(self, split: str | None) -> npt.NDArray[np.bool_]:
-        """(U,) has this split; None: every utterance."""
+        """Return whether each utterance has this split, (U,); None selects every utterance."""
         return np.array([split is None or found == split for found in self.splits], bool)
 
     def column(self, name: str, *, option: str) -> list[str | None]:
-        """A column as text.
+        """Return a column as text.
 
         Raises
         ------
@@ -206,15 +206,15 @@ class Dataset(ManifestColumns):
 
     @property
     def dim(self) -> int:
-        """Values per row."""
+        """Number of values per row."""
         return sum(part.dim for part in self._parts)
 
     def num_rows(self, utterances: Ints) -> int:
-        """Rows of some utterances."""
+        """Return the number of rows of some utterances."""
         return int(self.counts[utterances].sum())
 
     def rows_of(self, utterances: Ints) -> tuple[list[Ints], Ints]:
-        """Return the places of the rows of some utterances.
+        """Return the positions of the rows of some utterances.
 
         Returns
         -------
@@ -227,12 +227,12 @@ class Dataset(ManifestColumns):
         return [np.repeat(part.first[utterances], counts) + within for part in self._parts], starts
 
     def take(self, rows: Sequence[Ints]) -> Array:
-        """Read rows: (N, D) in the type they are stored in, float16 as float32; several sets side by side."""
+        """Read rows, (N, D), in their stored type (float16 as float32); the rows of several sets are concatenated."""
         blocks = [part.take(which) for part, which in zip(self._parts, rows, strict=True)]
         return blocks[0] if len(blocks) == 1 else np.hstack(blocks)
 
     def blocks(self, utterances: Ints) -> Iterator[tuple[Array, Ints, Ints]]:
-        """Read the rows of some utterances, complete utterances at a time.
+        """Yield the rows of some utterances in blocks of complete utterances.
 
         Yields
         ------
@@ -249,7 +249,7 @@ class Dataset(ManifestColumns):
             start = stop
 
     def check_made_for(self, model: Model) -> None:
-        """Compare the fingerprints with those of the features a model was trained on.
+        """Raise FeatureMismatchError unless the features have the fingerprints that a model was trained on.
 
         Raises
         ------

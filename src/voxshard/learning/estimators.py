@@ -1,4 +1,4 @@
-"""The two classifiers scikit-learn does not have, as scikit-learn estimators.
+"""The two classifiers that scikit-learn lacks, as scikit-learn estimators.
 
 Letters: N rows, D embedding size, C classes.
 """
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Prototypes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Nearest class mean; probabilities are the softmax over negative distances to the means.
+    """Nearest-class-mean classifier; probabilities are the softmax over negative distances to the means.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Prototypes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.partial_fit(rows, labels, np.unique(labels))
 
     def partial_fit(self, rows: Rows, labels: Rows, classes: Rows | None = None) -> Self:
-        """Add rows to the means; the first call names all the classes there will be."""
+        """Add rows to the means; the first call must pass all classes."""
         if not hasattr(self, "classes_"):
             self.classes_ = np.asarray(classes)
             self.sums_ = np.zeros((len(self.classes_), rows.shape[1]))
@@ -61,21 +61,21 @@ class Prototypes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(euclidean_distances(rows, means, squared=True))
 
     def decision_function(self, rows: Rows) -> Floats:
-        """Log-odds of the second class against the first (N,); with more classes negative distances (N, C)."""
+        """Return log-odds of the second class, (N,), or, for more than two classes, negative distances, (N, C)."""
         distances = self._distances(rows)
         return distances[:, 0] - distances[:, 1] if len(self.classes_) == 2 else -distances
 
     def predict_proba(self, rows: Rows) -> Floats:
-        """Softmax over negative distances, (N, C)."""
+        """Return the softmax over negative distances, (N, C)."""
         return np.asarray(softmax(-self._distances(rows), axis=1))
 
     def predict(self, rows: Rows) -> Rows:
-        """Nearest class, (N,); the lower one of two equally near."""
+        """Return the nearest class of each row, (N,); the first one in a tie."""
         return np.asarray(self.classes_[self._distances(rows).argmin(axis=1)])
 
 
 class ClassMixtures(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """One Gaussian mixture per class; classes are compared by log-likelihood, all equally likely beforehand.
+    """Classifier with one Gaussian mixture per class; classes are compared by log-likelihood, with equal priors.
 
     With `lfcc` frames and 512 diagonal components it is the classical LFCC-GMM of the ASVspoof challenges.
 
@@ -125,9 +125,9 @@ class ClassMixtures(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def log_likelihood(self, rows: Rows) -> Floats:
-        """Log-likelihood of each row under each class (N, C), natural logarithm."""
+        """Return the log-likelihood (natural logarithm) of each row under each class, (N, C)."""
         return np.column_stack([mixture.score_samples(rows) for mixture in self.mixtures_])
 
     def predict(self, rows: Rows) -> Rows:
-        """Most likely class, (N,); the lower one of two equally likely."""
+        """Return the most likely class of each row, (N,); the first one in a tie."""
         return np.asarray(self.classes_[self.log_likelihood(rows).argmax(axis=1)])

@@ -1,4 +1,4 @@
-"""Scoring a trained run again: on its own splits, with new labels, or on other features."""
+"""Scoring of a trained run on its own splits, with new labels, or on other features."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from voxshard.store.runs import Run
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """Results of an evaluation."""
 
     kind: str
-    """What was predicted; see `Target`."""
+    """Kind of the prediction; see `Target`."""
     metrics: Mapping[str, Mapping[str, Any]]
-    """`[split][name]` = {value, low, high}."""
+    """Values as `[split][name]` = {value, low, high}."""
     tables: Mapping[str, pa.Table]
     """Confusion and breakdown tables by name."""
     counts: Mapping[str, Mapping[str, int]]
-    """`[split]` = {scored, measured}."""
+    """Numbers of utterances as `[split]` = {scored, measured}."""
 
 
 def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evaluation:
-    """Score, measure, and put the results into the run.
+    """Score and measure a trained classifier, and write the results into its run.
 
     Splits of the run's own features keep their names. What is scored on other features, or by another manifest, goes by
     `<its name>-<split>`, with its scores in `scores-<its name>.tsv`.
@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
 def record(
     config: EvaluateConfig, run: Run, target: Target, scored: Sequence[pa.Table], name: str | None, progress: Progress
 ) -> Evaluation:
-    """Measure trials just scored, and put them into the run in place of older ones of the same splits.
+    """Measure new trials, and write them into the run in place of earlier ones of the same splits.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def record(
 
 
 def _open(config: EvaluateConfig, run: Run, model: Model) -> tuple[Dataset, str | None]:
-    """The data to score, and the name its results go by; None for the run's own."""
+    """Return the data to score, and the name of its results (None for the run's own data)."""
     own = [run.found(parse(source.path)) for source in model.features]
     given = [local_copy(path) for path in config.on]
     paths = [path for path in given if path.is_dir()]
@@ -152,7 +152,7 @@ def predict_texts(run: Run, data: Sequence[FeatureSet] | npt.NDArray[Any]) -> li
 def splits_to_score(
     config: EvaluateConfig, run: Run, split_names: Sequence[str], name: str | None
 ) -> dict[str | None, str]:
-    """Split to score (None: everything) -> what it is called in the results.
+    """Return the splits to score (None: everything), each with its name in the results.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def splits_to_score(
 
 
 def _merged(run: Run, scored: Sequence[pa.Table]) -> pa.Table:
-    """The run's trials, those scored now in place of older ones of the same name."""
+    """Return the run's trials, with earlier ones of the same split name replaced by the new ones."""
     before = run.trials()
     replaced = {title for part in scored for title in results.split_names(part)}
     kept = before.filter(pa.array([title not in replaced for title in before["split"].to_pylist()], pa.bool_()))
@@ -192,7 +192,7 @@ def _write(
     name: str | None,
     unseen: Sequence[str],
 ) -> None:
-    """Replace the files of the run that changed, metrics last."""
+    """Replace the run's files that changed; metrics.json is the last one."""
     before = run.metrics
     run.write_trials(trials)
     if name is None:

@@ -1,4 +1,4 @@
-"""A few examples per class, drawn so that runs can be repeated and compared.
+"""Random selection of a few examples per class, so that runs can be repeated and compared.
 
 Letters: U utterances.
 """
@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def draw(classes_U: Ints, num_shots: int, *, names: Sequence[str], seed: int, run: int) -> Ints:
-    """Choose examples of each class without replacement.
+    """Draw examples of each class without replacement.
 
     The examples of fewer shots are among those of more, within one run: a curve over the number of shots then shows
     what more examples bring, not other luck.

@@ -1,4 +1,4 @@
-"""Fitting a classifier to rows that fit in memory, or piece by piece to rows that do not.
+"""Fitting of a classifier to rows that fit in memory, or piece by piece to rows that do not.
 
 Letters: U utterances, N rows, C classes.
 """
@@ -39,14 +39,14 @@ _CHUNK_ROWS = 64
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted pipeline and what happened on the way."""
+    """A fitted pipeline, with facts about its training."""
 
     pipeline: Pipeline
     num_utterances: int
     num_rows: int
     streamed: bool
     notes: tuple[str, ...]
-    """Sentences for the user: what did not converge."""
+    """Messages for the user, such as which training did not converge."""
 
 
 def fit(
@@ -125,13 +125,13 @@ def _check_below_num_rows(settings: TrainingSettings, num_rows: int, dim: int, w
 
 
 def _not_converged(what: str, message: str) -> str:
-    """scikit-learn's warnings run over many lines; their first sentence is enough."""
+    """Return the first sentence of scikit-learn's long convergence warning, with advice."""
     first = " ".join(message.split()).partition(". ")[0].partition(": STOP")[0].rstrip(".")
     return f"{what}: {first}; standardize=true or a larger max_iter may help"
 
 
 class _Pieces:
-    """The training rows in blocks that fit in half the memory there is, and in `most_gb`."""
+    """The training rows in blocks that fit in half of the available memory, and in `most_gb`."""
 
     def __init__(
         self, data: Dataset, utterances: Ints, numbers: Ints, limit_gb: float, most_gb: float = math.inf
@@ -144,12 +144,12 @@ class _Pieces:
         self.block_rows = max(1, int(min(limit_gb / 2, most_gb) / memory.needed_gb(1, data.dim)))
 
     def in_order(self) -> Iterator[npt.NDArray[Any]]:
-        """Blocks of rows, one pass."""
+        """Yield all rows once, in blocks."""
         for start in range(0, self.num_rows, self.block_rows):
             yield self._data.take([rows[start : start + self.block_rows] for rows in self._rows])
 
     def shuffled(self, generator: np.random.Generator) -> Iterator[tuple[npt.NDArray[Any], Ints]]:
-        """Blocks of rows with their class numbers, one pass in a new random order.
+        """Yield all rows with their class numbers once, in blocks and in a new random order.
 
         Corpora are sorted by class or speaker, so a block is made of small pieces from everywhere, and mixed.
         """
@@ -168,7 +168,7 @@ class _Pieces:
 
 
 def _fit_in_blocks(pipeline: Pipeline, pieces: _Pieces) -> Pipeline:
-    """Fit the preprocessing in passes over the rows, and the classifier to one array of what comes out of it.
+    """Fit the preprocessing block by block, and the classifier to one array of all preprocessed rows.
 
     Memory holds the preprocessed rows once, in float32, and what the classifier itself takes.
     """
@@ -189,7 +189,7 @@ def _fit_in_blocks(pipeline: Pipeline, pieces: _Pieces) -> Pipeline:
 
 
 def _fit_piecewise(pipeline: Pipeline, settings: TrainingSettings, seed: int, pieces: _Pieces) -> Pipeline:
-    """Fit every step in passes over the rows; principal components are found incrementally."""
+    """Fit every step block by block; principal components are computed incrementally."""
     assert isinstance(settings, StreamingSettings)
     if isinstance(settings, MlpSettings) and (settings.solver == "lbfgs" or settings.early_stopping):
         raise ConfigError("mlp on rows that do not fit in memory: needs solver=adam or sgd, and early_stopping=false")

@@ -1,4 +1,5 @@
-"""Cross-validation by a column of the manifest: a corpus's own folds, or speakers, none of them on both sides."""
+"""Cross-validation by a column of the manifest: by a corpus's own folds, or by speakers that are never in both
+parts."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def assign(values: Sequence[str | None], num_folds: int | None, *, column: str) -> tuple[Ints, list[str]]:
-    """Give every utterance its fold.
+    """Assign every utterance to a fold.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Labels for networks: one class out of several, or groups of labels with a head each, as float targets.
+"""Labels of networks as float targets: one class out of several, or groups of labels with one head each.
 
 Letters: U utterances, C outputs of the network.
 """
@@ -22,7 +22,7 @@ Texts = Sequence[Sequence[str | None]]
 
 
 def read_groups(path: Path) -> list[list[str]]:
-    """Label groups from a file: one a line, labels separated by commas; empty lines are skipped.
+    """Read label groups from a file: one group per line, labels separated by commas; empty lines are skipped.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def learn_groups(
     table: pa.Table, columns: Sequence[str], groups: Sequence[Sequence[str]] | None, chosen: npt.NDArray[np.bool_],
     positive: str | None,
 ) -> tuple[Target, list[LabelGroup]]:  # fmt: skip
-    """Decide from the training utterances what there is to predict.
+    """Determine the target and the label groups from the training utterances.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def _group(names: Sequence[str], yes_no: set[str], values: dict[str, set[str]]) 
 
 
 def number_groups(table: pa.Table, target: Target, groups: Sequence[LabelGroup]) -> Labels:
-    """Number the labels of a table; one that lacks a label column has none."""
+    """Number the labels of a table; labels whose column is absent are missing."""
     there = [name for name in target.labels if name in table.column_names]
     texts = dict(zip(there, label_texts(table, there), strict=True)) if there else {}
     nothing: list[str | None] = [None] * table.num_rows
@@ -116,7 +116,7 @@ def number_groups(table: pa.Table, target: Target, groups: Sequence[LabelGroup])
 
 
 def float_targets(labels: Labels) -> npt.NDArray[np.float32]:
-    """(U, C) between 0 and 1, NaN where a label is missing: what losses compare outputs with."""
+    """Return the targets of the losses, (U, C), between 0 and 1; NaN if a label is missing."""
     numbers = labels.numbers
     if labels.target.kind != "multilabel":
         targets = np.eye(len(labels.target.classes), dtype=np.float32)[np.maximum(numbers, 0)]

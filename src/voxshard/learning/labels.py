@@ -1,4 +1,4 @@
-"""From the columns of a manifest to what a classifier learns: classes, their numbers, and which one is positive.
+"""Classes, class numbers and the positive class, determined from label columns of a manifest.
 
 Letters: U utterances, L labels.
 """
@@ -31,18 +31,18 @@ class Labels:
 
     target: Target
     texts: Sequence[Sequence[str | None]]
-    """One entry per label column: U values as text; None where missing."""
+    """Values (U,) as text of each label column; None if missing."""
     numbers: Ints
-    """(U,) class numbers; for several labels (U, L) of 0 and 1. MISSING where there is none, or an unknown class."""
+    """(U,) class numbers; for several labels, (U, L) of 0 and 1. MISSING marks missing labels and unknown classes."""
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """(U,) has a label, any label."""
+        """Whether each utterance has at least one known label, (U,)."""
         return np.asarray(self.numbers.reshape(len(self.numbers), -1).max(axis=1) != MISSING)
 
     @property
     def given(self) -> npt.NDArray[np.bool_]:
-        """(U,) has a text for a label, even if it is of a class that was not learned."""
+        """Whether each utterance has a label text, (U,), even of a class that was not learned."""
         given = [[text is not None for text in column] for column in self.texts]
         return np.asarray(np.array(given, bool).any(axis=0))
 
@@ -52,7 +52,7 @@ class Labels:
 
 
 def label_texts(table: pa.Table, columns: Sequence[str]) -> list[list[str | None]]:
-    """The values of label columns as text: integers without a point, false and true, None where missing.
+    """Return the values of label columns as text: integers without a point, false and true, None if missing.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _text(name: str, value: Any) -> str | None:
 
 
 def in_order(classes: set[str]) -> list[str]:
-    """Classes as they are numbered: integers by value, text by character."""
+    """Return classes in the order of their numbers: integers by value, other texts alphabetically."""
     try:
         return sorted(classes, key=int)
     except ValueError:
@@ -103,7 +103,7 @@ def in_order(classes: set[str]) -> list[str]:
 def learn_target(
     columns: Sequence[str], texts: Sequence[Sequence[str | None]], chosen: npt.NDArray[np.bool_], positive: str | None
 ) -> Target:
-    """Decide from the training utterances what there is to predict.
+    """Determine the target (kind, classes and positive class) from the training utterances.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def _positive(column: str, classes: Sequence[str], positive: str | None) -> int 
 
 
 def number_labels(target: Target, texts: Sequence[Sequence[str | None]]) -> Labels:
-    """Number the labels by a target; classes that it does not know are MISSING."""
+    """Number the labels by a target; unknown classes are MISSING."""
     if target.kind == "multilabel":
         yes_no = {text: int(text in _YES) for pair in YES_NO for text in pair}
         columns = [[yes_no.get(text or "", MISSING) for text in column] for column in texts]

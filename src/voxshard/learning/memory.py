@@ -1,4 +1,4 @@
-"""How much memory training takes, and how much is available."""
+"""Memory that training needs, and memory that is available."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ once."""
 
 
 def needed_gb(num_rows: int, dim: int, bytes_per_value: float = BYTES_PER_VALUE) -> float:
-    """Return the memory for `num_rows` rows of `dim` values, in GB."""
+    """Return the memory for `num_rows` rows of `dim` values, in GB (10^9 bytes)."""
     return num_rows * dim * bytes_per_value / GB
 
 
 def free_gb() -> float:
-    """Memory this process can still take, in GB: what the machine has free, or what its cgroup (a job) leaves."""
+    """Return the memory that this process can still use, in GB: free memory of the machine, or of its cgroup (a
+    job)."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(meminfo["MemAvailable"].split()[0]) * 1024
     limit = _cgroup_free()
@@ -33,7 +34,7 @@ def free_gb() -> float:
 
 
 def _cgroup_free() -> int | None:
-    """Bytes left to this process's cgroup (version 2) and those above it; None where nothing limits them."""
+    """Return the bytes left in this process's cgroup (version 2) and its parents; None if nothing limits them."""
     try:
         line = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -55,7 +56,7 @@ def _cgroup_free() -> int | None:
 
 
 def strategy(name: str, num_rows: int, dim: int, limit_gb: float, *, has_preprocessing: bool) -> tuple[Strategy, float]:
-    """How a classifier is fitted to its training rows within a limit, and the memory that this takes, in GB.
+    """Choose how to fit a classifier to its training rows within a limit; return the strategy and its memory in GB.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A trained classifier with all that has to be known to use it, stored without pickle.
+"""A trained classifier with all metadata that its use needs, stored without pickle.
 
 model/model.skops   the fitted pipelines of scikit-learn, one, or one per label
 model/model.json    classes, what the scores mean, how frames are joined, calibration, features it was trained on
@@ -46,7 +46,7 @@ Trees and optimizers are plain arrays and numbers, which skops leaves to its cal
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is predicted.
+    """Description of the prediction.
 
     `detection`: two classes, one score, higher for `classes[positive]`. `classification`: a score per class.
     `multilabel`: several labels, each one's score higher where it applies; `classes` are then the labels' names.
@@ -62,7 +62,7 @@ class Target:
 
     @property
     def score_names(self) -> list[str]:
-        """Columns of the scores in scores.tsv and trials.parquet."""
+        """Names of the score columns in scores.tsv and trials.parquet."""
         return ["score"] if self.kind == "detection" else [f"score_{name}" for name in self.classes]
 
 
@@ -78,7 +78,7 @@ class FeatureSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained classifier."""
+    """A trained classifier with its metadata."""
 
     classifier: str
     target: Target
@@ -86,9 +86,9 @@ class Model:
     layer: int | None
     join: Join
     pipelines: Sequence[Pipeline]
-    """One; for `multilabel` one per label, which distinguishes its classes 0 and 1."""
+    """One pipeline; for `multilabel`, one per label, which distinguishes the classes 0 and 1."""
     calibration: Calibration | None = None
-    """Applied to the scores of a detection task."""
+    """Calibration of the scores, in a detection task."""
 
     @property
     def score_kind(self) -> ScoreKind:
@@ -115,7 +115,7 @@ class Model:
 
     @classmethod
     def read(cls, folder: Path) -> Model:
-        """Load a model; nothing in the files is executed, and types that are not trusted are refused.
+        """Load a model. Nothing in the files is executed, and untrusted types are refused.
 
         Raises
         ------

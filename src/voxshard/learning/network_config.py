@@ -1,4 +1,4 @@
-"""The config of a network's training; no framework is imported here, so that it can be checked anywhere."""
+"""Config of a network training; it can be validated anywhere, because no framework is imported here."""
 
 from __future__ import annotations
 
@@ -16,104 +16,105 @@ from voxshard.networks.settings import FAMILIES, NAMES, ON_LOGMEL, Family, Loss,
 
 
 class TrainingClipSettings(Settings):
-    """How recordings are cut; the crop is random in training."""
+    """How recordings are cropped and padded; the crop is random in training."""
 
     max_seconds: float | None = Field(None, gt=0)
-    """Longest clip; null: complete recordings."""
+    """Maximum duration of a clip, in seconds; null: complete recordings."""
     pad: Literal["none", "zero", "repeat"] = "none"
-    """How shorter ones are filled up to `max_seconds`, in training and in evaluation."""
+    """How shorter recordings are padded to `max_seconds`, in training and in evaluation."""
     trim: bool = False
-    """Cut silence at both ends first."""
+    """Remove silence at both ends first."""
     crop: Literal["centre", "head"] = "centre"
-    """The part of a longer recording that evaluation scores."""
+    """Part of a longer recording that is scored in evaluation."""
 
 
 class EarlyStopping(Settings):
-    """Stop when the validation split gets no better, and keep the best weights."""
+    """Stop the training when the validation split no longer improves, and keep the best weights."""
 
     metric: str = "loss"
-    """`loss`, or a metric of the validation split: accuracy, uar, macro_f1, mean_auc, eer ..."""
+    """`loss`, or a metric of the validation split such as accuracy, uar, macro_f1, mean_auc or eer."""
     patience: int = Field(5, ge=1)
-    """Epochs without an improvement."""
+    """Number of epochs without improvement after which the training stops."""
 
 
 class OptimizationSettings(Settings):
-    """The loop."""
+    """Batches, optimiser, schedule and loss options of a training."""
 
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(8, ge=1)
-    """Recordings per step, over all devices."""
+    """Number of recordings per step, over all devices."""
     accumulate: int = Field(1, ge=1)
-    """Steps whose gradients are added up before the weights change."""
+    """Number of steps whose gradients are accumulated before each weight update."""
     order: Literal["random", "sorted"] = "random"
-    """`sorted` puts recordings of like length into a batch, in random order of batches: less padding."""
+    """`sorted` groups recordings of similar length into batches, which come in random order: less padding."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     lr: float = Field(3e-4, gt=0)
     """Learning rate."""
     backbone_lr: float | None = Field(None, gt=0)
-    """Learning rate of what is below shared layer and heads; null: `lr`."""
+    """Learning rate of the layers below the shared layer and the heads; null: `lr`."""
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of sgd."""
+    """Momentum of the optimiser sgd."""
     clip_norm: float | None = Field(None, gt=0)
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient; null: gradients are not clipped."""
     schedule: Literal["constant", "onecycle", "cosine"] = "constant"
     max_lr: float = Field(0.01, gt=0)
-    """Peak of onecycle."""
+    """Maximum learning rate of the schedule onecycle."""
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Part of all steps over which cosine rises to `lr`."""
+    """Fraction of all steps during which the schedule cosine rises to `lr`."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: rare classes count as much as frequent ones."""
+    """`balanced` gives rare classes the same influence as frequent ones."""
     margin: float = Field(0.2, ge=0)
-    """Margin of aam, in radians."""
+    """Angular margin of the loss aam, in radians."""
     scale: float = Field(30.0, gt=0)
-    """Scale of aam."""
+    """Scale of the loss aam."""
     early_stopping: EarlyStopping | None = None
     checkpoint_steps: int = Field(500, ge=1)
-    """Steps between checkpoints, in addition to the one after every epoch."""
+    """Number of steps between checkpoints, in addition to the checkpoint after every epoch."""
 
 
 class EpisodeSettings(Settings):
-    """Prototypical training: each step an episode with a support and a query set of every class drawn."""
+    """Prototypical training: each step is an episode with support and query recordings of every drawn class."""
 
     ways: int | None = Field(None, ge=2)
-    """Classes per episode; null: all, at most 20."""
+    """Number of classes per episode; null: all classes, at most 20."""
     support: int = Field(1, ge=1)
-    """Recordings per class that make its prototype."""
+    """Number of recordings per class whose mean is the prototype."""
     query: int = Field(1, ge=1)
-    """Recordings per class that are distinguished by the distance to the prototypes."""
+    """Number of recordings per class that are classified by their distance to the prototypes."""
     per_epoch: int = Field(50, ge=1)
-    """Episodes in an epoch."""
+    """Number of episodes per epoch."""
 
 
 class NetworkOptions(CommonTrainOptions):
-    """What a training of a network and a grid of them have in common."""
+    """Options that a single network training and a grid of them have in common."""
 
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = ()
-    """Column to predict. Several: yes-or-no columns share a head; of other columns each has its own head."""
+    """Columns to predict. Of several columns, all yes-or-no columns share one head, and each other one has its own."""
     labels_file: Location | None = None
-    """Instead: label groups, one a line, labels separated by commas; a head each, outputs in the file's order."""
+    """File with label groups, instead of `label`: one group and head per line, labels separated by commas."""
     loss: Loss | None = None
-    """Null: cross_entropy; for several labels bce. aam: additive angular margin, for one label such as the speaker."""
+    """Loss function. Null: cross_entropy, or bce for several labels. aam (additive angular margin) takes one label,
+    such as the speaker."""
     validate_on: str | None = None
-    """Split whose loss and metrics are followed, epoch by epoch; needed for early stopping."""
+    """Split whose loss and metrics are measured after every epoch; required for early stopping."""
     num_folds: int | None = Field(None, ge=2)
-    """Number of folds to distribute the values of `folds` over; null: each value is one fold."""
+    """Number of folds over which the values of `folds` are distributed; null: each value is one fold."""
     episodes: EpisodeSettings | None = None
-    """Train a prototypical network; null: supervised, with heads."""
+    """Settings of prototypical training; null: supervised training with heads."""
     positive: Annotated[str | None, BeforeValidator(as_class)] = None
-    """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
+    """Class for which scores are high; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
     log: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = ()
-    """Services that every epoch and the results are logged to, too: `wandb` (Weights & Biases, offline where it cannot
-    be reached), `tensorboard`, `mlflow`, `csv`. `wandb: true` adds `wandb`."""
+    """Services to which every epoch and the results are also logged: `wandb` (Weights & Biases, offline if it cannot be
+    reached), `tensorboard`, `mlflow`, `csv`. `wandb: true` adds `wandb`."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """auto, cpu, cuda or cuda:1."""
+    """Device: auto, cpu, cuda or, for example, cuda:1."""
     devices: int = Field(1, ge=1)
-    """Processes that train together, one per GPU, or on the CPU."""
+    """Number of processes that train together, one per GPU, or on the CPU."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     workers: int | None = Field(None, ge=0)
-    """Processes that read and augment; null: the CPUs there are, but one. 0: none in addition to the training
-    itself."""
+    """Number of processes that read and augment; null: all available CPUs but one; 0: the training process itself
+    reads."""
     clip: TrainingClipSettings = TrainingClipSettings.model_validate({})
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
     training: OptimizationSettings = OptimizationSettings.model_validate({})
@@ -122,7 +123,7 @@ class NetworkOptions(CommonTrainOptions):
 
     @property
     def trackers(self) -> tuple[str, ...]:
-        """`log`, and `wandb` if it is asked for."""
+        """Services in `log`, and `wandb` if requested."""
         return tuple(dict.fromkeys([*self.log, *super().trackers]))
 
 
@@ -134,12 +135,12 @@ SET_KEYS = (
 
 
 class NetworkConfig(NetworkOptions):
-    """One training of a network from audio, or from a stored spectrogram."""
+    """Settings of one network training, from audio or from a stored spectrogram."""
 
     manifest: Location | None = None
-    """What `voxshard prepare` wrote."""
+    """Manifest that `voxshard prepare` wrote."""
     features: Location | None = None
-    """Instead: a merged feature set of the encoder `logmel`, for networks on spectrograms."""
+    """Merged feature set of the encoder `logmel`, instead of `manifest`, for networks on spectrograms."""
     network: Family
     out: Location
     """Run directory to write."""
@@ -185,7 +186,7 @@ class NetworkConfig(NetworkOptions):
             raise ValueError("clip.trim needs a waveform; extract with trim=true, or train from audio")
 
     def network_settings(self) -> NetworkSettings:
-        """`settings`, validated for the network.
+        """Return `settings`, validated for the network.
 
         Raises
         ------
@@ -195,15 +196,15 @@ class NetworkConfig(NetworkOptions):
 
 
 class NetworkGrid(NetworkOptions):
-    """Every combination of network and seed, as one training each."""
+    """One training for every combination of network and seed."""
 
     network: Annotated[tuple[Family, ...], BeforeValidator(as_list)] = Field(min_length=1)
     seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings for every network; a key that is a network's name holds settings for it alone."""
+    """Settings for every network; a key that is a network's name contains settings for that network only."""
 
     def expand(self, name: str, runs: Path, *, manifest: Path | None, features: Path | None) -> list[NetworkConfig]:
-        """The trainings, in a fixed order, each with `out` RUNS/<name>-<network>-<seed>.
+        """Return the configs of the trainings in a fixed order, each with `out` RUNS/<name>-<network>-<seed>.
 
         Raises
         ------

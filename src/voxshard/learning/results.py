@@ -1,4 +1,4 @@
-"""From trials to numbers: metrics with intervals, breakdowns and confusion, by the definitions in `scoring`.
+"""Metrics with intervals, breakdowns and confusion tables computed from trials, by the definitions in `scoring`.
 
 A trial is one scored utterance: a row of RUN/trials.parquet.
 """
@@ -32,14 +32,14 @@ _NOT_TO_GROUP_BY = {
 
 
 class JointTrials:
-    """Several views of the same trials, measured together: such as a detector's scores and its decisions."""
+    """Several views of the same trials that are measured together, such as a detector's scores and its decisions."""
 
     def __init__(self, *views: Trials) -> None:
         self.views = views
         self.num_trials = views[0].num_trials
 
     def measure(self, weights_RN: Ints) -> dict[str, npt.NDArray[np.float64]]:
-        """The metrics of all views."""
+        """Return the metrics of all views."""
         return {name: values for view in self.views for name, values in view.measure(weights_RN).items()}
 
 
@@ -50,7 +50,7 @@ def trials_table(
     scores: npt.NDArray[np.float64],
     predicted: npt.NDArray[np.int64],
 ) -> pa.Table:
-    """One row per scored utterance.
+    """Return a table with one row per scored utterance.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def trials_table(
 
 
 def prediction_texts(target: Target, predicted: npt.NDArray[np.int64]) -> list[str]:
-    """Decisions (U,), or (U, L) of 0 and 1, as texts: the class, or the labels that apply, joined by commas."""
+    """Return decisions (U,), or (U, L) of 0 and 1, as texts: the class, or the labels that apply, joined by commas."""
     if target.kind == "multilabel":
         return [_applying(row, target.classes) for row in predicted]
     return [target.classes[number] for number in predicted]
@@ -96,7 +96,7 @@ def _applying(row: npt.NDArray[np.int64], names: Sequence[str]) -> str:
 
 
 def comparable(trials: pa.Table, target: Target) -> tuple[pa.Table, Labels]:
-    """The trials whose label is one that the model has learned, and their labels."""
+    """Return the trials whose label is a class that the model has learned, and their labels."""
     columns = [f"label_{name}" for name in target.classes] if target.kind == "multilabel" else ["label"]
     texts = [[None if text is None else str(text) for text in trials[name].to_pylist()] for name in columns]
     known = number_labels(target, texts).known
@@ -105,7 +105,7 @@ def comparable(trials: pa.Table, target: Target) -> tuple[pa.Table, Labels]:
 
 
 def measurable(trials: pa.Table, labels: Labels) -> Trials | None:
-    """Trials in the form that `scoring` measures; None if there is nothing to measure.
+    """Convert trials to the form that `scoring` measures; None if there is nothing to measure.
 
     Detection gives detection metrics (where both classes occur) with accuracy, UAR and macro F1; classification the
     latter with AUC per class (one against all others); several labels give AUC and average precision each.
@@ -139,22 +139,22 @@ class _AucOnly:
 
 
 def scores_table(trials: pa.Table, target: Target) -> pa.Table:
-    """What is in scores.tsv: utterance_id, scores, prediction."""
+    """Return the content of scores.tsv: utterance_id, scores, prediction."""
     return trials.select(["utterance_id", *target.score_names, "prediction"])
 
 
 def split_names(trials: pa.Table) -> list[str]:
-    """Splits in order of first appearance."""
+    """Return the splits in order of first appearance."""
     return list(dict.fromkeys(trials["split"].to_pylist()))
 
 
 def of_split(trials: pa.Table, split: str) -> pa.Table:
-    """The trials of one split."""
+    """Return the trials of one split."""
     return trials.filter(pc.equal(trials["split"], split))
 
 
 def summarize(trials: pa.Table, target: Target, *, replicates: int, seed: int) -> dict[str, Any]:
-    """Everything about the trials of each split that metrics.json holds.
+    """Return the content of metrics.json about the trials of each split.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def summarize(trials: pa.Table, target: Target, *, replicates: int, seed: int) -
 
 
 def unseen_classes(trials: pa.Table, target: Target) -> list[str]:
-    """One line for each split with utterances of classes that training never saw, with accuracy counted both ways.
+    """Return a line for each split with utterances of classes that training never saw, with accuracy counted both ways.
 
     Such utterances have scores and are in no metric; scikit-learn would count each as an error.
     """
@@ -205,7 +205,7 @@ def unseen_classes(trials: pa.Table, target: Target) -> list[str]:
 
 
 def confusions(trials: pa.Table, target: Target) -> dict[str, pa.Table]:
-    """Tables `confusion-<split>`; none where labels do not exclude each other."""
+    """Return the tables `confusion-<split>`; empty if labels do not exclude each other."""
     if target.kind == "multilabel":
         return {}
     parts = {split: comparable(of_split(trials, split), target)[0] for split in split_names(trials)}
@@ -213,7 +213,7 @@ def confusions(trials: pa.Table, target: Target) -> dict[str, pa.Table]:
 
 
 def metrics(trials: pa.Table, target: Target, *, by: str | None = None, replicates: int, seed: int) -> Metrics:
-    """Metrics with 95 % bootstrap intervals.
+    """Compute metrics with 95 % bootstrap intervals.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def metrics(trials: pa.Table, target: Target, *, by: str | None = None, replicat
 
 
 def confusion(trials: pa.Table, target: Target) -> pa.Table:
-    """Numbers of trials, a row per true class and a column per predicted one."""
+    """Count trials, in one row per true class and one column per predicted class."""
     trials, labels = comparable(trials, target)
     counts = confusion_matrix(labels.numbers, _predicted(trials, target), len(target.classes))
     return pa.Table.from_arrays(
@@ -243,7 +243,7 @@ def confusion(trials: pa.Table, target: Target) -> pa.Table:
 
 
 def breakdown(trials: pa.Table, target: Target, columns: Sequence[str], *, replicates: int, seed: int) -> pa.Table:
-    """Metrics apart for each value of a column, or each combination of values, with counts and intervals.
+    """Compute metrics for each value of a column, or each combination of values, with counts and intervals.
 
     In a detection task a column that distinguishes only negative trials, such as the attack, does not divide the
     positive ones: see `voxshard.scoring.breakdown.detection_by_group`.
@@ -297,13 +297,13 @@ def _multilabel_by_group(
 
 
 def _renamed(counts: Mapping[str, int]) -> dict[str, int]:
-    """A detector's classes need not be bona fide and spoof."""
+    """Rename counts, because a detector's classes need not be bona fide and spoof."""
     names = {"num_bonafide": "num_positive", "num_spoof": "num_negative"}
     return {names[name]: count for name, count in counts.items() if name in names}
 
 
 def _flat(found: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
-    """metric, metric_low, metric_high as columns."""
+    """Return each metric as the columns metric, metric_low and metric_high."""
     row: dict[str, float | None] = {}
     for name, estimate in found.items():
         row |= {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
@@ -316,5 +316,5 @@ def _predicted(trials: pa.Table, target: Target) -> npt.NDArray[np.int64]:
 
 
 def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
-    """Metrics in the form they have in metrics.json."""
+    """Convert metrics to the form in metrics.json."""
     return {name: interval.to_json() for name, interval in found.items()}

@@ -1,4 +1,4 @@
-"""Scores and decisions of a fitted pipeline, per row and joined per recording.
+"""Scores and decisions of a fitted pipeline, per row and combined per recording.
 
 Letters: N rows (utterances, or their frames or windows), U utterances, C classes.
 """
@@ -22,16 +22,16 @@ Join = Literal["vote", "mean"]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a classifier predicts for N rows, or of U utterances."""
+    """Scores and decisions for N rows, or for U utterances."""
 
     classes: Floats
-    """(N, C): probability of each class; for the support vector machines the signed distance from its border, for gmm
-    the log-likelihood."""
+    """(N, C): probability of each class; for support vector machines the signed distance from its border, for gmm the
+    log-likelihood."""
     second: Floats | None
-    """(N,), of two classes: what speaks for the second, positive or negative: log-odds, signed distance, votes for
-    minus votes against as a share of all, or log-likelihood ratio."""
+    """(N,), for two classes: signed score for the second one: log-odds, signed distance, fraction of votes for it minus
+    the fraction against it, or log-likelihood ratio."""
     predicted: Ints
-    """(N,) number of the class decided for."""
+    """(N,) number of the predicted class."""
 
 
 def score_rows(pipeline: Pipeline, kind: ScoreKind, rows: npt.NDArray[Any], num_classes: int) -> Scored:
@@ -74,7 +74,7 @@ def _log_odds(estimator: Any, rows: npt.NDArray[Any], classes: Floats) -> Floats
 
 
 def join_rows(scored: Scored, kind: ScoreKind, starts: Ints, how: Join) -> Scored:
-    """Join the rows of each utterance.
+    """Combine the scores of each utterance's rows.
 
     Parameters
     ----------

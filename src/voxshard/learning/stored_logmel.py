@@ -1,4 +1,4 @@
-"""Recordings as a stored `logmel` set holds them, for networks on spectrograms.
+"""Access to the recordings of a stored `logmel` set, for networks on spectrograms.
 
 Letters: U utterances, F frames, M mel bands.
 """
@@ -32,11 +32,11 @@ class StoredLogMel:
 
     features: FeatureSet
     settings: LogMelSettings
-    """What it was extracted with."""
+    """Settings of the extraction."""
 
     @classmethod
     def open(cls, path: Path) -> StoredLogMel:
-        """Open a merged set.
+        """Open a merged `logmel` set.
 
         Raises
         ------
@@ -54,11 +54,11 @@ class StoredLogMel:
 
     @property
     def manifest(self) -> Manifest:
-        """The utterances that have features."""
+        """Manifest of the utterances that have features."""
         return Manifest.from_table(self.features.table, root="", corpus="features")
 
     def network_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings of a network for these features: those given, and what the set specifies about the others.
+        """Complete the given network settings by those that the stored features determine.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class StoredLogMel:
         return {**facts, **given}
 
     def frames(self, row: int, utterance: Utterance, clip: ClipSettings) -> npt.NDArray[np.float32]:
-        """One utterance's frames (F, M), cropped or filled up where its waveform would be.
+        """Return one utterance's frames (F, M), cropped or padded as its waveform would be.
 
         At a crop's ends the frames still show a little of what was cut off, up to half a window.
         """
@@ -109,7 +109,7 @@ class StoredLogMel:
         return np.pad(frames_FM, ((0, count - len(frames_FM)), (0, 0)), constant_values=silence)
 
     def _num_samples(self, num_frames: int, utterance: Utterance) -> int:
-        """Exactly where the recording was probed, else to a hop."""
+        """Return the number of samples: exact if the recording was probed, otherwise rounded to a hop."""
         hop = self.settings.hop_length
         if utterance.duration_s is not None:
             found = round(utterance.duration_s * self.settings.sample_rate)

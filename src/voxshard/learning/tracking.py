@@ -1,4 +1,4 @@
-"""Results beyond the run directory: runs.csv next to it, always, and the experiment trackers that are asked for.
+"""Results outside the run directory: runs.csv next to it, and the requested experiment trackers.
 
 Networks are logged epoch by epoch through Lightning's loggers, see `learning._torch.loggers`; classifiers, which have
 no epochs, once, to Weights & Biases.
@@ -29,7 +29,7 @@ _PATIENCE_S = 3.0
 
 
 def append_to_table(run: Run) -> Path:
-    """Enter every metric of a run into runs.csv in the folder that holds the run; earlier entries stay."""
+    """Append every metric of a run to runs.csv in the run's parent folder; earlier entries are kept."""
     config = run.config
     about = {
         "created": config["created"],
@@ -52,7 +52,7 @@ def append_to_table(run: Run) -> Path:
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
-    """Make sure, before a training, that it can be logged.
+    """Raise an error before a training if one of its trackers cannot be used.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def check_trackers(trackers: Sequence[str]) -> None:
 
 
 def tracker_module(name: str) -> ModuleType:
-    """The package of a tracker.
+    """Import the package of a tracker.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def tracker_module(name: str) -> ModuleType:
 
 
 def check_wandb_mode() -> None:
-    """Check `WANDB_MODE`.
+    """Raise ConfigError if `WANDB_MODE` is invalid.
 
     Raises
     ------
@@ -103,14 +103,14 @@ def check_wandb_mode() -> None:
 
 
 def wandb_options(run: Path) -> dict[str, str]:
-    """`project`, `name` and `mode` of a run for Weights & Biases: offline, to be synced later, unless `WANDB_MODE` is
-    set or the service can be reached. `WANDB_PROJECT` and `WANDB_BASE_URL` are respected as usual."""
+    """Return `project`, `name` and `mode` of a run for Weights & Biases. The mode is offline (for a later sync), unless
+    `WANDB_MODE` is set or the service can be reached. `WANDB_PROJECT` and `WANDB_BASE_URL` work as usual."""
     mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
     return {"project": os.environ.get("WANDB_PROJECT", "voxshard"), "name": run.resolve().name, "mode": mode}
 
 
 def log_to_wandb(run: Run, progress: Progress) -> None:
-    """Log the config and metrics of a finished run."""
+    """Log the config and metrics of a finished run to Weights & Biases."""
     options = wandb_options(run.path)
     session = tracker_module("wandb").init(**options, dir=str(run.path.resolve().parent), config=dict(run.config))
     session.summary.update(result_values(run))
@@ -120,13 +120,13 @@ def log_to_wandb(run: Run, progress: Progress) -> None:
 
 
 def note_offline(mode: str, folder: Path, progress: Progress) -> None:
-    """Report how what is only on disk is synced."""
+    """Report the command that uploads an offline run."""
     if mode == "offline":
         progress.note(f"wandb is offline; later: wandb sync {folder}")
 
 
 def result_values(run: Run) -> dict[str, float]:
-    """Metrics of a run by `<split>/<name>`."""
+    """Return the metrics of a run, named `<split>/<name>`."""
     return {
         f"{split}/{name}": estimate["value"]
         for split, metrics in run.metrics["metrics"].items()
@@ -149,8 +149,8 @@ def _reachable() -> bool:
 
 
 def _has_key(host: str) -> bool:
-    """Whether there is an API key where `wandb login` and its documentation put one; the client's own question for it
-    is deprecated."""
+    """Whether an API key exists in a place that `wandb login` uses or documents; the client's own query is
+    deprecated."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

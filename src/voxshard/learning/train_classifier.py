@@ -1,4 +1,4 @@
-"""A training of a classifier, from features to a run directory."""
+"""Training of a classifier from features to a run directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxshard.store.runs import check_is_run
 
 
 def train(config: TrainConfig, progress: Progress, check: Check) -> None:
-    """Train and test as `config` specifies, and publish the run.
+    """Train and test a classifier as `config` specifies, and publish the run.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What can be set when training: the classifiers' names, their settings, and the configs of a training and of a grid.
+"""Names and settings of the classifiers, and the configs of a training, of a grid and of an evaluation.
 
 Settings that a classifier hands to scikit-learn keep scikit-learn's names and defaults, unless a docstring states
 otherwise. Nothing here imports scikit-learn, so that a config can be checked where it is not installed.
@@ -22,39 +22,39 @@ ClassWeight = Literal["balanced"] | None
 
 
 def as_class(value: Any) -> Any:
-    """A class as its label's text: YAML reads 0 and true as something else."""
+    """Return a class as its label text; YAML reads 0 and true as other types."""
     return str(value).lower() if isinstance(value, int) else value
 
 
 class TrainingSettings(Settings):
-    """What every classifier takes (`--set key=value`); nothing is done to the features unless asked for."""
+    """Settings that every classifier takes (`--set key=value`); by default features are not changed."""
 
     standardize: bool = False
-    """Shift and scale every dimension to mean 0 and variance 1 of the training rows; first."""
+    """Shift and scale every dimension to mean 0 and variance 1 on the training rows (first step)."""
     pca: int | None = Field(None, ge=1)
-    """Project onto this number of principal components of the training rows; second."""
+    """Project onto this number of principal components of the training rows (second step)."""
     whiten: bool = False
     """Scale the principal components to variance 1."""
     l2: bool = False
-    """Scale every row to length 1; third."""
+    """Scale every row to length 1 (third step)."""
     layer: int | None = Field(None, ge=0)
-    """Position of the layer to use, of features with several; null: all of them, one after the other."""
+    """Index of the layer to use if features have several; null: all layers, concatenated."""
     join: Literal["vote", "mean"] | None = None
-    """How the decisions on a recording's frames or windows become one: majority vote (ties to the lowest class) or
-    the mean of the probabilities (of log-likelihoods for gmm, of margins for the support vector machines). Null: mean
-    for detection and for gmm, whose metrics need graded scores, otherwise vote."""
+    """How decisions on a recording's frames or windows are combined: majority vote (ties go to the lowest class) or the
+    mean of the probabilities (log-likelihoods for gmm, margins for support vector machines). Null: mean for detection
+    and for gmm, whose metrics need graded scores, otherwise vote."""
     positive: Annotated[str | None, BeforeValidator(as_class)] = None
-    """Class that a higher score speaks for; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
+    """Class for which scores are high; makes two classes a detection task. Null: `bonafide`, else 1 or true."""
     calibrate: str | None = None
-    """Split on whose scores a calibration is fitted that makes them log-likelihood ratios; for detection."""
+    """Split on whose scores a calibration to log-likelihood ratios is fitted; for detection."""
     calibration: Literal["logistic", "affine"] = "logistic"
     """Method of the calibration: logistic regression, or a fit from means and variances, which also suits scores that
     separate the classes."""
     num_folds: int | None = Field(None, ge=2)
-    """With `--folds`: put the values of its column into this number of folds, each value in one fold. Null: one fold
-    per value."""
+    """With `--folds`, number of folds over which the values of its column are distributed; null: each value is one
+    fold."""
     memory_limit_gb: float | None = Field(None, gt=0)
-    """Memory the training rows may take, in GB (10^9 bytes). Null: what this machine or job has free."""
+    """Maximum memory for the training rows, in GB (10^9 bytes); null: the free memory of this machine or job."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -64,10 +64,10 @@ class TrainingSettings(Settings):
 
 
 class StreamingSettings(TrainingSettings):
-    """Classifiers that also train on sets larger than memory."""
+    """Settings of classifiers that can also be trained on sets larger than memory."""
 
     epochs: int = Field(20, ge=1)
-    """Passes over a training set that is larger than the memory limit; smaller ones are fitted at once."""
+    """Number of passes over a training set larger than the memory limit; smaller sets are fitted at once."""
 
 
 class LogisticSettings(TrainingSettings):
@@ -75,12 +75,13 @@ class LogisticSettings(TrainingSettings):
 
     C: float = Field(1.0, gt=0)
     max_iter: int = Field(300, ge=1)
-    """scikit-learn's own default, 100, rarely suffices for embeddings that are not standardized."""
+    """Maximum number of iterations; scikit-learn's default, 100, rarely suffices for embeddings that are not
+    standardized."""
     class_weight: ClassWeight = None
 
 
 class MlpSettings(StreamingSettings):
-    """A network of fully connected layers."""
+    """Multi-layer perceptron, a network of fully connected layers."""
 
     hidden_layer_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
     activation: Literal["identity", "logistic", "tanh", "relu"] = "relu"
@@ -102,7 +103,7 @@ class SvmSettings(TrainingSettings):
 
 
 class LinearSvmSettings(TrainingSettings):
-    """Linear support vector machine; faster."""
+    """Linear support vector machine, which is faster than one with a kernel."""
 
     C: float = Field(1.0, gt=0)
     max_iter: int = Field(1000, ge=1)
@@ -118,12 +119,12 @@ class PerceptronSettings(StreamingSettings):
 
 
 class KnnSettings(TrainingSettings):
-    """Nearest neighbours."""
+    """K-nearest-neighbours classifier."""
 
     n_neighbors: int = Field(1, ge=1)
-    """scikit-learn's own default is 5."""
+    """Number of neighbours; scikit-learn's default is 5."""
     metric: Literal["cosine", "euclidean"] = "cosine"
-    """scikit-learn's own default is euclidean."""
+    """Distance between rows; scikit-learn's default is euclidean."""
     weights: Literal["uniform", "distance"] = "uniform"
 
 
@@ -151,17 +152,17 @@ class GmmSettings(TrainingSettings):
     """One Gaussian mixture per class."""
 
     n_components: int = Field(16, ge=1)
-    """Gaussians per class; the classical LFCC-GMM has 512, on frames."""
+    """Number of Gaussians per class; the classical LFCC-GMM has 512, on frames."""
     covariance_type: Literal["diag", "full", "tied", "spherical"] = "diag"
     reg_covar: float = Field(1e-6, ge=0)
     max_iter: int = Field(100, ge=1)
 
 
 class PrototypesSettings(StreamingSettings):
-    """Nearest class mean; softmax over negative distances."""
+    """Nearest class mean, with a softmax over negative distances."""
 
     metric: Literal["euclidean", "cosine"] = "euclidean"
-    """Squared euclidean distance, or 1 - cosine similarity."""
+    """Distance to the means: squared euclidean distance, or 1 - cosine similarity."""
 
 
 SETTINGS: Mapping[str, type[TrainingSettings]] = {
@@ -181,14 +182,14 @@ NAMES = tuple(SETTINGS)
 
 
 def available() -> dict[str, str]:
-    """Return every classifier by name with one line about it: our own, then those that other packages register."""
+    """Return every classifier by name with a one-line description: first our own, then those of other packages."""
     others = plugins.registered(ENTRY_POINT_GROUP, SETTINGS)
     own = {name: inspect.cleandoc(model.__doc__ or "").partition("\n")[0] for name, model in SETTINGS.items()}
     return own | {name: f"From {plugins.package_of(point)}." for name, point in others.items()}
 
 
 def settings_model(name: str) -> type[TrainingSettings]:
-    """Return the class of a classifier's settings; for our own classifiers this needs no scikit-learn.
+    """Return the class of a classifier's settings; our own classifiers do not need scikit-learn for this.
 
     Raises
     ------
@@ -217,7 +218,7 @@ Name = Annotated[str, AfterValidator(_known)]
 
 
 def settings_of(name: str, content: Mapping[str, Any], *, where: str = "--set") -> TrainingSettings:
-    """The settings of a classifier, validated.
+    """Return the validated settings of a classifier.
 
     Raises
     ------
@@ -236,34 +237,35 @@ Shots = Annotated[tuple[int, ...], BeforeValidator(as_list), AfterValidator(_sho
 
 
 def as_names(value: Any) -> Any:
-    """`a,b` and `[a, b]` and `a`: several names."""
+    """Return several names as a list, given as `a,b`, `[a, b]` or `a`."""
     return [name for item in value for name in str(item).split(",")] if (value := as_list(value)) else value
 
 
 def _as_groups(value: Any) -> Any:
-    """`[a, "b,c"]`: by a, and by b and c combined."""
+    """Return groups of columns: `[a, "b,c"]` stands for a alone, and for b and c combined."""
     return [as_names(item) for item in as_list(value)]
 
 
 class CommonTrainOptions(Settings):
-    """What trainings of classifiers and of networks have in common."""
+    """Options that trainings of classifiers and of networks have in common."""
 
     split: str | None = None
-    """Split to train on. Null: `train`; with `folds` every labelled utterance."""
+    """Split to train on. Null: `train`; with `folds`, every labelled utterance."""
     folds: str | None = None
-    """Column for cross-validation: each of its values is tested with a model trained on the others."""
+    """Column for cross-validation: each of its values is tested with a model that was trained on the others."""
     n_shot: Shots = ()
-    """Examples per class to train on; several give a curve. The model of the most examples, first run, is kept."""
+    """Number of training examples per class; several numbers give a curve. The model of the most examples, first run,
+    is kept."""
     runs: int = Field(5, ge=1)
-    """Draws of examples for each number in `n_shot`."""
+    """Number of random draws for each number in `n_shot`."""
     replicates: int = Field(1000, ge=0)
-    """Bootstrap replicates for intervals; 0: none."""
+    """Number of bootstrap replicates for intervals; 0: no intervals."""
     wandb: bool = False
-    """Log to Weights & Biases too, offline where it cannot be reached."""
+    """Also log to Weights & Biases, offline if it cannot be reached."""
 
     @property
     def trackers(self) -> tuple[str, ...]:
-        """The services that every epoch and the results are logged to."""
+        """Services to which epochs and results are logged."""
         return ("wandb",) if self.wandb else ()
 
     @model_validator(mode="after")
@@ -274,10 +276,10 @@ class CommonTrainOptions(Settings):
 
 
 class TrainOptions(CommonTrainOptions):
-    """What a training of a classifier and a grid of them have in common."""
+    """Options that a single classifier training and a grid of them have in common."""
 
     label: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(min_length=1)
-    """Column of the manifest to predict; several yes-or-no columns are learned one against all others."""
+    """Columns of the manifest to predict; several yes-or-no columns are learned one against all others."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -287,20 +289,20 @@ class TrainOptions(CommonTrainOptions):
 
 
 class TrainConfig(TrainOptions):
-    """One training."""
+    """Settings of one classifier training."""
 
     features: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = Field(min_length=1)
-    """Merged feature sets; several are joined by utterance_id, their vectors put one behind the other."""
+    """Merged feature sets; several are joined by utterance_id, and their vectors concatenated."""
     classifier: Name
     out: Location
     """Run directory to write."""
     seed: int = Field(0, ge=0)
-    """Seed of the classifier, of drawn examples and of bootstrap intervals."""
+    """Seed of the classifier, of the drawn examples and of the bootstrap intervals."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of preprocessing and classifier."""
 
     def classifier_settings(self) -> TrainingSettings:
-        """`settings`, validated for the classifier.
+        """Return `settings`, validated for the classifier.
 
         Raises
         ------
@@ -310,20 +312,20 @@ class TrainConfig(TrainOptions):
 
 
 class EvaluateConfig(Settings):
-    """One evaluation."""
+    """Settings of one evaluation."""
 
     run: Location
-    """Run directory."""
+    """Run directory to evaluate."""
     out: Location | None = None
-    """Run directory to write, a copy of `run` with the results; null: they go into `run` itself."""
+    """Run directory for a copy of `run` with the results; null: the results are written into `run` itself."""
     on: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = ()
     """Other merged feature sets, as many as the model was trained on, or a manifest with other labels or splits."""
     split: str | None = None
-    """Only this split. Null: those measured in training; of other features every split."""
+    """Score only this split. Null: the splits that were measured in training; on other features, every split."""
     group_by: Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_as_groups)] = ()
-    """Columns to break the metrics down by, each on its own; `codec,codec_q` by combination."""
+    """Columns for breakdowns of the metrics, one by one; `codec,codec_q` combines two columns."""
     replicates: int = Field(1000, ge=0)
-    """Bootstrap replicates for intervals; 0: none."""
+    """Number of bootstrap replicates for intervals; 0: no intervals."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -333,26 +335,28 @@ class EvaluateConfig(Settings):
 
 
 class GridOptions(TrainOptions):
-    """What a grid tries; also in the section `train` of an experiment's config."""
+    """Options of a grid of trainings; also the section `train` of an experiment's config."""
 
     classifier: Annotated[tuple[Name, ...], BeforeValidator(as_list)] = Field(("logistic",), min_length=1)
     seed: Annotated[tuple[int, ...], BeforeValidator(as_list)] = (0,)
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of preprocessing for every classifier; a key that is a classifier's name holds settings for it alone."""
+    """Settings of preprocessing for every classifier; a key that is a classifier's name contains settings for that
+    classifier only."""
 
 
 class GridConfig(GridOptions):
-    """Every combination of features, classifier and seed, as one training each."""
+    """One training for every combination of features, classifier and seed."""
 
     features: list[Annotated[tuple[LocalPath, ...], BeforeValidator(as_list)]] = Field(min_length=1)
-    """Feature sets; an item that is a list is joined into one."""
+    """Feature sets; an item that is a list is joined into one set."""
     out: LocalPath
     """Folder of the runs: EXP/runs."""
     name: str | None = None
-    """What distinguishes these runs from those of another grid, in their names."""
+    """Part of the runs' names that distinguishes them from those of another grid."""
 
     def expand(self) -> list[TrainConfig]:
-        """The trainings, in a fixed order, each with `out` EXP/runs/<features>[-<name>]-<classifier>-<seed>.
+        """Return the configs of the trainings in a fixed order, each with `out`
+        EXP/runs/<features>[-<name>]-<classifier>-<seed>.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The course of every training, of classifiers and of networks: fit, test on the other splits, publish the run.
+"""Sequence of every training of classifiers and networks: fit, test on the other splits, publish the run.
 
 A training fits one model, or several on few examples each, or one per fold.
 """
@@ -41,22 +41,22 @@ FOLDS = "folds"
 
 @dataclass
 class BaseTrainer(ABC, Generic[ModelT]):
-    """Fits models to utterances and scores utterances with them, as a config specifies."""
+    """Base class of objects that fit models to utterances and score utterances with them."""
 
     config: TrainConfig | NetworkConfig
     data: ManifestColumns
     labels: Labels
     progress: Progress
     notes: list[str] = field(default_factory=list, kw_only=True)
-    """Messages that become part of the results."""
+    """Messages that are stored with the results."""
 
     PACKAGES: ClassVar[tuple[str, ...]]
-    """Distributions whose versions the run records."""
+    """Names of distributions whose versions the run records."""
 
     @property
     @abstractmethod
     def num_folds(self) -> int | None:
-        """Number of folds to distribute the groups over; None: each value of the column is one fold."""
+        """Number of folds over which the groups are distributed; None: each value of the column is one fold."""
 
     @abstractmethod
     def fit(self, utterances: Ints, seed: int, what: str) -> ModelT:
@@ -64,31 +64,31 @@ class BaseTrainer(ABC, Generic[ModelT]):
 
     @abstractmethod
     def trials(self, model: ModelT, utterances: Ints, split: str) -> pa.Table:
-        """Score utterances: rows for trials.parquet."""
+        """Score utterances and return rows for trials.parquet."""
 
     @abstractmethod
     def write(self, model: ModelT, folder: Path) -> dict[str, Any]:
-        """Write the model into a folder; returns the entries of the run's config.yaml that describe it."""
+        """Write the model into a folder and return the entries of config.yaml that describe it."""
 
     @abstractmethod
     def training_counts(self, utterances: Ints) -> dict[str, Any]:
-        """What metrics.json reports about the training utterances in addition to their number."""
+        """Return facts about the training utterances for metrics.json, in addition to their number."""
 
     def is_publisher(self, model: ModelT) -> bool:
-        """Whether this process publishes the run; of several that train together, one does."""
+        """Whether this process publishes the run; only one of several that train together does."""
         return True
 
     def training_tables(self, model: ModelT) -> dict[str, pa.Table]:
-        """Tables about the training itself, by name."""
+        """Return tables about the training itself, by name."""
         return {}
 
     @property
     def is_part(self) -> bool:
-        """Whether a fit is one of several, whose progress is shown together."""
+        """Whether this fit is one of several whose progress is displayed together."""
         return bool(self.config.n_shot or self.config.folds)
 
     def note(self, *messages: str) -> None:
-        """Report progress, and keep it in the results."""
+        """Report a message and store it with the results."""
         for message in messages:
             if message not in self.notes:
                 self.notes.append(message)
@@ -135,7 +135,7 @@ def run(trainer: BaseTrainer[ModelT], split: str | None, in_split: Mask, inputs:
 
 
 def split_to_train_on(config: TrainConfig | NetworkConfig, data: ManifestColumns) -> tuple[str | None, Mask]:
-    """The split that is trained on, None for all of them, and (U,) which utterances have it.
+    """Return the split to train on (None for all utterances), and which utterances have it, (U,).
 
     Raises
     ------
@@ -151,7 +151,7 @@ def split_to_train_on(config: TrainConfig | NetworkConfig, data: ManifestColumns
 
 
 def _labelled(trainer: BaseTrainer[ModelT], in_split: Mask) -> Ints:
-    """The utterances to train on; reports how many of the split have no label."""
+    """Return the labelled utterances to train on, and report how many have no label."""
     chosen = np.flatnonzero(in_split & trainer.labels.known)
     num_unlabelled = int(in_split.sum()) - len(chosen)
     if num_unlabelled:
@@ -160,7 +160,7 @@ def _labelled(trainer: BaseTrainer[ModelT], in_split: Mask) -> Ints:
 
 
 def _tested_splits(trainer: BaseTrainer[ModelT], split: str | None) -> dict[str, Ints]:
-    """The utterances of every split with labels but the one trained on; none where all splits are trained on."""
+    """Return the labelled utterances of every split except the one trained on; empty if all splits are trained on."""
     data, given = trainer.data, trainer.labels.given
     names = [] if split is None else [name for name in data.split_names if name != split]
     found = {name: np.flatnonzero(data.in_split(name)) for name in names}
@@ -168,7 +168,7 @@ def _tested_splits(trainer: BaseTrainer[ModelT], split: str | None) -> dict[str,
 
 
 def _cross_validate(trainer: BaseTrainer[ModelT], chosen: Ints, column: str, tables: dict[str, pa.Table]) -> pa.Table:
-    """Test every utterance with a model that has not seen its fold; adds the table `folds`."""
+    """Test every utterance with a model that was not trained on its fold; adds the table `folds`."""
     target = trainer.labels.target
     values = trainer.data.column(column, option="--folds")
     assigned, names = folds.assign([values[row] for row in chosen], trainer.num_folds, column=column)
@@ -193,7 +193,7 @@ def _few_shot_curve(
     tables: dict[str, pa.Table],
     facts: dict[str, Any],
 ) -> tuple[ModelT, Ints]:
-    """Train on few examples, several times; adds the tables `n-shot` and `n-shot-mean`.
+    """Train on few examples several times; adds the tables `n-shot` and `n-shot-mean`.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def _few_shot_curve(
 
 
 def _curve(rows: list[dict[str, Any]], n_shot: Iterable[int]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (of a sample: n - 1) over the runs."""
+    """Return mean and sample standard deviation (n - 1) over the runs."""
     curve = []
     for split in dict.fromkeys(row["split"] for row in rows):
         for shots in n_shot:
@@ -247,7 +247,7 @@ def _values(trials: pa.Table, target: Target) -> dict[str, float | None]:
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    """One row per mapping; what it lacks is null."""
+    """Return a table with one row per mapping; missing keys are null."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: [row.get(name) for row in rows] for name in names})
 

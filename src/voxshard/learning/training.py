@@ -1,4 +1,4 @@
-"""Fitting a model to labelled utterances, with its calibration, and scoring utterances with it.
+"""Fitting of a model with its calibration to labelled utterances, and scoring of utterances with it.
 
 Letters: U utterances, K score columns.
 """
@@ -33,7 +33,7 @@ Check = Callable[[], None]
 
 
 def predict(model: Model, data: Dataset | ArrayRows, utterances: Ints) -> tuple[Floats, Ints]:
-    """Score utterances.
+    """Score utterances with a model.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def _columns(scored: Scored, model: Model) -> Floats:
 
 @dataclass
 class Trainer(BaseTrainer[Model]):
-    """Fits classifiers to the utterances of one data set."""
+    """Fits classifiers to the utterances of one dataset."""
 
     config: TrainConfig
     data: Dataset
@@ -83,7 +83,7 @@ class Trainer(BaseTrainer[Model]):
         return self.settings.num_folds
 
     def fit(self, utterances: Ints, seed: int, what: str) -> Model:
-        """Fit a model to some utterances, and its calibration if one is asked for."""
+        """Fit a model to some utterances, and its calibration if requested."""
         if not self.is_part:
             self.progress.begin(f"train {self.config.classifier}", items=1)
         model = self._fitted(utterances, seed, what)
@@ -123,7 +123,7 @@ class Trainer(BaseTrainer[Model]):
         return self._calibrated(model, utterances) if self.settings.calibrate else model
 
     def _note_first(self, message: str) -> None:
-        """Print how the first training of several is fitted; folds and draws are alike."""
+        """Report how the first of several trainings is fitted; the other folds and draws are similar."""
         if not self.was_started:
             self.progress.note(message)
         self.was_started = True
@@ -152,7 +152,7 @@ class Trainer(BaseTrainer[Model]):
         return dataclasses.replace(model, calibration=found)
 
     def trials(self, model: Model, utterances: Ints, split: str) -> pa.Table:
-        """Score utterances: rows for trials.parquet."""
+        """Score utterances and return rows for trials.parquet."""
         self.check()
         scores, predicted = predict(model, self.data, utterances)
         return trials_of(self.data, self.labels, utterances, split, scores, predicted)
@@ -183,5 +183,5 @@ class Trainer(BaseTrainer[Model]):
 
 
 def trials_of(data: Dataset, labels: Labels, utterances: Ints, split: str, scores: Floats, predicted: Ints) -> pa.Table:
-    """Rows for trials.parquet of some utterances, given their scores."""
+    """Return rows for trials.parquet of some utterances, given their scores."""
     return results.trials_table(data.table.take(utterances), labels.of(utterances), split, scores, predicted)

@@ -1,4 +1,4 @@
-"""What a run is trained from, by content: RUN/inputs.json states it, so that no time of a file has to.
+"""Inputs of a training by content, stored in RUN/inputs.json; file times are not used.
 
 Times of files change when they are copied or touched, and nodes do not agree on them.
 """
@@ -24,7 +24,7 @@ _OF_A_PLACE = {"out", "features", "manifest"}
 
 
 def inputs_of(config: TrainConfig | NetworkConfig) -> dict[str, Any]:
-    """Return what a training depends on now: its options, the merges of its feature sets, its manifest.
+    """Return the current inputs of a training: its options, the merges of its feature sets, its manifest.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def inputs_of(config: TrainConfig | NetworkConfig) -> dict[str, Any]:
 
 
 def is_trained_from(run: Run, config: TrainConfig | NetworkConfig, frozen: Mapping[str, Any] | None) -> bool:
-    """Whether a run was trained with these options from what its inputs are now.
+    """Whether a run was trained with these options from the current content of its inputs.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def _options(config: TrainConfig | NetworkConfig) -> dict[str, Any]:
 
 
 def _options_of(config: TrainConfig | NetworkConfig, content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The options in a config file; None if it cannot be read as one."""
+    """Return the options in a config file; None if it cannot be read as one."""
     try:
         return _options(type(config).model_validate(dict(content)))
     except ValueError:
@@ -93,5 +93,5 @@ def _sha256(path: Path) -> str | None:
 
 @lru_cache(maxsize=8)
 def _hashed(path: Path, *_: int) -> str:
-    """Hashed once per process, however many trainings ask."""
+    """Return the SHA-256 of a file; each file is hashed once per process."""
     return files.sha256_of(path)

@@ -1,4 +1,4 @@
-"""Augmentation of single recordings, reproducible: all chance comes from one seed per recording and epoch.
+"""Reproducible augmentation of single recordings: all random numbers come from one seed per recording and epoch.
 
 Most effects are audiomentations' own; what they draw, and what strengths mean, is decided here. Suffixes: S samples,
 F frames, M features per frame, C outputs.
@@ -38,17 +38,17 @@ _SPREAD_DB = 20.0
 
 @dataclass(frozen=True)
 class Augmenter:
-    """The effects that are switched on, in the order of `AugmentSettings`."""
+    """Applies the effects that are switched on, in the order of `AugmentSettings`."""
 
     settings: AugmentSettings
     sample_rate: int
     spectrogram_std: float = 1.0
-    """What the network divides spectrograms by; `uniform_noise` is in its units."""
+    """Value by which the network divides spectrograms; `uniform_noise` is relative to it."""
 
     def waveform(
         self, waveform: Waveform, target_C: Array, partner: Partner, generator: np.random.Generator
     ) -> tuple[Waveform, Array]:
-        """Apply the effects on waveforms.
+        """Apply the waveform effects to a recording and its labels.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class Augmenter:
         return make[name]()
 
     def _with_background(self, waveform: Waveform, strength: float, generator: np.random.Generator) -> Waveform:
-        """Add a random piece of a random recording of the folder, of a random rms up to the strength."""
+        """Add a random piece of a random recording from the folder, with a random rms up to the strength."""
         assert self.settings.background.folder is not None
         paths = recordings_in(local_copy(self.settings.background.folder))
         path = paths[int(generator.integers(len(paths)))]
@@ -113,7 +113,7 @@ class Augmenter:
         return np.asarray(waveform + piece * (wanted / level), np.float32)
 
     def spectrogram(self, features: Array, generator: np.random.Generator) -> Array:
-        """Apply the effects on spectrograms: (F, M) or patches (P, F, M), of which all frames count as one sequence."""
+        """Apply the spectrogram effects to (F, M), or to patches (P, F, M), whose frames count as one sequence."""
         settings = self.settings
         if not settings.on_spectrogram:
             return features
@@ -141,7 +141,7 @@ class Augmenter:
 
 @functools.cache
 def recordings_in(folder: Path) -> list[Path]:
-    """Audio files below a folder, in order.
+    """Return the audio files below a folder, sorted.
 
     Raises
     ------
@@ -154,14 +154,14 @@ def recordings_in(folder: Path) -> list[Path]:
 
 
 def play(waveform: Waveform, factor: float) -> Waveform:
-    """A waveform played `factor` times as fast: 1 / factor of its length, its pitch `factor` times as high."""
+    """Return a waveform played `factor` times as fast, with 1 / factor of its length and `factor` times its pitch."""
     return np.asarray(soxr.resample(waveform, factor, 1.0, quality="HQ"), np.float32)
 
 
 def _mixed(
     waveform: Waveform, target_C: Array, partner: Partner, effect: MixupEffect, generator: np.random.Generator
 ) -> tuple[Waveform, Array]:
-    """mixup (Zhang et al., arXiv 1710.09412)."""
+    """Mix a waveform and its labels with another recording by mixup (Zhang et al., arXiv 1710.09412)."""
     share = np.float32(generator.beta(effect.strength, effect.strength))
     found = partner(generator)
     if found is None:  # the other recording cannot be read
@@ -176,7 +176,7 @@ def _mixed(
 
 
 def _masked(length: int, effect: MaskEffect, generator: np.random.Generator) -> slice:
-    """A random stretch: at least 1 and at most the strength's part of `length`, or 0 to `max_width` - 1."""
+    """Return a random range: 1 to strength * `length` long, or 0 to `max_width` - 1 if that is set."""
     if effect.max_width is None:
         size = int(generator.integers(1, max(1, round(effect.strength * length)) + 1))
     else:
@@ -187,7 +187,7 @@ def _masked(length: int, effect: MaskEffect, generator: np.random.Generator) -> 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators that audiomentations draws from, and put them back as they were."""
+    """Seed the global random generators that audiomentations uses, and restore their states afterwards."""
     before = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)

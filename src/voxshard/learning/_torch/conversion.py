@@ -1,4 +1,5 @@
-"""Trained models of the clinical speech programs into run directories; see `voxshard.networks.clinical_models`."""
+"""Conversion of models of the clinical speech programs into run directories; see
+`voxshard.networks.clinical_models`."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ decide."""
 
 
 def convert_clinical_model(source: Path, out: Path, base: str | None) -> Path:
-    """Write a run directory with the network in `source`, MODEL.pt with its args.pkl.
+    """Write a run directory with the network in `source`, a MODEL.pt with its args.pkl.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def _read_state(path: Path) -> State:
 
 
 def _base_folder(checkpoint: str, base: str | None, source: Path) -> Path:
-    """The folder with the configuration of the model that a fine-tuned one began as."""
+    """Return the folder with the configuration of the pretrained model that was fine-tuned."""
     if base is not None:
         return hf.folder_of(base, wanted_by="--base")
     for place in (Path(checkpoint), source.with_name(Path(checkpoint).name)):
@@ -100,7 +101,7 @@ def _copy_configuration(folder: Path, assets: Path) -> None:
 
 
 def _load(network: Network, state: State, source: Path) -> None:
-    """Load a state dict under our names.
+    """Load a state dict of the programs into our network, under our tensor names.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def _load(network: Network, state: State, source: Path) -> None:
 
 
 def _our_name(name: str, ours: State) -> str:
-    """A tensor's name in `Network`; layers above the one that was trained on have none."""
+    """Return a tensor's name in `Network`; names of layers above the trained one have no match there."""
     if name == "weightsum":
         return "backbone.layer_weights"
     if name.startswith("dense.dense."):

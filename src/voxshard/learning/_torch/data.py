@@ -1,4 +1,4 @@
-"""From a manifest, or a stored set, to batches: the same reading and preparing as in extraction, in worker processes.
+"""Batches from a manifest or a stored set, read and prepared in worker processes in the same way as in extraction.
 
 Letters: U utterances, S samples, L feature length, B utterances of a batch, C outputs.
 """
@@ -40,7 +40,7 @@ _UNKNOWN_S = 10.0
 
 @dataclass(frozen=True)
 class Item:
-    """One recording, ready for the network."""
+    """One recording, prepared for the network."""
 
     row: int
     features: Features
@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A recording that cannot be used, and why."""
+    """A recording that cannot be used, with the reason."""
 
     row: int
     error: str
@@ -58,11 +58,11 @@ class Unusable:
 
 @dataclass(frozen=True)
 class AudioBatch:
-    """Several recordings."""
+    """Prepared recordings of one training step."""
 
     rows: Ints
     features: torch.Tensor
-    """See `voxshard.encoders.batching.collate`."""
+    """Padded features; see `voxshard.encoders.batching.collate`."""
     lengths_B: Ints
     targets_BC: torch.Tensor
     unusable: Sequence[Unusable]
@@ -74,7 +74,7 @@ class AudioBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioDataset(ABC):
-    """Utterances as a data set for torch: `examples[epoch, row]`. Subclasses define where the features come from."""
+    """PyTorch dataset of utterances, `examples[epoch, row]`. Subclasses define where the features come from."""
 
     utterances: Sequence[Utterance]
     targets_UC: Floats
@@ -82,7 +82,7 @@ class AudioDataset(ABC):
     seed: int
     augmenter: Augmenter | None = None
     partners: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    """Rows that mixup draws from."""
+    """Rows from which mixup draws the other recording."""
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -103,7 +103,7 @@ class AudioDataset(ABC):
     def features(
         self, epoch: int, row: int, augmenter: Augmenter | None, generator: np.random.Generator
     ) -> tuple[Features, Floats]:
-        """What the network is given of one utterance, cropped, and its labels.
+        """Return the cropped input of the network for one utterance, and its labels.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class AudioDataset(ABC):
         """
 
     def clip_of(self, epoch: int, *, pad: bool = True) -> ClipSettings:
-        """The clip settings of an epoch."""
+        """Return the clip settings for an epoch."""
         clip = self.clip
         changes: dict[str, object] = {}
         if epoch != EVALUATION:
@@ -123,7 +123,7 @@ class AudioDataset(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Recordings(AudioDataset):
-    """Utterances of a manifest, read from their recordings."""
+    """Dataset that reads the utterances of a manifest from their recordings."""
 
     root: str
     sample_rate: int
@@ -132,7 +132,7 @@ class Recordings(AudioDataset):
 
     @classmethod
     def of(cls, manifest: Manifest, targets_UC: Floats, backbone: Any, **settings: Any) -> Recordings:
-        """Return the data set for a network's backbone: with its sample rate and its features."""
+        """Return the dataset for a network's backbone, with its sample rate and its features."""
         return cls(
             utterances=list(manifest.utterances()),
             root=manifest.root,
@@ -187,7 +187,7 @@ class Recordings(AudioDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredPatches(AudioDataset):
-    """Utterances of a stored `logmel` set, in patches."""
+    """Dataset of the utterances of a stored `logmel` set, in patches."""
 
     stored: StoredLogMel
     patch_frames: int
@@ -204,7 +204,7 @@ def _mix(*numbers: int) -> int:
 
 
 def collate_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> AudioBatch:
-    """Put recordings together, those that cannot be used aside."""
+    """Combine recordings into a batch; unusable ones are listed separately."""
     usable = [item for item in items if isinstance(item, Item)]
     unusable = [item for item in items if isinstance(item, Unusable)]
     if not usable:
@@ -217,7 +217,7 @@ def collate_batch(items: Sequence[Item | Unusable], policy: BatchPolicy) -> Audi
 
 
 class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch is Any where it is not installed
-    """Batches of an epoch: a pure function of seed and epoch, so that a training can continue in the middle.
+    """Batches of an epoch, which depend only on seed and epoch, so that a training can resume in an epoch.
 
     `position` is the epoch and the number of its batches are done already; `rank` and `world` are this process's
     share of every batch. All three are set when the training starts.
@@ -235,7 +235,8 @@ class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch 
         self.rank, self.world = 0, 1
 
     def __len__(self) -> int:
-        """Complete batches; a rest that is smaller comes up in other epochs. All rows are one batch if they are few."""
+        """Return the number of complete batches, or 1 if there are fewer rows than that. A smaller remainder is used in
+        other epochs."""
         return max(1, len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -252,7 +253,7 @@ class ResumableBatchSampler(Sampler[list[Key]]):  # type: ignore[misc]  # torch 
 
 
 class EpisodeOrder(Sampler[list[Key]]):  # type: ignore[misc]
-    """Episodes: of every class drawn, support recordings and then query recordings, one class after the other.
+    """Episodes for prototypical training: the support and query recordings of each drawn class, class by class.
 
     `position`, `rank` and `world` as in `ResumableBatchSampler`; every process has its own episodes.
 
@@ -296,8 +297,8 @@ def loader(
     num_workers: int,
     device: torch.device,
 ) -> DataLoader[Any]:
-    """Make a data loader over batches of keys. Workers are forked once and read ahead two batches each; for a GPU,
-    batches arrive in pinned memory, so that copies to it do not make the host wait."""
+    """Make a data loader over batches of keys. Workers are forked once and prefetch two batches each. For a GPU,
+    batches are in pinned memory, so that copies do not block the host."""
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=batches,
@@ -316,12 +317,12 @@ def _one_thread(_worker: int) -> None:
 
 
 def default_workers() -> int:
-    """Every CPU but the one that trains."""
+    """Return the number of available CPUs except the one that trains."""
     return max(0, available_cpus() - 1)
 
 
 def evaluation_batches(examples: AudioDataset, rows: Ints, budget_s: float) -> list[list[Key]]:
-    """Recordings of like length together, as far as durations are known; `budget_s` seconds of audio to a batch."""
+    """Group recordings of similar length into batches of up to `budget_s` seconds of audio."""
     longest_s = examples.clip.max_seconds or math.inf
     durations = [examples.utterances[row].duration_s for row in rows]
     milliseconds = [max(1, round(1000 * min(_UNKNOWN_S if value is None else value, longest_s))) for value in durations]

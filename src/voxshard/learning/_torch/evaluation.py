@@ -1,4 +1,4 @@
-"""Scoring a trained network again: on the splits of its manifest, with other labels, or on another corpus."""
+"""Scoring of a trained network on the splits of its manifest, with other labels, or on another corpus."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from voxshard.store.runs import Run
 
 @reading_faults()
 def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evaluation:
-    """Score, measure, and put the results into the run; all it takes is in the run's folder, but the recordings
-    or features.
+    """Score and measure a trained network, and write the results into its run. Apart from the recordings or features,
+    everything needed is in the run directory.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
 
 @reading_faults()
 def predict_texts(run: Run, path: Path) -> list[str | None]:
-    """The decision on each utterance of a manifest or feature set; None where it cannot be used."""
+    """Return the decision on each utterance of a manifest or feature set; None if it cannot be used."""
     scorer = _Scorer.open(run, path, check=lambda: None)
     num_utterances = len(scorer.manifest)
     found = scorer.predictor.outputs(scorer.network, np.arange(num_utterances))
@@ -92,7 +92,7 @@ def predict_texts(run: Run, path: Path) -> list[str | None]:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """A trained network and what it scores."""
+    """A trained network with the data that it scores."""
 
     network: Network
     manifest: Manifest
@@ -101,7 +101,7 @@ class _Scorer:
 
     @classmethod
     def open(cls, run: Run, path: Path, check: Check) -> _Scorer:
-        """Load the network of a run; `path` is a manifest, or a feature set for a network that takes one."""
+        """Load the network of a run; `path` is a manifest, or a feature set if the network takes one."""
         checkpoint = Checkpoint.read(run.model)
         about = checkpoint.about
         stored = None
@@ -120,7 +120,7 @@ class _Scorer:
 
 
 def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
-    """The manifest or feature set to score, and the name its results go by; None for the run's own."""
+    """Return the manifest or feature set to score, and the name of its results (None for the run's own data)."""
     features = run.config["features"]
     recorded = features[0]["path"] if features else run.config["manifest"]
     own = None if recorded is None else run.found(parse(recorded))
@@ -139,9 +139,8 @@ def _place(config: EvaluateConfig, run: Run) -> tuple[Path, str | None]:
 
 
 def _stored_trials(config: EvaluateConfig, run: Run) -> list[pa.Table] | None:
-    """Return the run's own trials, split by split, if they are all that is asked for: results by group, on the data
-    that the run was tested on. Reading and scoring the recordings again would give the same numbers.
-    """
+    """Return the run's own trials by split if they suffice: only results by group on the tested data are wanted.
+    Scoring the recordings again would give the same numbers."""
     if config.on or not config.group_by:
         return None
     trials = run.trials()

@@ -1,4 +1,4 @@
-"""What goes wrong in the processes that read recordings, as one sentence."""
+"""Conversion of errors in data-loader workers into one-line messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ line is ours."""
 
 @contextmanager
 def reading_faults() -> Iterator[None]:
-    """Turn failing storage and dead workers into a TransientFaultError; errors of ours lose a worker's traceback."""
+    """Convert storage errors and dead workers into TransientFaultError, and remove the worker's traceback from our
+    errors."""
     try:
         yield
     except VoxshardError as exc:

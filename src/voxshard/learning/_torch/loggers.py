@@ -19,7 +19,7 @@ from voxshard.store.runs import Run
 
 
 def open_loggers(trackers: Sequence[str], run: Path, state: Path) -> list[Logger]:
-    """Open a logger per tracker; a training that continues is logged where it was.
+    """Open one logger per tracker; a resumed training continues its earlier log.
 
     Parameters
     ----------

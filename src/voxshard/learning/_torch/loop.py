@@ -45,7 +45,7 @@ _STOPPING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any where it is not installed
-    """Saves the state, keeps the best weights, stops early, and stops when asked to.
+    """Saves the state and the best weights, and stops the training early or on request.
 
     It runs after everything else that happens at the end of a step or of an epoch.
     """
@@ -74,16 +74,16 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
         return self.folder / "state.safetensors"
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters that are part of the state."""
+        """Return the counters that are part of the saved state."""
         return {"done": self.done, "best": self.best, "epochs_without": self.epochs_without}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put it back."""
+        """Restore the counters."""
         self.done, self.best = tuple(state_dict["done"]), state_dict["best"]
         self.epochs_without = state_dict["epochs_without"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: TrainedNetwork) -> None:
-        """Set where the sampler starts, and which part of every batch is ours."""
+        """Set the sampler's start position, and this process's share of every batch."""
         self.order.rank, self.order.world = trainer.global_rank, trainer.world_size
         self.order.position = lambda: self._position(trainer.current_epoch)
         if (
@@ -93,26 +93,26 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
             self.progress = Silent()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: TrainedNetwork) -> None:
-        """Our signal handlers again, in place of Lightning's, whose TERM leaves with code 0: a stop is a flag that is
-        looked at between steps. And count what an earlier attempt did."""
+        """Restore our signal handlers, which set a flag, in place of Lightning's, which exit with code 0 on SIGTERM.
+        Also count the batches of an earlier attempt as done."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         trainer.should_stop = self._patience_exhausted()  # and was killed before the run was published
         self.progress.advance(self.done[0] * trainer.num_training_batches + self.done[1])
 
     def _position(self, epoch: int) -> tuple[int, int]:
-        """Epoch, and the batch of it to continue with."""
+        """Return the epoch and the batch at which to continue."""
         return epoch, self.done[1] if self.done[0] == epoch else 0
 
     def save_signal_handlers(self) -> None:
-        """Take note of the signal handlers there are; only the main thread has any."""
+        """Save the current signal handlers; only the main thread has any."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.getsignal(number) for number in _STOPPING}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: TrainedNetwork, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after a number of steps, and when asked to stop; never between accumulated steps."""
+        """Save every `checkpoint_steps` steps and on a stop request, but never between accumulated steps."""
         self.progress.advance()
         self.done = (trainer.current_epoch, batch_idx + 1)
         is_last = batch_idx + 1 >= trainer.num_training_batches
@@ -125,7 +125,7 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
             self.stopped = trainer.should_stop = pl_module.interrupted = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TrainedNetwork) -> None:
-        """Judge the epoch, save."""
+        """Check for early stopping and save the state."""
         if pl_module.interrupted:
             return
         self.done = (trainer.current_epoch + 1, 0)
@@ -158,7 +158,7 @@ class CheckpointCallback(Checkpoint):  # type: ignore[misc]  # lightning is Any 
         trainer.save_checkpoint(self.state)
 
     def _is_asked_to_stop(self, trainer: pl.Trainer) -> bool:
-        """Whether any of the processes was asked to."""
+        """Whether any of the processes received a stop request."""
         return bool(trainer.strategy.reduce_boolean_decision(self.stop.is_set(), all=False))
 
 
@@ -171,7 +171,7 @@ def fit(
     *,
     what: str,
 ) -> pl.Trainer:
-    """Train, from the state in the keeper's folder if there is one.
+    """Train a network; continues from a saved state if there is one.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def _strategy(config: NetworkConfig) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's greetings and advice are no news to who trains with voxshard; its errors are."""
+    """Suppress Lightning's greetings and advice, but not its errors."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -14,7 +14,7 @@ from voxshard.networks.settings import Loss
 
 
 class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """One of the losses; where a target is NaN, nothing is learned from that output.
+    """Loss function of a network; outputs whose target is NaN do not contribute.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
         self.angular = AdditiveAngularMargin(margin, scale)
 
     def forward(self, outputs_BC: torch.Tensor, targets_BC: torch.Tensor) -> torch.Tensor:
-        """Mean over what is known; 0 (with a gradient of 0) where nothing is."""
+        """Return the mean loss over known targets; 0 (with a gradient of 0) if there are none."""
         outputs_BC = outputs_BC.float()
         if self.loss in ("bce", "mse"):
             return self._elementwise(outputs_BC, targets_BC)
@@ -69,7 +69,7 @@ class NetworkLoss(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
 
 
 def balanced_weights(targets_UC: npt.NDArray[np.float32], loss: Loss, sizes: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Weights (C,) that make rare classes count as much as frequent ones.
+    """Return weights (C,) that give rare classes the same influence as frequent ones.
 
     For their own outputs (bce, mse) the positives' weight is negatives / positives; for exclusive classes it is
     number / (classes * number of this class), as in scikit-learn.

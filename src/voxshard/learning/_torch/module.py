@@ -1,4 +1,4 @@
-"""What one step of training does: the Lightning module, its optimiser and its schedule."""
+"""The Lightning module of a training: its step, its optimiser and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Validate = Callable[[Network], dict[str, float]]
 
 
 class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is Any where it is not installed
-    """A network, and how it learns.
+    """Lightning module that trains a network.
 
     After every epoch `history` has a row more: `epoch`, `train_loss`, `learning_rate`, and for a validation
     split `validation_<name>`; `curve` has rows all along, about `_CURVE_ROWS`: `epoch` and its part that is done,
@@ -62,7 +62,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         """Row of a recording that could not be read -> error and message."""
 
     def training_step(self, batch: AudioBatch, number: int) -> torch.Tensor:
-        """Loss of one batch."""
+        """Compute the loss of one batch."""
         for item in batch.unusable:
             self.unusable[item.row] = (item.error, item.message)
         if len(batch.rows) >= self.network.min_batch:
@@ -91,7 +91,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         return {**rates, "backbone_learning_rate": below[0]} if below and self.settings.backbone_lr else rates
 
     def _episode_loss(self, batch: AudioBatch, episodes: EpisodeSettings) -> torch.Tensor:
-        """Cross-entropy of the query recordings' distances to the means of the support recordings (Snell et al.)."""
+        """Return the cross-entropy of the query recordings' distances to the support means (Snell et al.)."""
         x_BD = self.network.joined_rows(batch.features, batch.lengths_B).float()
         # The recordings of a class follow each other; their numbers are known on the host, which need not wait.
         _, counts = batch.targets_BC.argmax(dim=1).unique_consecutive(return_counts=True)
@@ -108,8 +108,8 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         return nn.functional.cross_entropy(-distances, on_device(np.array(answers), distances.device))
 
     def transfer_batch_to_device(self, batch: AudioBatch, device: torch.device, _index: int) -> AudioBatch:
-        """Features and targets go to the device; what shapes the computation stays: lengths, and the classes of an
-        episode."""
+        """Move features and targets to the device. Lengths, and the classes of an episode, stay on the host, which
+        needs them to determine shapes."""
         targets_BC = batch.targets_BC
         if self.episodes is None:
             targets_BC = targets_BC.to(device, non_blocking=True)
@@ -148,14 +148,14 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self.epoch_loss = []
 
     def _mean(self, losses: list[torch.Tensor]) -> float:
-        """Average over batches and devices."""
+        """Return the mean over batches and devices."""
         values = _floats(losses)
         mean = sum(values) / len(values) if values else math.nan
         reduced = self.trainer.strategy.reduce(torch.tensor(mean, device=self.device), reduce_op="mean")
         return float(reduced)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a training needs to continue as if nothing had happened."""
+        """Add everything to the checkpoint that an exact continuation needs."""
         checkpoint["voxshard"] = {
             "history": self.history,
             "curve": self.curve,
@@ -163,7 +163,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put it back."""
+        """Restore what `on_save_checkpoint` added."""
         state = checkpoint["voxshard"]
         self.history, self.curve = state["history"], state["curve"]
         own = state["processes"][self.global_rank % len(state["processes"])]
@@ -173,14 +173,14 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self._random = own["cpu"], own["cuda"]
 
     def on_train_start(self) -> None:
-        """Log the epochs of an earlier attempt again where Lightning's logger starts a new file."""
+        """Log the epochs of an earlier attempt again if Lightning's logger starts a new file."""
         for logger in self.trainer.loggers:
             if isinstance(logger, CSVLogger):
                 for row in self.history:
                     logger.log_metrics(row, step=int(row["epoch"]))
 
     def on_train_batch_start(self, _batch: AudioBatch, _number: int) -> None:
-        """Dropout continues where it was, in every process."""
+        """Restore the random state of a resumed training, so that dropout continues as before."""
         if self._random is None:
             return
         on_cpu, on_gpu = self._random
@@ -190,7 +190,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         self._random = None
 
     def _own_state(self) -> dict[str, Any]:
-        """What the processes of a training do not share: losses, recordings that could not be read, random numbers."""
+        """Return the state of this process alone: losses, unreadable recordings and random states."""
         on_gpu = self.device.type == "cuda"
         return {
             "epoch_loss": _floats(self.epoch_loss),
@@ -201,7 +201,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
         }
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and what changes its learning rate step by step."""
+        """Return the optimiser and its learning-rate schedule, which advances with every step."""
         settings = self.settings
         groups = [group for group in self._parameter_groups() if group["params"]]
         decay = {"weight_decay": settings.weight_decay}
@@ -231,7 +231,7 @@ class TrainedNetwork(pl.LightningModule):  # type: ignore[misc]  # lightning is 
 
 
 def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """States by rank; collective where several processes train together."""
+    """Return the states of all processes by rank; with several processes this is a collective operation."""
     if not torch.distributed.is_initialized():
         return [state]
     states: list[Any] = [None] * torch.distributed.get_world_size()
@@ -244,7 +244,7 @@ def _floats(losses: list[torch.Tensor]) -> list[float]:
 
 
 def _cosine(step: int, rise: int, num_steps: int) -> float:
-    """Linear from 0 to 1, then half a cosine back to 0."""
+    """Return the learning-rate factor: a linear rise from 0 to 1, then half a cosine back to 0."""
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, num_steps - rise))))

@@ -31,18 +31,18 @@ _BUDGET_S = {"cpu": 30.0, "cuda": 320.0}
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network makes of recordings."""
+    """Outputs of a network for several recordings."""
 
     rows: Ints
-    """(N,) rows of the manifest, rising; those that cannot be used are missing."""
+    """(N,) rows of the manifest, ascending; unusable recordings are omitted."""
     values: Floats
-    """(N, C), or (N, D) of what is below the heads."""
+    """(N, C), or (N, D) if taken below the heads."""
     unusable: list[Unusable]
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Runs networks over utterances, in evaluation mode; afterwards they are in the mode they were in."""
+    """Runs networks over utterances in evaluation mode, and restores their previous mode."""
 
     examples: AudioDataset
     precision: Precision
@@ -51,11 +51,11 @@ class Predictor:
     """Called after every batch; may raise to stop."""
 
     def outputs(self, network: Network, rows: Ints) -> Outputs:
-        """(N, C): the output of the heads."""
+        """Compute the outputs of the heads, (N, C)."""
         return self._run(network, network, rows)
 
     def place_prototypes(self, network: Network, rows: Ints) -> None:
-        """Put every class's point at the mean of some recordings of it."""
+        """Set the prototype of every class to the mean of the given recordings of that class."""
         found = self._run(network, network.joined_rows, rows)
         classes_N = self.examples.targets_UC[found.rows].argmax(axis=1)
         points_CD = network.heads.points_CD
@@ -89,7 +89,7 @@ class Predictor:
         unusable: list[Unusable],
         device: torch.device,
     ) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """Rows of each batch and what the network gives for them, on its device."""
+        """Yield the rows of each batch and the network's outputs for them, on its device."""
         for batch in fed:
             unusable += batch.unusable
             if len(batch.rows):
@@ -98,7 +98,7 @@ class Predictor:
 
 
 def _one_behind(items: Iterable[T]) -> Iterator[T]:
-    """Yield each item once the next one has begun: a GPU computes it while the host reads the one before."""
+    """Yield each item after the next one has started, so that a GPU computes while the host reads the previous one."""
     waiting: list[T] = []
     for item in items:
         waiting.append(item)
@@ -108,7 +108,7 @@ def _one_behind(items: Iterable[T]) -> Iterator[T]:
 
 
 def decide(outputs_NC: Floats, target: Target, spec: NetworkSpec) -> tuple[Floats, Ints]:
-    """Scores and decisions.
+    """Return the scores and the decisions for a network's outputs.
 
     Classes that exclude each other are scored by their probability (cross-entropy, aam, prototypes: softmax; bce: each
     one's own; mse: the output), a detection by the difference of the positive and the negative output, and each of
@@ -143,12 +143,12 @@ def _softmax(outputs: Floats) -> Floats:
 
 
 def trials_of(found: Outputs, spec: NetworkSpec, manifest: Manifest, labels: Labels, split: str) -> pa.Table:
-    """Rows for trials.parquet, from a network's outputs."""
+    """Return rows for trials.parquet, made from a network's outputs."""
     scores, predicted = decide(found.values, labels.target, spec)
     return results.trials_table(manifest.table.take(found.rows), labels.of(found.rows), split, scores, predicted)
 
 
 def failures_of(found: Outputs, manifest: Manifest) -> dict[str, tuple[str, str]]:
-    """utterance_id -> error and message, of recordings that cannot be used."""
+    """Return error and message of each unusable recording, by utterance_id."""
     names = manifest.table["utterance_id"]
     return {names[item.row].as_py(): (item.error, item.message) for item in found.unusable}

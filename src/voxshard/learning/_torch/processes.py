@@ -1,4 +1,4 @@
-"""The processes that train one network together: who starts them, under SLURM and without it, and what each may use."""
+"""The processes that train one network together, within and outside SLURM, and their devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_PORT, _NUM_PORTS = 15_000, 10_000
 
 
 def environment_of(devices: int, variables: Mapping[str, str] = os.environ) -> list[Any]:
-    """Return Lightning's plugin for who starts the processes of a training in a SLURM job; none outside of jobs.
+    """Return Lightning's plugin for the program that starts the training processes; empty outside of SLURM jobs.
 
     `srun` with one task, as our jobs have, and a script without `srun` start one process; Lightning starts the others.
     `srun` with as many tasks as devices starts all of them. Lightning's own test, SLURM_NTASKS, has the number that the
@@ -44,19 +44,19 @@ def environment_of(devices: int, variables: Mapping[str, str] = os.environ) -> l
 
 
 class _StepEnvironment(SLURMEnvironment):  # type: ignore[misc]  # lightning is Any where it is not installed
-    """The processes of one `srun`. Lightning's requeue stays off: it calls scontrol, which an image need not have."""
+    """Processes of one `srun`. Lightning's requeue is off: it calls scontrol, which an image may lack."""
 
     @staticmethod
     def _validate_srun_used() -> None:
-        """Accept the environment; see `environment_of`."""
+        """Do nothing: `environment_of` validates the environment."""
 
     @staticmethod
     def _validate_srun_variables() -> None:
-        """Lightning refuses `srun --ntasks=2`; the number of processes is checked in `environment_of`."""
+        """Do nothing: Lightning would refuse `srun --ntasks=2`; `environment_of` checks the number of processes."""
 
     @property
     def main_port(self) -> int:
-        """A port of this step, so that two trainings in one job do not meet on the same one."""
+        """Port of this step, so that two trainings in one job use different ports."""
         given = os.environ.get("MASTER_PORT")
         return int(given) if given else port_of(os.environ)
 
@@ -64,11 +64,11 @@ class _StepEnvironment(SLURMEnvironment):  # type: ignore[misc]  # lightning is 
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Accept the settings; see `environment_of`."""
+        """Do nothing: `environment_of` validates the settings."""
 
 
 def port_of(variables: Mapping[str, str]) -> int:
-    """Return the port on which the processes of a SLURM step meet: the same for all of them, another in every step."""
+    """Return the port on which the processes of a SLURM step meet; each step has its own."""
     step = f"{variables['SLURM_JOB_ID']}.{variables.get('SLURM_STEP_ID', '')}"
     return _FIRST_PORT + zlib.crc32(step.encode()) % _NUM_PORTS
 

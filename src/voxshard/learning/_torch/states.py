@@ -1,4 +1,4 @@
-"""Lightning's checkpoints without pickle: tensors in a safetensors file, everything else as JSON in its header."""
+"""Lightning checkpoints without pickle: tensors in a safetensors file, everything else as JSON in its header."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from voxshard.errors import CorruptFileError
 
 
 class SafetensorsIO(CheckpointIO):  # type: ignore[misc]  # lightning is Any where it is not installed
-    """Writes and reads the state of a training; a reader sees a complete file or none."""
+    """Checkpoint plugin that stores a training's state in one safetensors file, published atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Publish the state as one file."""
+        """Publish the state of a training as one file."""
         tensors: dict[str, torch.Tensor] = {}
         content = _encode(checkpoint, tensors)
         files.publish_bytes(Path(path), save(tensors, metadata={"state": json.dumps(content)}))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the state back.
+        """Read the state of a training.
 
         Raises
         ------
@@ -44,12 +44,12 @@ class SafetensorsIO(CheckpointIO):  # type: ignore[misc]  # lightning is Any whe
         return state
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove the file."""
+        """Delete the file if it exists."""
         Path(path).unlink(missing_ok=True)
 
 
 def _encode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """JSON that keeps what JSON loses: keys that are no text, tuples, tensors."""
+    """Convert a value to JSON that preserves non-text keys, tuples and tensors."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone().contiguous()

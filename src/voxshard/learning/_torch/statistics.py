@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a network's input, measured where they are not given. Suffix M: bands."""
+"""Measurement of the mean and standard deviation of a network's input. Suffix M: bands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AT_MOST = 500
 
 
 def standardize(backbone: Backbone, examples: AudioDataset, rows: Ints, seed: int) -> None:
-    """Set the backbone's statistics by recordings drawn from `rows`, where it wants them."""
+    """Measure the backbone's input statistics on recordings drawn from `rows`, if the backbone needs them."""
     found = getattr(backbone, "standardize", None)
     if not isinstance(found, Standardize) or not found.wants_statistics:
         return

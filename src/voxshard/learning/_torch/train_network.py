@@ -1,4 +1,4 @@
-"""A network's training from manifest to run directory: once, on few examples, or by cross-validation."""
+"""Training of a network from manifest to run directory: once, on few examples, or by cross-validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from voxshard.store.runs import Run, check_is_run
 
 @reading_faults()
 def train(config: NetworkConfig, progress: Progress, check: Check, stop: threading.Event) -> bool:
-    """Train and test as `config` specifies, and publish the run.
+    """Train and test a network as `config` specifies, and publish the run.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def train(config: NetworkConfig, progress: Progress, check: Check, stop: threadi
 def _prepare(
     config: NetworkConfig, progress: Progress, check: Check, stop: threading.Event
 ) -> tuple[NetworkTrainer, str | None, train_flow.Mask]:
-    """The trainer, the split to train on, and (U,) which utterances have it."""
+    """Return the trainer, the split to train on, and which utterances have it, (U,)."""
     stored = None
     if config.features is not None:
         stored = StoredLogMel.open(local_copy(config.features))

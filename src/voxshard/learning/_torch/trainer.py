@@ -1,4 +1,4 @@
-"""One network after another: building it, fitting it to some utterances of a manifest, scoring utterances with it."""
+"""Building networks, fitting them to utterances of a manifest, and scoring utterances with them."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ _DESCRIBED_OTHERWISE = {"out", "label", "settings", "split", "manifest", "featur
 
 @dataclass(frozen=True)
 class FittedNetwork:
-    """A trained network."""
+    """A trained network with the history of its training."""
 
     network: Network
     history: list[dict[str, float]]
-    """Epoch by epoch."""
+    """Values of each epoch; see `TrainedNetwork`."""
     curve: list[dict[str, float]]
-    """All along; see `TrainedNetwork`."""
+    """Values during the epochs; see `TrainedNetwork`."""
     is_first: bool
-    """Whether this is the one process, of those that train together, that writes."""
+    """Whether this process, of those that train together, is the one that writes."""
 
 
 @dataclass
@@ -82,9 +82,9 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
     stop: threading.Event
     check: Callable[[], None]
     stored: StoredLogMel | None = None
-    """What is trained on instead of the recordings; its rows are those of `manifest`."""
+    """Stored features to train on instead of the recordings; row i belongs to row i of `manifest`."""
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """utterance_id -> error and message, of recordings that could not be used."""
+    """Error and message of each unusable recording, by utterance_id."""
 
     PACKAGES = ("torch", "lightning", "transformers", "speechbrain", "numpy")
 
@@ -114,13 +114,13 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
 
     @property
     def folder(self) -> Path:
-        """The folder that keeps the state of a training until its run is published."""
+        """Folder of the training's state until the run is published."""
         out = as_path(self.config.out)
         return out.with_name(f"{out.name}.training")
 
     @cached_property
     def loggers(self) -> list[Logger]:
-        """What epochs and results are logged to; opened when they are first needed."""
+        """Loggers for epochs and results; opened at the first access."""
         return open_loggers(self.config.trackers, as_path(self.config.out), self.folder)
 
     def fit(self, utterances: Ints, seed: int, what: str) -> FittedNetwork:
@@ -166,7 +166,7 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
         return FittedNetwork(network, module.history, module.curve, trainer.is_global_zero and not keeper.stopped)
 
     def trials(self, fitted: FittedNetwork, utterances: Ints, split: str) -> pa.Table:
-        """Score utterances: rows for trials.parquet. What cannot be read goes into `failures` instead."""
+        """Score utterances and return rows for trials.parquet. Unreadable recordings are added to `failures`."""
         self.check()
         examples = self._examples(fitted.network, utterances, self.config.seed)
         found = self._predictor(examples, self.check).outputs(fitted.network, utterances)
@@ -177,7 +177,7 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
         return model.is_first
 
     def training_tables(self, model: FittedNetwork) -> dict[str, pa.Table]:
-        """Loss and rate all along and by epoch, and the recordings that could not be used."""
+        """Return loss and learning rate over the training and by epoch, and the unusable recordings."""
         tables = {"training-curve": table_of(model.curve), "training": table_of([dict(row) for row in model.history])}
         if self.failures:
             self.note(f"{len(self.failures):,} recordings cannot be used and are left out: see tables/failures.csv")
@@ -205,7 +205,7 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
         return {"classes": dict(zip(self.labels.target.classes, totals.astype(int).tolist(), strict=True))}
 
     def _open_folder(self) -> None:
-        """Continue in the folder of an earlier attempt at the same training; of another one nothing is kept."""
+        """Continue in the folder of an earlier attempt at the same training, or empty it if the training differs."""
         content = {**self.config.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)}
         content["content"] = self.manifest.content_digest()
         content["groups"] = [group.model_dump(mode="json") for group in self.groups]
@@ -290,7 +290,7 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
 def examples_of(
     manifest: Manifest, stored: StoredLogMel | None, targets_UC: Floats, network: Network, **settings: Any
 ) -> AudioDataset:
-    """The utterances as a network wants them: from a stored set if there is one, else from their recordings."""
+    """Return the dataset for a network: from a stored set if there is one, otherwise from the recordings."""
     if stored is None:
         return Recordings.of(manifest, targets_UC, network.backbone, **settings)
     patches = network.spec.network_settings()

@@ -1,4 +1,4 @@
-"""Following a training on another split: its loss and metrics after every epoch."""
+"""Loss and metrics of a validation split after every epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from voxshard.networks.settings import NetworkSpec
 
 @dataclass(frozen=True)
 class Validation:
-    """Loss and metrics of a split.
+    """Computes loss and metrics of a validation split.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class Validation:
     rows: Ints
     """Rows of the split that have labels."""
     trained_on: Ints
-    """The utterances that prototypes are made of."""
+    """Utterances from which prototypes are computed."""
     early: EarlyStopping | None
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Validation:
             )
 
     def __call__(self, network: Network) -> dict[str, float]:
-        """Return metrics by name; of those per class or label only the one that early stopping uses."""
+        """Return metrics by name; of those per class or label, only the one that early stopping uses."""
         if isinstance(network.heads, PrototypeHead):
             self.predictor.place_prototypes(network, self.trained_on)
         found = self.predictor.outputs(network, self.rows)
