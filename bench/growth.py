@@ -232,18 +232,38 @@ def _exponent(results: dict[int, dict[str, float]], what: str, sizes: list[int])
 
 
 def make_many_tasks(folder: Path, tasks: int, shards: int) -> None:
-    """A set of many shards, half of them published, and the heartbeats of many tasks."""
+    """A submitted experiment: a set of many shards, half of them published, and the traces of many tasks."""
+    from voxshard.experiment.experiment import Experiment
+    from voxshard.experiment.schema import ExperimentConfig
     from voxshard.extraction.heartbeat import TaskState, progress_file
     from voxshard.extraction.telemetry import Timers
+    from voxshard.slurm import site
+    from voxshard.slurm.record import Record, Submission, TaskRecord
     from voxshard.store.layout import FeatureDir
 
+    config = {
+        "out": folder,
+        "prepare": {"format": "folder", "root": "corpus"},
+        "extract": {"fast": {"encoder": "mfcc"}},
+        "jobs": {"extract": {"tasks": tasks, "partitions": "gpu_a100"}},
+    }
+    Experiment(ExperimentConfig.model_validate(config)).freeze()
+    record = Record(folder)
+    record.write(Submission("token", "cluster", str(folder), sys.executable, 0.0), site.load("test"))
+    record.folder("extract-fast").mkdir()
     make_rows(folder, shards * 20)
     register()
     stage("plan", folder, shards * PER_SHARD)
-    target = FeatureDir(folder / "set")
+    target = FeatureDir(folder / "features" / "fast")
+    target.path.parent.mkdir()
+    (folder / "set").rename(target.path)
     for index in range(0, shards, 2):
         target.shard(index, shards).touch()
     timers = Timers(wait_decode_s=1.0, encode_s=2.0, decode_busy_s=3.0).as_dict()
     for task in range(tasks):
         state = TaskState(task, tasks, None, "cuda", 8, state="running", num_ok=100, audio_s=400.0, timers=timers)
         progress_file(target.progress, task, tasks, None).write_text(json.dumps(asdict(state)))
+        now = time.time()
+        record.write_task(
+            "extract-fast", TaskRecord(task, 1, f"7_{task}", "n1", "gpu_a100", "running", now - 3600, now, gpus=1)
+        )

@@ -24,6 +24,15 @@ def test_help_imports_neither_framework_nor_anything_heavy() -> None:
     assert not re.search(HEAVY, done.stderr, re.M)
 
 
+def test_reading_the_settings_of_encoders_that_compute_with_scipy_does_not_import_it() -> None:
+    code = (
+        "import sys; from voxshard.encoders.registry import settings_model\n"
+        "for name in ('mfcc', 'logmel', 'lfcc', 'cqt', 'ge2e', 'vggish', 'hf'): settings_model(name)\n"
+        "sys.exit('scipy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_commands_help_imports_a_framework(name: str) -> None:
     code = (

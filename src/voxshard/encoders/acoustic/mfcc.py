@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 from pydantic import Field, model_validator
 
 from voxshard.encoders.acoustic.base import AcousticEncoder, AcousticPreparer, Block
@@ -49,13 +47,17 @@ class MfccPreparer(AcousticPreparer):
     settings: MfccSettings
 
     def blocks(self, waveform: Waveform) -> Sequence[Block]:
+        from scipy.fft import dct  # not where only an encoder's settings are read
+
         settings = self.settings
-        mfcc = scipy.fft.dct(log_mel(waveform, settings), axis=0, norm="ortho")[: settings.n_mfcc]
+        mfcc = dct(log_mel(waveform, settings), axis=0, norm="ortho")[: settings.n_mfcc]
         blocks = [mfcc]
         for order in range(1, settings.deltas + 1):
             if settings.delta == "librosa":
+                from scipy.signal import savgol_filter
+
                 width = settings.delta_width
-                blocks.append(scipy.signal.savgol_filter(mfcc, width, deriv=order, axis=-1, polyorder=order))
+                blocks.append(savgol_filter(mfcc, width, deriv=order, axis=-1, polyorder=order))
             elif settings.pooling == "none":
                 blocks.append(np.diff(blocks[-1], prepend=blocks[-1][:, :1]))
             else:
