@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from voxshard import files
 from voxshard.errors import DuplicateIdError, FormatVersionError, ManifestError
+from voxshard.no_table import NO_TABLE
 
 FORMAT_VERSION = 1
 
@@ -195,7 +196,7 @@ class Manifest:
             raise ManifestError(
                 f"{path}: no such manifest; make it with `voxshard prepare FORMAT ROOT --out {path}`"
             ) from exc
-        except (OSError, pa.ArrowInvalid) as exc:
+        except (OSError, *NO_TABLE) as exc:
             raise ManifestError(f"{path}: not a Parquet file: {exc}; make it with `voxshard prepare`") from exc
         about = _about(path, table.schema)
         manifest = cls(table.replace_schema_metadata(None), about["root"], about["corpus"])

@@ -1,4 +1,4 @@
-"""The attacks: what is tried on which command, drawn with fixed seeds."""
+"""The attacks: what is tried on which command, drawn with a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import soundfile
 
 from fuzz import odd
 from fuzz.archives import ODD_MEMBERS, archive
-from fuzz.crafted_hdf5 import crafted, with_changed_facts
+from fuzz.crafted_hdf5 import Craft, crafted, with_changed_facts
 from fuzz.harness import Attack, Case
 from support.feature_sets import write_set
 from support.hub_server import ODD_HEADERS, Hub, environment, serving
@@ -50,9 +50,9 @@ def make_set(folder: Path, mode: str = "packed") -> Path:
     return write_set(folder, arrays, columns, mode=mode, per_shard=8)
 
 
-def attack_config(work: Path) -> Iterator[Case]:
+def attack_config(work: Path, seed: int) -> Iterator[Case]:
     """Configs with changed values, as text with odd pieces, and `--set` with odd values: 300."""
-    rng = random.Random(300)
+    rng = random.Random(300 + seed)
     corpus = make_corpus(work / "corpus")
     base = {**load_yaml(DEMO), "out": "exp", "prepare": {"format": "folder", "root": str(corpus)}}
     text = dump_yaml(base)
@@ -79,9 +79,9 @@ def attack_config(work: Path) -> Iterator[Case]:
         yield Case(f"{number}", [*command, str(path), *options])
 
 
-def attack_cli(work: Path) -> Iterator[Case]:
+def attack_cli(work: Path, seed: int) -> Iterator[Case]:
     """Commands with options and arguments that are odd, missing, or of another command: 400."""
-    rng = random.Random(400)
+    rng = random.Random(400 + seed)
     corpus, features = make_corpus(work / "corpus"), make_set(work / "set")
     (work / "file.txt").write_text("x")
     places = [str(corpus), str(features), "file.txt", "nowhere", str(features / "features.h5"), "out/new", "."]
@@ -107,9 +107,9 @@ def _options_of(name: str) -> list[str]:
     return [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
 
 
-def attack_tables(work: Path) -> Iterator[Case]:
+def attack_tables(work: Path, seed: int) -> Iterator[Case]:
     """Tables of recordings and of labels, damaged and with odd cells: 200."""
-    rng = random.Random(200)
+    rng = random.Random(200 + seed)
     corpus = make_corpus(work / "corpus")
     names = sorted(path.name for path in corpus.iterdir())
     for number in range(200):
@@ -152,15 +152,17 @@ def _utf8(item: Any) -> str | None:
     return None if item is None else str(item).encode(errors="replace").decode()
 
 
-def attack_hdf5(work: Path) -> Iterator[Case]:
-    """Merged files whose seals are right and whose content is not what voxshard writes: 40 HDF5, 60 descriptions."""
-    rng = random.Random(40)
-    base = make_set(work / "base")
-    right = _exported(base, work / "right")
-    crafts = [*crafted(), *((f"facts {number}", partial(with_changed_facts, rng=rng)) for number in range(60))]
-    for number, (name, craft) in enumerate(crafts):
+def attack_hdf5(work: Path, seed: int) -> Iterator[Case]:
+    """Merged files whose seals are right and whose content is not what voxshard writes: 40 HDF5, 90 descriptions."""
+    rng = random.Random(40 + seed)
+    bases = {mode: make_set(work / mode, mode) for mode in ("packed", "index")}
+    right = _exported(bases["packed"], work / "right")
+    facts = [(f"facts {number}", partial(with_changed_facts, rng=rng)) for number in range(90)]
+    crafts: list[tuple[str, str, Craft]] = [("packed", *item) for item in crafted()]
+    crafts += [(("packed", "index")[number % 2], *item) for number, item in enumerate(facts)]
+    for number, (mode, name, craft) in enumerate(crafts):
         target = work / f"h{number}"
-        shutil.copytree(base, target)
+        shutil.copytree(bases[mode], target)
         craft(target / "features.h5")
         out = f"npy{number}"
         judge = _same_as(work / out, right) if "NaN" not in name else lambda code: None
@@ -190,9 +192,9 @@ def _never_fine(code: int) -> str | None:
     return "verify found nothing" if code == 0 else None
 
 
-def attack_small_files(work: Path) -> Iterator[Case]:
+def attack_small_files(work: Path, seed: int) -> Iterator[Case]:
     """identity, summary, plan, manifest and utterances of a set, damaged or with changed keys: 200."""
-    rng = random.Random(201)
+    rng = random.Random(201 + seed)
     base = make_set(work / "base", "index")
     right = _exported(base, work / "right")
     names = ("identity.json", "summary.json", "plan.parquet", "manifest.parquet", "utterances.parquet", "failures.csv")
@@ -231,9 +233,9 @@ def _without_digest(path: Path, rng: random.Random) -> Any:
     return content
 
 
-def attack_flips(work: Path) -> Iterator[Case]:
+def attack_flips(work: Path, seed: int) -> Iterator[Case]:
     """One bit changed anywhere in a set, of both modes, before an export, a training or an opening in Python: 600."""
-    rng = random.Random(600)
+    rng = random.Random(600 + seed)
     bases = [make_set(work / mode, mode) for mode in ("packed", "index")]
     rights = [
         (_exported(base, work / f"right-{base.name}"), _trained(base, work / f"run-{base.name}")) for base in bases
@@ -276,9 +278,9 @@ def _same_scores(out: Path, right: bytes) -> Callable[[int], str | None]:
     return judge
 
 
-def attack_ingest(work: Path) -> Iterator[Case]:
+def attack_ingest(work: Path, seed: int) -> Iterator[Case]:
     """Features of other programs, damaged: 125."""
-    rng = random.Random(125)
+    rng = random.Random(125 + seed)
     numbers = np.random.default_rng(3).standard_normal((NUM_ROWS, DIM)).astype(np.float32)
     ids = np.array([f"u{row:02d}" for row in range(NUM_ROWS)])
     for number in range(125):
@@ -318,9 +320,9 @@ def _write_features(path: Path, numbers: Any, ids: Any, *, framewise: bool) -> N
         )
 
 
-def attack_weights(work: Path) -> Iterator[Case]:
+def attack_weights(work: Path, seed: int) -> Iterator[Case]:
     """Folders of weights with odd configs and records: 100."""
-    rng = random.Random(100)
+    rng = random.Random(100 + seed)
     corpus = make_corpus(work / "corpus")
     from voxshard.cli import main
 
@@ -365,9 +367,9 @@ def attack_weights(work: Path) -> Iterator[Case]:
             )
 
 
-def attack_archives(work: Path) -> Iterator[Case]:
+def attack_archives(work: Path, seed: int) -> Iterator[Case]:
     """Archives of weights that lead outside, expand without end, or are damaged: 24."""
-    rng = random.Random(24)
+    rng = random.Random(24 + seed)
     good = archive({"saved_model.pb": b"graph" * 100, "variables/index": b"index"})
     contents = [archive(members) for members in ODD_MEMBERS] + [
         odd.damaged(good, rng) for _ in range(24 - len(ODD_MEMBERS))
@@ -387,7 +389,7 @@ def _no_links(root: Path) -> Callable[[int], str | None]:
     return judge
 
 
-def attack_http(work: Path) -> Iterator[Case]:
+def attack_http(work: Path, _seed: int) -> Iterator[Case]:
     """Answers with headers that make no sense, from the hub and from another server: 14."""
     content = b"x" * 5000
     model = dict.fromkeys(("config.json", "preprocessor_config.json", "model.safetensors"), content)

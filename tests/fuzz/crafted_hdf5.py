@@ -89,8 +89,13 @@ def _replaced(name: str, make: Callable[[h5py.File, str, Any], Any]) -> Craft:
 
 def with_changed_facts(path: Path, rng: random.Random) -> None:
     """Change what the seal says about the content of a features.h5, in place, and seal it again."""
+    with_facts(path, lambda facts: odd.changed(facts, rng))
+
+
+def with_facts(path: Path, change: Callable[[Any], Any]) -> None:
+    """Replace what the seal says about the content of a features.h5, and seal it again."""
     found = seal.read_seal(path, "features")
-    facts = odd.changed(json.loads(json.dumps(found.facts)), rng)
+    facts = change(json.loads(json.dumps(found.facts)))
     digests = [digest.tobytes() for digest in found.digests]
     block, table = seal.user_block_and_table("features", found.content_stop, found.stops.tolist(), digests, facts)
     content = path.read_bytes()[seal.USER_BLOCK_BYTES : found.content_stop]

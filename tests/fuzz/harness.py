@@ -56,14 +56,15 @@ class Tally:
         return self.tried - len(self.broke)
 
 
-Attack = Callable[[Path], Iterator[Case]]
+Attack = Callable[[Path, int], Iterator[Case]]
+"""From the folder to work in and a seed to the cases."""
 
 
 def is_complete() -> bool:
     return os.environ.get(COMPLETE) == "complete"
 
 
-def run_attack(name: str, cases: Attack, root: Path, *, complete: bool) -> Tally:
+def run_attack(name: str, cases: Attack, root: Path, *, complete: bool, seed: int = 0) -> Tally:
     """Run the cases of one attack, each in its own folder below `root`, until they or the budget end."""
     tally = Tally(name)
     (root / "outside").mkdir(parents=True)
@@ -72,7 +73,7 @@ def run_attack(name: str, cases: Attack, root: Path, *, complete: bool) -> Tally
     work.mkdir()
     until = math.inf
     with _isolated(work):
-        for case in cases(work):
+        for case in cases(work, seed):
             until = min(until, time.monotonic() + BUDGET_S)  # from the first case on, not while inputs are prepared
             if not complete and time.monotonic() > until:
                 break

@@ -18,6 +18,7 @@ from voxshard.corpora import json_lines
 from voxshard.corpora.remote_folder import CorpusPath
 from voxshard.corpora.values import cleaned, typed
 from voxshard.errors import EnvironmentProblemError, ManifestError
+from voxshard.no_table import NO_TABLE
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", *json_lines.EXTENSIONS)
 
@@ -109,7 +110,7 @@ def _raw(where: str, notes: list[str]) -> pa.Table:
         raise
     except FileNotFoundError as exc:
         raise ManifestError(f"{where}: no such file") from exc
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as exc:
+    except (OSError, *NO_TABLE) as exc:
         raise ManifestError(f"{where}: cannot be read as a table: {exc}") from exc
     plain = [unicodedata.normalize("NFC", name.strip()) for name in table.column_names]
     if plain != table.column_names:

@@ -15,6 +15,7 @@ import pyarrow.csv
 from voxshard import files
 from voxshard.errors import CorruptFileError, IncompleteError, StaleShardError
 from voxshard.files import quoted
+from voxshard.no_table import NO_TABLE
 from voxshard.reporting.report_data import Account, EmbeddingMap, FailureReason, FeatureSetReport, Series
 from voxshard.reporting.sampling import embedding_map
 from voxshard.reporting.systems import moment
@@ -160,7 +161,7 @@ def _read_failures(folder: FeatureDir) -> pa.Table:
         return pa.csv.read_csv(
             content, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=types
         )
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as exc:
+    except (OSError, *NO_TABLE) as exc:
         raise CorruptFileError(
             f"{folder.failures}: cannot be read: {exc}; run `voxshard merge {quoted(folder.path)}` again"
         ) from exc

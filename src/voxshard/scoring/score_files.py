@@ -20,6 +20,7 @@ import pyarrow.csv
 
 from voxshard import files
 from voxshard.errors import ScoreError
+from voxshard.no_table import NO_TABLE
 from voxshard.scoring.ranking import Bools, Floats, Ints
 
 BONAFIDE, SPOOF = "bonafide", "spoof"
@@ -171,7 +172,7 @@ def _table(path: Path, content: bytes, delimiter: str, *, num_columns: int | Non
             ),
             convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as exc:
+    except NO_TABLE as exc:
         raise ScoreError(f"{path}: {exc}") from exc
     if len(table) == 0:
         raise ScoreError(f"{path}: a header and no trials; wanted one line per trial")

@@ -489,7 +489,7 @@ def is_stale(path: Path) -> bool:
     try:
         file = MappedFile(folder.features, seal.read_seal(folder.features, "features"))
         table = table_of_shards(file, structure_of(file)[1], checks=True)
-        digests = dict(zip(table["name"], table["digest"], strict=True))
+        digests = dict(zip(table.get("name", ()), table.get("digest", ()), strict=True))
         names = shard_names(folder)
         return set(names) != digests.keys() or any(
             seal.read_digest(folder.shards / name, "shard") != digests[name] for name in names

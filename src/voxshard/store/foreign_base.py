@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, DataError, FeatureMismatchError
+from voxshard.no_table import NO_TABLE
 from voxshard.store.hdf5 import Arrays
 from voxshard.store.output_spec import Granularity
 
@@ -27,7 +28,7 @@ Array = npt.NDArray[Any]
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
-    pa.ArrowException,
+    *NO_TABLE,
     csv.Error,
     UnicodeError,
     EOFError,

@@ -19,6 +19,7 @@ from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IdentityError, IncompleteError
 from voxshard.files import quoted
 from voxshard.manifest import ROW_GROUP, parquet_options
+from voxshard.no_table import NO_TABLE
 from voxshard.store.output_spec import OutputSpec
 
 _AT_ONCE = 1 << 16
@@ -364,6 +365,6 @@ class Plan:
             raise IncompleteError(
                 f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
             ) from exc
-        except (OSError, pa.ArrowInvalid) as exc:
+        except (OSError, *NO_TABLE) as exc:
             raise CorruptFileError(f"{path}: not a plan: {exc}") from exc
         return cls(Texts(table["utterance_id"].combine_chunks()), table["shard"].to_numpy().astype(np.int32))

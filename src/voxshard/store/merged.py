@@ -27,6 +27,7 @@ from voxshard import files, leases
 from voxshard.errors import CorruptFileError, IncompleteError
 from voxshard.files import quoted
 from voxshard.manifest import ROW_GROUP, parquet_options
+from voxshard.no_table import NO_TABLE
 from voxshard.store import delimited, hdf5, lookup, seal
 from voxshard.store.hdf5 import BULK, Datasets
 from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed, text_and_ends
@@ -382,7 +383,7 @@ def merge_id_of_table(path: Path) -> str:
         return str(json.loads(metadata[b"voxshard"])["merge_id"])
     except FileNotFoundError as exc:
         raise IncompleteError(f"{path}: missing; run `voxshard merge {quoted(path.parent)}`") from exc
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as exc:
+    except (OSError, *NO_TABLE, KeyError, ValueError) as exc:
         raise CorruptFileError(
             f"{path}: not the table of a merged set: {exc}; run `voxshard merge {quoted(path.parent)}`"
         ) from exc

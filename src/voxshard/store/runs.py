@@ -35,6 +35,7 @@ from voxshard.config import dump_yaml, parse_yaml
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError, ScoreError
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation, Url, local_copy
+from voxshard.no_table import NO_TABLE
 from voxshard.store import delimited
 
 FORMAT_VERSION = 1
@@ -138,7 +139,7 @@ class Run:
             return files.with_retries(self.trials_file, lambda: pq.read_table(self.trials_file))
         except FileNotFoundError as exc:
             raise _no_run(self.trials_file, self.path) from exc
-        except (OSError, pa.ArrowInvalid) as exc:
+        except (OSError, *NO_TABLE) as exc:
             raise CorruptFileError(
                 f"{self.trials_file}: {exc}; run `voxshard evaluate {quoted(self.path)}` again"
             ) from exc
@@ -329,7 +330,7 @@ def _read_text(path: Path, delimiter: str, types: Mapping[str, pa.DataType]) -> 
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=types),
         )
-    except pa.ArrowInvalid as exc:
+    except NO_TABLE as exc:
         raise CorruptFileError(f"{path}: {exc}; run `voxshard evaluate` again") from exc
 
 

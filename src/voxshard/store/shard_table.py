@@ -22,6 +22,7 @@ from voxshard import files
 from voxshard.errors import CorruptFileError, IdentityError, IncompleteError
 from voxshard.files import quoted
 from voxshard.manifest import Manifest
+from voxshard.no_table import NO_TABLE
 from voxshard.store.layout import PLAN_FOOTER, FeatureDir, Identity, Plan
 
 _NO_TABLE = hashlib.sha256(b"").hexdigest()
@@ -143,7 +144,7 @@ class PlanFile:
                 table = files.with_retries(
                     self._path, lambda: self._file.read_row_group(group, ["utterance_id"], use_threads=False)
                 )
-            except (OSError, pa.ArrowInvalid) as exc:
+            except (OSError, *NO_TABLE) as exc:
                 raise CorruptFileError(f"{self._path}: damaged: {exc}") from exc
             self._kept = (group, table["utterance_id"].combine_chunks())
         return self._kept[1]
@@ -156,7 +157,7 @@ def _open_plan(path: Path) -> pq.ParquetFile:
         raise IncompleteError(
             f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
         ) from exc
-    except (OSError, pa.ArrowInvalid) as exc:
+    except (OSError, *NO_TABLE) as exc:
         raise CorruptFileError(f"{path}: not a plan: {exc}") from exc
 
 

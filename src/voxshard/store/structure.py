@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ TYPES: dict[str, tuple[str, ...]] = {
     "frames": _FLOATS,
     "codes": ("<i4",),
 }
-"""Types of each array, as NumPy writes them; columns of shards/ are int64 or texts."""
+"""Types of each array, as NumPy writes them; columns of shards/ are int64, but for `SHARD_TEXTS`."""
 
-
+SHARD_TEXTS = ("name", "digest")
+SHARD_COLUMNS = (*SHARD_TEXTS, "first_row", "num_rows", "first_frame", "num_frames")
+"""Columns that a table of shards has; those of where each shard's arrays begin depend on what these hold."""
 _BYTES_AT_ONCE = 4 << 20
 
 
@@ -82,18 +84,21 @@ def _check_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
 
 def _check_layout(file: MappedFile, attributes: Mapping[str, Any], layout: Datasets) -> None:
     for name, (shape, dtype, at) in layout.items():
-        if not (isinstance(at, int) and all(isinstance(size, int) and size >= 0 for size in shape)):
+        if type(at) is not int or not all(type(size) is int and size >= 0 for size in shape):  # a bool is no size
             raise _odd(file.path, f"/{name} has shape {shape} and starts at {at!r:.60}")
-        wanted = TYPES.get(name)
-        is_type = dtype.str in wanted if wanted else dtype.str == "<i8" or dtype.kind == "S"
-        if not is_type or dtype.itemsize == 0:
-            raise _odd(file.path, f"/{name} is of type {dtype}, wanted: {' or '.join(wanted or ('int64', 'text'))}")
+        is_text = name.removeprefix("shards/") in SHARD_TEXTS
+        wanted = TYPES.get(name, ("text",) if is_text else ("<i8",))
+        if dtype.kind != "S" if is_text else dtype.str not in wanted:
+            raise _odd(file.path, f"/{name} is of type {dtype}, wanted: {' or '.join(wanted)}")
         start, stop = hdf5.range_of((shape, dtype, at))
         if stop > file.size or start < 0 or (stop and start < USER_BLOCK_BYTES):
             raise _odd(file.path, f"/{name} is at bytes {start} to {stop} of {file.size}")
     missing = [name for name in ("id_text", "id_text_offsets", "id_hash", "id_row") if name not in layout]
     if missing:
         raise _odd(file.path, f"/{', /'.join(missing)} is missing")
+    for name in BULK.values():
+        if f"shards/{name}_at" in layout and f"{name}_dtype" not in attributes:
+            raise _odd(file.path, f"attribute {name}_dtype is missing")
     sizes = {name: shape for name, (shape, _, _) in layout.items()}
     num_rows = (sizes["id_text_offsets"] or (0,))[0] - 1
     for name, wanted_shape in _shapes(attributes, sizes, num_rows).items():
@@ -157,15 +162,30 @@ def _first_bad_row(rows: Rows, threads: int) -> int | None:
 
 
 def table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict[str, Any]:
-    """Return the columns of the table of shards; empty if the set was not made from shards."""
-    table: dict[str, Any] = {}
+    """Return the columns of the table of shards; empty if the set was not made from shards.
+
+    Raises
+    ------
+    CorruptFileError : a column is missing, or a name is no text.
+    """
+    try:
+        table = dict(_columns_of_shards(file, layout, checks=checks))
+    except UnicodeDecodeError as exc:
+        raise _odd(file.path, f"a name in /shards is damaged: {exc}") from exc
+    missing = [name for name in SHARD_COLUMNS if name not in table]
+    if table and missing:
+        raise _odd(file.path, f"/shards/{', /shards/'.join(missing)} is missing")
+    return table
+
+
+def _columns_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> Iterator[tuple[str, Any]]:
     if file.seal.version == 1:
         with hdf5.reading(file.path) as content:
             for name, dataset in content.get("shards", {}).items():
                 is_text = h5py.check_string_dtype(dataset.dtype)
                 column = hdf5.read_texts(content, f"shards/{name}") if is_text else dataset[:]
-                table["digest" if name == "sha256" else name] = column
-        return table
+                yield "digest" if name == "sha256" else name, column
+        return
     for name in layout:
         if name.startswith("shards/"):
             shape, dtype, at = layout[name]
@@ -173,5 +193,4 @@ def table_of_shards(file: MappedFile, layout: Datasets, *, checks: bool) -> dict
                 start, stop = hdf5.range_of(layout[name])
                 file.check(start, stop - start)
             column = file.array(at, shape, dtype)
-            table[name.removeprefix("shards/")] = column.astype(str).tolist() if dtype.kind == "S" else column
-    return table
+            yield name.removeprefix("shards/"), column.astype(str).tolist() if dtype.kind == "S" else column
