@@ -91,15 +91,23 @@ def test_rows_of_a_local_table_can_be_urls(store: ObjectStore, tmp_path: Path) -
     assert found[3]["problem"].startswith("MissingRecordingError")
 
 
-def test_recordings_in_a_bucket_are_extracted_in_place(store: ObjectStore, tmp_path: Path) -> None:
+def test_recordings_in_a_bucket_are_extracted_in_place(
+    store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """By one request each."""
+    proxy = request.getfixturevalue({"s3": "s3_proxy", "gs": "gcs_proxied"}[store.scheme])[1]
     options = folder_corpus(tmp_path / "corpus")
     store.put(tmp_path / "corpus", store.url("in-place"))
     voxshard.prepare("folder", tmp_path / "corpus", out=tmp_path / "local.parquet", **options)
     voxshard.prepare("folder", store.url("in-place"), out=tmp_path / "there.parquet", **options)
     ours = voxshard.extract(tmp_path / "local.parquet", encoder="mfcc", out=tmp_path / "ours", workers=1)
     store.put(tmp_path / "there.parquet", store.url("there.parquet"))
+    proxy.requests.clear()
     theirs = voxshard.extract(store.url("there.parquet"), encoder="mfcc", out=tmp_path / "theirs", workers=1)
     assert np.array_equal(ours.embeddings[:], theirs.embeddings[:])
+    of_recordings = [line for line in proxy.requests if ".wav" in line]
+    assert len(of_recordings) == len(set(of_recordings)) == len(ours.embeddings)
+    assert {line.split()[0] for line in of_recordings} == {"GET"}
     assert [entry.url for entry in locations.cache_entries()] == [store.url("there.parquet")]
 
 

@@ -20,8 +20,8 @@ from voxshard.extraction.wire import Block, BlockSender, DecodedBlock, DecodeReq
 from voxshard.manifest import Utterance
 from voxshard.store.shard import Failure
 
-REQUESTS_PER_WORKER = 32
-"""Requests to a bucket at once: with 50 ms each, 32 bring what a fast encoder takes of short recordings."""
+REQUESTS_PER_WORKER = 64
+"""Requests to a bucket at once: with 50 ms each, 64 bring what a fast encoder takes of recordings of two seconds."""
 READ_AHEAD_BYTES = 64 << 20
 """At most this much is fetched from a bucket before it is decoded."""
 READY = "ready"
