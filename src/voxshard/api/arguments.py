@@ -1,4 +1,4 @@
-"""What the functions of the API do with their arguments before a stage's config judges them."""
+"""Conversion of the API's arguments before a stage's config validates them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ResultT = TypeVar("ResultT")
 
 
 def checked(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
-    """Make arguments that do not fit the signature one ConfigError, as a wrong key of a config file is."""
+    """Decorate a function so that arguments that do not fit its signature raise one ConfigError."""
     signature = inspect.signature(function)
     names = list(signature.parameters)
     takes_settings = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
@@ -48,7 +48,7 @@ def checked(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
 
 @contextmanager
 def task_of(progress: bool) -> Iterator[Task]:
-    """The task of a call; progress is displayed on stderr where it is asked for."""
+    """Provide the task of a call; progress is displayed on stderr if requested."""
     if not progress:
         yield Task()
         return
@@ -57,27 +57,27 @@ def task_of(progress: bool) -> Iterator[Task]:
 
 
 def or_empty(settings: Mapping[str, Any] | None) -> Any:
-    """Settings, none where None is given; what is no mapping is refused by the config."""
+    """Return settings, or an empty mapping for None; other types are left for the config to reject."""
     return {} if settings is None else settings
 
 
 def as_text(value: Any) -> Any:
-    """A path as text, for fields that also take a URL or a name."""
+    """Return a path as text, for fields that also accept a URL or a name."""
     return str(value) if isinstance(value, PathLike) else value
 
 
 def place_of(item: Any) -> Any:
-    """The path of a run or feature set; anything else as it is, for the config to judge."""
+    """Return the path of a run or feature set; other values are left for the config to validate."""
     return item.path if isinstance(item, Run | FeatureSet) else item
 
 
 def as_items(items: Any) -> list[Any]:
-    """The items of a sequence; a single text, path, run or feature set as a list of one."""
+    """Return the items of a sequence; a single text, path, run or feature set becomes a list of one item."""
     return list(items) if isinstance(items, Sequence) and not isinstance(items, str | bytes) else [items]
 
 
 def location_of(where: str, value: Any) -> AnyLocation:
-    """A path or a URL.
+    """Return a location from a path or a URL.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""What `voxshard demo` needs: a corpus that it makes, and the config of an experiment on it."""
+"""Corpus and experiment config of `voxshard demo`."""

@@ -1,4 +1,4 @@
-"""A small spoofing-detection corpus: spoken digits from a formant synthesizer, in the ASVspoof 5 layout.
+"""Generator of a small spoofing-detection corpus: spoken digits from a formant synthesizer, in the ASVspoof 5 layout.
 
 The "bona fide" voices have what a larynx does: pitch that wanders from cycle to cycle, breath, and loudness that
 varies. The "spoofed" ones are the same voices after one of three attacks: D01 a steady, buzzy source; D02 phases thrown
@@ -63,7 +63,7 @@ Samples = npt.NDArray[np.float64]
 
 
 def speak(digit: int, voice: int, rng: np.random.Generator, *, natural: bool) -> Samples:
-    """One digit in one voice, samples in [-1, 1]."""
+    """Synthesize one digit in one voice, with samples in [-1, 1]."""
     own = np.random.default_rng(1000 + voice)
     tract, pitch_hz, pace = own.uniform(0.9, 1.12), own.uniform(95, 220), own.uniform(0.85, 1.2)
     phones = [PHONES[name] for name in DIGITS[digit].split()]
@@ -77,7 +77,7 @@ def speak(digit: int, voice: int, rng: np.random.Generator, *, natural: bool) ->
 
 
 def _larynx(voicing: Samples, pitch_hz: float, rng: np.random.Generator, *, natural: bool) -> Samples:
-    """Glottal pulses; natural ones wander in pitch and strength, and carry breath."""
+    """Return glottal pulses; natural ones vary in pitch and strength and contain breath noise."""
     count = len(voicing) * FRAME
     fall = np.linspace(1.08, 0.88, count) if natural else np.ones(count)
     wander = np.convolve(rng.standard_normal(count), np.ones(800) / 28, "same") * (0.05 if natural else 0.004)
@@ -91,7 +91,7 @@ def _larynx(voicing: Samples, pitch_hz: float, rng: np.random.Generator, *, natu
 
 
 def _formants(source: Samples, formants_hz: Samples, width: float) -> Samples:
-    """Three moving resonances and a fixed fourth, one after the other."""
+    """Filter a signal by three moving resonances and a fixed fourth one, in series."""
     signal = source
     fourth = np.full(len(formants_hz), 3500.0)
     for formant_hz, bandwidth_hz in zip([*formants_hz.T, fourth], (70, 100, 150, 250), strict=True):
@@ -115,7 +115,7 @@ def _friction(strength: Samples, centre_hz: Samples, rng: np.random.Generator) -
 
 
 def attacked(digit: int, voice: int, attack: str, rng: np.random.Generator) -> Samples:
-    """One digit as an attack of the given kind renders it, through a vocoder of limited bandwidth."""
+    """Synthesize one digit as an attack of the given kind, through a vocoder of limited bandwidth."""
     vocoder_rate = int(rng.choice([9_000, 10_000, 11_025, 13_000]))
     rendered = _rendered(digit, voice, attack, rng)
     narrow = librosa.resample(rendered, orig_sr=RATE, target_sr=vocoder_rate)
@@ -138,7 +138,7 @@ def _normalised(samples: Samples) -> Samples:
 
 
 def transmitted(samples: Samples, codec: str, rng: np.random.Generator) -> Samples:
-    """A room's noise, and for C01 a telephone's band."""
+    """Add a room's noise and, for C01, apply a telephone's band."""
     pause = rng.integers(200, 2400, 2)
     samples = np.pad(samples, (int(pause[0]), int(pause[1]))) * rng.uniform(0.2, 1.0)
     snr_db = rng.uniform(30, 48)
@@ -150,7 +150,7 @@ def transmitted(samples: Samples, codec: str, rng: np.random.Generator) -> Sampl
 
 
 def utterances(split: str) -> Iterator[tuple[str, str, Samples]]:
-    """File name, protocol line and samples of each utterance of a split."""
+    """Yield file name, protocol line and samples of each utterance of a split."""
     letter, _, _, voices, count = SPLITS[split]
     for voice in voices:
         for number in range(count):
@@ -170,7 +170,7 @@ def utterances(split: str) -> Iterator[tuple[str, str, Samples]]:
 
 
 def write_corpus(out: Path, progress: Progress) -> None:
-    """Write the corpus into a folder; a finished one is left as it is."""
+    """Write the corpus into a folder; a complete corpus remains unchanged."""
     finished = out / "FINISHED"
     if finished.exists():
         return

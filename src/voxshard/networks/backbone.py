@@ -1,4 +1,5 @@
-"""What a trained network's lower part is: features in, one row per utterance (or per patch) out, exact in any batch.
+"""Base class of the lower part of trained networks: it maps features to one row per utterance or patch, independent of
+the batch.
 
 Suffixes: B utterances, L padded feature length, P patches, D size of a row.
 """
@@ -23,14 +24,14 @@ Lengths: TypeAlias = npt.NDArray[np.int64]
 
 
 class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """What is below the heads.
+    """The part of a network below the heads.
 
     Built either to be trained, `assets` None, with whatever pretrained weights its settings name; or from a checkpoint,
     `assets` the folder with the small files that `describe_to` wrote there, its weights to be loaded afterwards.
     """
 
     preparer: Callable[[Waveform], Features] | None
-    """Waveform to features; runs in workers."""
+    """Function from waveform to features, which runs in worker processes."""
     batch_policy: ClassVar[BatchPolicy] = "padded"
     sample_rate: int
     min_samples: int
@@ -39,14 +40,14 @@ class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not
 
     @abstractmethod
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D), or (P, D) where the batch policy is `windows`; see `Encoder.encode` for what comes in."""
+        """Return (B, D), or (P, D) if the batch policy is `windows`; the input is described at `Encoder.encode`."""
 
     def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """Return what `forward` returns, before layers are weighted: the embedding `pt`."""
+        """Return the output of `forward` without weighting of layers: the embedding `pt`."""
         return self(features, lengths_B)
 
     def choose_plain(self, layer: int | str | None, pooling: PooledBy | None) -> None:
-        """Let `plain` pool another hidden layer, or pool in another way; None keeps what the training had.
+        """Make `plain` pool another hidden layer, or pool in another way; None keeps the setting of the training.
 
         Raises
         ------
@@ -59,12 +60,12 @@ class Backbone(nn.Module):  # type: ignore[misc]  # torch is Any where it is not
             )
 
     def describe_to(self, folder: Path) -> None:
-        """Write what building needs in addition to settings and weights."""
+        """Write the small files that building needs in addition to settings and weights."""
 
     def untrained(self) -> list[nn.Parameter]:
-        """Parameters that keep their values."""
+        """Return the parameters that training does not change."""
         return []
 
     def seconds(self, length: int) -> float:
-        """Approximate number of seconds of audio in features of this length."""
+        """Return the approximate duration, in seconds, of features of this length."""
         return length / self.sample_rate

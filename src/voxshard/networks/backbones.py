@@ -1,4 +1,4 @@
-"""The lower parts of trained networks: ECAPA-TDNN, our convolutional networks, VGGish; and which one a family has.
+"""Backbones of trained networks: ECAPA-TDNN, our convolutional networks, VGGish; and the choice by family.
 
 Suffixes: B utterances, L padded feature length, P patches, T frames, M features per frame, D size of a row.
 """
@@ -50,7 +50,7 @@ from voxshard.networks.speech_backbone import SpeechBackbone
 
 
 class Standardize(nn.Module):  # type: ignore[misc]
-    """Features shifted and scaled, per band, by what the training recordings had."""
+    """Shifts and scales features per band, by the statistics of the training recordings."""
 
     def __init__(self, size: int, settings: MelNetworkSettings) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Standardize(nn.Module):  # type: ignore[misc]
 
 
 class EcapaBackbone(Backbone):
-    """SpeechBrain's ECAPA-TDNN."""
+    """Backbone with SpeechBrain's ECAPA-TDNN."""
 
     def __init__(self, settings: EcapaNetworkSettings, assets: Path | None) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class EcapaBackbone(Backbone):
         self.dim = settings.embedding_size
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, L, M) to (B, D)."""
+        """Map (B, L, M) to (B, D)."""
         padded_BTM = nn.functional.pad(self.standardize(features), (0, 0, 0, self.reach))
         num_frames_B = on_device(lengths_B, features.device)
         self.reflection.valid.num_frames_B = num_frames_B
@@ -111,7 +111,7 @@ class EcapaBackbone(Backbone):
 
 
 class SpectrogramBackbone(Backbone):
-    """One of our own convolutional networks, patch by patch."""
+    """Backbone with one of our own convolutional networks, applied patch by patch."""
 
     batch_policy: ClassVar[BatchPolicy] = "windows"
 
@@ -126,7 +126,7 @@ class SpectrogramBackbone(Backbone):
         self.network = ARCHITECTURES[family](settings)
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(P, T, M) to (P, D)."""
+        """Map (P, T, M) to (P, D)."""
         return self.network(self.standardize(self.compress(features)))
 
     def seconds(self, length: int) -> float:
@@ -158,7 +158,7 @@ def _patches(settings: SpectrogramSettings) -> MelPatches | LogMelPatches | Log1
 
 
 class VggishBackbone(Backbone):
-    """VGGish's network, from converted weights."""
+    """Backbone with VGGish's network, from converted weights."""
 
     batch_policy: ClassVar[BatchPolicy] = "windows"
     preparer = staticmethod(log_mel_patches)
@@ -180,7 +180,7 @@ class VggishBackbone(Backbone):
         self.network = build_network(_wanted(weights))
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(P, 96, 64) to (P, D)."""
+        """Map (P, 96, 64) to (P, D)."""
         return self.network(features[:, None])
 
     def describe_to(self, folder: Path) -> None:
@@ -199,7 +199,7 @@ def _wanted(weights: Weights) -> Weights:
 
 
 def build_backbone(family: str, settings: NetworkSettings, assets: Path | None) -> Backbone:
-    """The backbone of a family; see `Backbone` for `assets`."""
+    """Build the backbone of a family; `assets` is described at `Backbone`."""
     if isinstance(settings, Wav2Vec2Settings):
         return SpeechBackbone(settings, assets)
     if isinstance(settings, EcapaNetworkSettings):

@@ -1,4 +1,5 @@
-"""The `checkpoint` encoder: embeddings from what this program trained. Suffixes: B utterances, D embedding size."""
+"""The `checkpoint` encoder: embeddings from networks that voxshard trained. Suffixes: B utterances, D embedding
+size."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _CODE_VERSION = 1
 
 
 class CheckpointEncoder(TorchEncoder):
-    """One vector per utterance from a trained network."""
+    """Encoder that returns one vector per utterance from a trained network."""
 
     settings_model = CheckpointSettings
     settings: CheckpointSettings
@@ -56,22 +57,22 @@ class CheckpointEncoder(TorchEncoder):
         )
 
     def build(self) -> nn.Module:
-        """The network with its weights."""
+        """Return the network with its weights."""
         network = self.checkpoint.load()
         network.backbone.choose_plain(self.settings.layer, self.settings.pooling)
         return network
 
     def forward(self, features: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """ "embedding" (B, D)."""
+        """Return "embedding" (B, D)."""
         settings = self.settings
         return {"embedding": self.model.embed(features, lengths_B, settings.embedding, settings.heads, settings.st)}
 
     def join(self, parts: Sequence[Output], lengths: Sequence[int]) -> Output:
-        """As if all the pieces had been pooled at once, where the pooling was chosen; else their average."""
+        """Combine pieces as if they had been pooled together, if the pooling was set; otherwise average them."""
         if self.settings.pooling is None:
             return super().join(parts, lengths)
         return {"embedding": join_pooled([part["embedding"] for part in parts], lengths, self.settings.pooling)}
 
     def cost(self, length: int) -> float:
-        """Seconds of audio."""
+        """Return the duration of features of this length, in seconds of audio."""
         return self.seconds(length)

@@ -1,4 +1,4 @@
-"""Models of the clinical speech programs (naip-w2v2, naip-ecapa-tdnn), as networks of voxshard.
+"""Conversion of the models of the clinical speech programs (naip-w2v2, naip-ecapa-tdnn) to networks of voxshard.
 
 MODEL.pt is a state dict, `args.pkl` next to it the command line that it was trained with, as a pickled
 `argparse.Namespace`. No framework is imported here.
@@ -23,7 +23,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 class _Arguments(BaseModel):
-    """What both programs write; what voxshard does not need is left out."""
+    """Arguments that both programs write; those that voxshard does not need are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=False)
 
@@ -59,13 +59,13 @@ class _EcapaArguments(_Arguments):
 
 @dataclass(frozen=True)
 class ClinicalModel:
-    """A model of one of the programs, described as voxshard's networks are."""
+    """A model of one of the programs, described as a network of voxshard."""
 
     spec: NetworkSpec
     clip: dict[str, Any]
-    """How its recordings were cut."""
+    """Clip settings of the model's recordings."""
     checkpoint: str | None
-    """What a fine-tuned model began as: a folder, or a name at the Hugging Face hub."""
+    """Pretrained model that was fine-tuned: a folder, or a name on the Hugging Face hub."""
 
     @property
     def labels(self) -> list[str]:
@@ -73,7 +73,7 @@ class ClinicalModel:
 
 
 def arguments_file(model: Path) -> Path:
-    """The pickled command line next to a model.
+    """Return the path of the pickled command line next to a model.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def arguments_file(model: Path) -> Path:
 
 
 def describe(path: Path, shapes: Shapes) -> ClinicalModel:
-    """Read a pickled command line.
+    """Read a pickled command line, and describe its model.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What networks trained by voxshard are given, in NumPy, so that decode workers need no framework.
+"""Input features of the networks that voxshard trains, in NumPy, so that decode workers need no framework.
 
 Suffixes: S samples, F frames, P patches, K frequency bins, M mel bands, N cepstral coefficients.
 """
@@ -21,8 +21,8 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TorchaudioMfcc:
-    """torchaudio.transforms.MFCC: Hann window, centred by reflection, power, HTK mel triangles without norm, dB with
-    80 dB of range below the recording's maximum, orthonormal DCT-II.
+    """NumPy version of torchaudio.transforms.MFCC: Hann window, centred by reflection, power, HTK mel triangles without
+    norm, dB with 80 dB of range below the recording's maximum, orthonormal DCT-II.
 
     References
     ----------
@@ -39,11 +39,11 @@ class TorchaudioMfcc:
 
     @property
     def min_samples(self) -> int:
-        """Reflection needs more samples than it adds."""
+        """Minimum length in samples; reflection needs more samples than it adds."""
         return self.n_fft // 2 + 1
 
     def __call__(self, waveform: Waveform) -> Array:
-        """float32 (S,) to float32 (F, N), F = 1 + S // hop_length."""
+        """Map float32 (S,) to float32 (F, N), F = 1 + S // hop_length."""
         if self.remove_mean:
             waveform = waveform - waveform.mean()
         mel_FM = mel_power(waveform, self.sample_rate, self.n_fft, self.hop_length, self.num_mels)
@@ -54,14 +54,14 @@ class TorchaudioMfcc:
 
 @dataclass(frozen=True)
 class CentredKaldiFbank:
-    """Kaldi's filter bank of a waveform without its mean, the input of audio spectrogram transformers."""
+    """Kaldi's filter bank of a waveform minus its mean, the input of audio spectrogram transformers."""
 
     fbank: KaldiFbank
     num_frames: int | None
-    """Cut to this number of frames, or filled up with zeros."""
+    """Number of frames to which features are cropped or padded with zeros; None: unchanged."""
 
     def __call__(self, waveform: Waveform) -> Array:
-        """float32 (S,) to float32 (F, M)."""
+        """Map float32 (S,) to float32 (F, M)."""
         frames_FM = self.fbank(waveform - waveform.mean())
         if self.num_frames is None:
             return frames_FM
@@ -71,7 +71,7 @@ class CentredKaldiFbank:
 
 @dataclass(frozen=True)
 class MelPatches:
-    """Mel power spectrogram cut into patches; the last one is filled up by repeating the recording.
+    """Mel power spectrogram divided into patches; the last patch is completed by repeating the recording.
 
     A recording shorter than a patch is repeated as a whole, one a little longer than n patches has n + 1 of them.
     """
@@ -82,15 +82,15 @@ class MelPatches:
     hop_length: int
     patch_frames: int
     logarithm: bool
-    """log(10000 x + 1) of the power x (Pons et al., arXiv 1810.10274); false: the power itself."""
+    """true: log(10000 x + 1) of the power x (Pons et al., arXiv 1810.10274); false: the power itself."""
 
     @property
     def min_samples(self) -> int:
-        """Reflection needs more samples than it adds."""
+        """Minimum length in samples; reflection needs more samples than it adds."""
         return self.n_fft // 2 + 1
 
     def __call__(self, waveform: Waveform) -> Array:
-        """float32 (S,) to float32 (P, patch_frames, M)."""
+        """Map float32 (S,) to float32 (P, patch_frames, M)."""
         mel_FM = mel_power(waveform, self.sample_rate, self.n_fft, self.hop_length, self.num_mels)
         patches = into_patches(mel_FM, self.patch_frames)
         return np.log1p(10000 * patches) if self.logarithm else patches
@@ -98,20 +98,20 @@ class MelPatches:
 
 @dataclass(frozen=True)
 class LogMelPatches:
-    """The frames of the encoder `logmel`, cut into patches as in `MelPatches`."""
+    """Frames of the encoder `logmel`, divided into patches as in `MelPatches`."""
 
     settings: LogMelSettings
     patch_frames: int
     min_samples: int = 1
 
     def __call__(self, waveform: Waveform) -> Array:
-        """float32 (S,) to float32 (P, patch_frames, M), decibels."""
+        """Map float32 (S,) to float32 (P, patch_frames, M), in decibels."""
         return into_patches(log_mel(waveform, self.settings).T, self.patch_frames)
 
 
 @dataclass(frozen=True)
 class Log10MelPatches:
-    """log10(x + 2.2e-16) of the power x in Slaney's mel bands, cut into patches as in `MelPatches`.
+    """log10(x + 2.2e-16) of the power x in Slaney's mel bands, divided into patches as in `MelPatches`.
 
     References
     ----------
@@ -121,25 +121,25 @@ class Log10MelPatches:
     settings: LogMelSettings
     patch_frames: int
     logarithm: bool
-    """False: the power itself."""
+    """Whether to take the logarithm; false: the power itself."""
     min_samples: int = 1
 
     def __call__(self, waveform: Waveform) -> Array:
-        """float32 (S,) to float32 (P, patch_frames, M)."""
+        """Map float32 (S,) to float32 (P, patch_frames, M)."""
         patches = into_patches(mel_power_spectrogram(waveform, self.settings).T, self.patch_frames)
         return np.log10(patches + np.float32(np.finfo(float).eps)) if self.logarithm else patches
 
 
 def into_patches(frames_FM: Array, patch_frames: int) -> Array:
-    """(F, M) to (P, patch_frames, M); the last patch is filled up from the first frame on."""
+    """Divide (F, M) into (P, patch_frames, M); the last patch is completed with the first frames."""
     num_patches = -(-len(frames_FM) // patch_frames)
     rows = np.arange(num_patches * patch_frames) % len(frames_FM)
     return np.asarray(frames_FM[rows], np.float32).reshape(num_patches, patch_frames, -1)
 
 
 def mel_power(waveform: Waveform, sample_rate: int, n_fft: int, hop_length: int, num_mels: int) -> Array:
-    """Power in mel bands: (S,) to float32 (F, M), F = 1 + S // hop_length; n_fft // 2 samples are reflected at both
-    ends."""
+    """Return the power in mel bands: (S,) to float32 (F, M), F = 1 + S // hop_length. At both ends, n_fft // 2 samples
+    are added by reflection."""
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)  # periodic
     padded = np.pad(waveform, n_fft // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
@@ -150,7 +150,8 @@ def mel_power(waveform: Waveform, sample_rate: int, n_fft: int, hop_length: int,
 
 @functools.cache
 def _htk_triangles(sample_rate: int, n_fft: int, num_mels: int) -> Array:
-    """(K, M) triangles, straight in Hz between points equally spaced on the HTK mel scale, 0 Hz to half the rate."""
+    """Return (K, M) triangles, linear in Hz between points equally spaced on the HTK mel scale, from 0 Hz to half the
+    rate."""
     top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
     edges = 700.0 * (10.0 ** (np.linspace(0.0, top, num_mels + 2) / 2595.0) - 1.0)
     bins = np.linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]

@@ -1,4 +1,4 @@
-"""A trained network: backbone, shared dense layer if there is one, heads; and the embeddings it offers.
+"""A trained network: backbone, optional shared dense layer and heads; and the embeddings it offers.
 
 Suffixes: B utterances, R rows (utterances, or patches), D, S, H sizes of embeddings, C outputs.
 """
@@ -21,7 +21,7 @@ Embedding: TypeAlias = Literal["pt", "wt", "st", "ft"]
 
 
 class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """Features of a batch to outputs, one row per utterance.
+    """Network from the features of a batch to outputs, one row per utterance.
 
     Parameters
     ----------
@@ -49,16 +49,17 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
             parameter.requires_grad_(False)
 
     def rows(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """What the heads are given: (B, D), or for patches (P, D)."""
+        """Return the input of the heads: (B, D), or (P, D) for patches."""
         x_RD = self.backbone(features, lengths_B)
         return x_RD if self.shared is None else torch.relu(self.shared(x_RD))
 
     def joined_rows(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D): as `rows`, those of a recording's patches averaged; what prototypes are compared in."""
+        """Return `rows` averaged over the patches of each recording, (B, D); prototypes are means of these."""
         return self.joined(self.rows(features, lengths_B), lengths_B)
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """Outputs (B, C): logits, cosines or negative distances; those of a recording's patches are averaged."""
+        """Return the outputs (B, C): logits, cosines or negative distances, averaged over the patches of each
+        recording."""
         return self.joined(self.heads(self.rows(features, lengths_B)), lengths_B)
 
     def embed(
@@ -69,7 +70,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         heads: Literal["mean", "sum"],
         shared: Literal["relu", "linear"],
     ) -> torch.Tensor:
-        """(B, size of the embedding): see `embedding_size`; those of a recording's patches are averaged."""
+        """Return embeddings, (B, size of the embedding), averaged over patches; see `embedding_size`."""
         if kind == "pt":
             x_RD = self.backbone.plain(features, lengths_B)
         elif kind == "wt":
@@ -84,7 +85,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         return self.joined(x_RD, lengths_B)
 
     def embedding_size(self, kind: Embedding) -> int:
-        """Numbers in an embedding.
+        """Return the size of an embedding.
 
         `pt`: the backbone's own; `wt`: its learned weighting of layers; `st`: the shared dense layer, after its
         activation or before it; `ft`: the first dense layer of the heads, before norm and activation.
@@ -109,7 +110,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is Any where it is not 
         return self.row_dim if kind == "st" else int(self.heads.hidden_size)
 
     def joined(self, x_RD: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """The mean over each utterance's patches; rows that are utterances as they are."""
+        """Return the mean over each utterance's patches; rows that are utterances are returned unchanged."""
         if self.backbone.batch_policy != "windows":
             return x_RD
         parts = torch.split(x_RD, lengths_B.tolist())

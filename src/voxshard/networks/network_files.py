@@ -1,4 +1,4 @@
-"""A trained network on disk, without pickle.
+"""Files of a trained network, without pickle.
 
 network.yaml        all that building it takes: family, settings, label groups, loss; clips; target; fingerprint
 model.safetensors   its weights, the pretrained ones among them
@@ -31,7 +31,7 @@ DESCRIPTION, TENSORS, ASSETS, SUMMARY = "network.yaml", "model.safetensors", "ba
 
 
 class TargetDescription(Settings):
-    """What the outputs mean; see `voxshard.learning.model.Target`."""
+    """Meaning of the outputs; see `voxshard.learning.model.Target`."""
 
     kind: str
     labels: tuple[str, ...]
@@ -46,22 +46,22 @@ class Description(Settings):
     network: NetworkSpec
     target: TargetDescription
     clip: dict[str, Any] = Field(default_factory=dict)
-    """How recordings were cropped and padded, in evaluation."""
+    """How recordings are cropped and padded in evaluation."""
     fingerprint: str
-    """SHA-256 of the weights and of everything above."""
+    """SHA-256 of the weights and of all fields above."""
     software: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's description, and its folder."""
+    """The description of a checkpoint, with its folder."""
 
     folder: Path
     about: Description
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """Read the description; `folder` is a run directory or its folder `model`.
+        """Read a description; `folder` is a run directory or its folder `model`.
 
         Raises
         ------
@@ -89,17 +89,17 @@ class Checkpoint:
 
     @property
     def file_names(self) -> list[str]:
-        """The files that `load` opens."""
+        """Names of the files that `load` opens."""
         assets = sorted(path.name for path in (self.folder / ASSETS).glob("*"))
         return [DESCRIPTION, TENSORS, *(f"{ASSETS}/{name}" for name in assets)]
 
     @property
     def packages(self) -> list[str]:
-        """The packages whose code the network consists of."""
+        """Packages that the network's code needs."""
         return ["torch", *_PACKAGE_OF.get(self.about.network.family, ())]
 
     def build(self) -> Network:
-        """The network without its weights, in evaluation mode.
+        """Build the network without its weights, in evaluation mode.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Checkpoint:
         return network
 
     def load(self) -> Network:
-        """The network with its weights, in evaluation mode, on the CPU.
+        """Load the network with its weights, in evaluation mode, on the CPU.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class Checkpoint:
 def write_checkpoint(
     folder: Path, network: Network, *, target: Mapping[str, Any], clip: Mapping[str, Any]
 ) -> Description:
-    """Write a network into a folder that exists."""
+    """Write a network into an existing folder."""
     (folder / ASSETS).mkdir(exist_ok=True)
     network.backbone.describe_to(folder / ASSETS)
     tensors = save(contiguous(network.state_dict()))
@@ -164,5 +164,5 @@ def write_checkpoint(
 
 
 def contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors as safetensors wants them: each with its own memory, on the CPU."""
+    """Return tensors as safetensors needs them: on the CPU, each with its own memory."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""What a network trained by voxshard is made of, as settings; no framework is imported here."""
+"""Settings of the networks that voxshard trains; no framework is imported here."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ PooledBy = Literal["mean", "sum", "max"]
 
 
 class HeadSettings(Settings):
-    """One classification head per group of labels: dense, layer norm if asked for, activation, dropout, linear."""
+    """Settings of the classification heads, one per group of labels: dense layer, optional layer norm, activation,
+    dropout, linear layer."""
 
     hidden: int | None = Field(None, ge=1)
-    """Size of the first dense layer. Null: that of what comes in."""
+    """Size of the first dense layer. Null: the size of its input."""
     layer_norm: bool = False
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
 class NetworkSettings(Settings):
-    """What every network takes."""
+    """Settings that every network takes."""
 
     min_batch: ClassVar[int] = 1
-    """Recordings that a step of training needs."""
+    """Minimum number of recordings in a training step."""
     sample_rate: int = Field(16000, ge=1000)
-    """Hz; recordings at another rate are resampled."""
+    """Sample rate in Hz to which recordings are resampled."""
     heads: HeadSettings = HeadSettings.model_validate({})
     shared_dim: int | None = Field(None, ge=1)
-    """Size of a dense layer between the network and all its heads; null: none."""
+    """Size of a dense layer between the backbone and all heads; null: no such layer."""
 
 
 def _fine_tuned(value: Any) -> Any:
@@ -53,22 +54,22 @@ HiddenLayer = Annotated[int | str, BeforeValidator(_one_layer)]
 
 
 class Wav2Vec2Settings(NetworkSettings):
-    """A self-supervised model of transformers, frozen or fine-tuned, with heads."""
+    """Self-supervised model of the package transformers, frozen or fine-tuned, with heads."""
 
     weights: str | None = None
-    """Folder or `org/name`, as for the encoder `hf`."""
+    """Folder of the pretrained model, or `org/name`, as for the encoder `hf`."""
     fine_tune: Annotated[int | str, BeforeValidator(_fine_tuned)] = "transformer"
-    """What is trained in addition to the heads: `none`; `all`; `transformer`: all but the convolutions at the bottom,
-    which is usual; a number: this number of the highest layers."""
+    """What is trained in addition to the heads: `none`; `all`; `transformer` (everything but the convolutions at the
+    bottom, the usual choice); or a number of highest layers."""
     layer: HiddenLayer = "last"
     """Hidden layer whose frames are pooled, numbered as in the encoder `hf`."""
     weighted: bool = False
-    """Pool a learned weighting of all layers 0 ... n instead."""
+    """Pool a learned weighted sum of all layers 0 ... n instead."""
     layer_weighting: Literal["softmax", "raw"] = "softmax"
-    """Kind of the weights of `weighted`: weights that are positive and add up to 1, or weights as they are learned,
-    which begin at 1 / (n + 1) each."""
+    """With `weighted`, `softmax` gives positive weights that sum to 1; `raw` gives unconstrained weights, initially 1 /
+    (n + 1) each."""
     pooling: PooledBy = "mean"
-    """Over the valid frames."""
+    """Pooling over the valid frames."""
 
     @model_validator(mode="after")
     def _check_weighting(self) -> Self:
@@ -78,12 +79,12 @@ class Wav2Vec2Settings(NetworkSettings):
 
 
 class MelNetworkSettings(NetworkSettings):
-    """Networks on a spectrogram."""
+    """Settings of networks on a spectrogram."""
 
     normalize: bool = True
-    """Shift and scale features to mean 0 and variance 1 of the training recordings."""
+    """Shift and scale features to mean 0 and variance 1 on the training recordings."""
     mean: float | None = None
-    """Mean of the features, if known; null: computed from the training recordings, per band."""
+    """Mean of the features, if known; null: computed per band from the training recordings."""
     std: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
@@ -96,28 +97,28 @@ class MelNetworkSettings(NetworkSettings):
 
 
 class EcapaNetworkSettings(MelNetworkSettings):
-    """ECAPA-TDNN from scratch (SpeechBrain's class), in front of the heads."""
+    """ECAPA-TDNN (SpeechBrain's class), trained from scratch, with heads."""
 
     min_batch: ClassVar[int] = 2
-    """Smallest training batch; pooled vectors are normalised over the batch."""
+    """Minimum number of recordings in a training step; pooled vectors are normalised over the batch."""
     features: Literal["mfcc", "fbank", "kaldi_fbank"] = "mfcc"
     """`mfcc`: torchaudio's MFCC; `fbank`: SpeechBrain's filter bank, minus its mean over each recording; `kaldi_fbank`:
     Kaldi's filter bank (Hann window, no dither, HTK order) of the waveform minus its mean. A front end that divides by
     twice the standard deviation, as the audio spectrogram transformer's does, is `mean=M std=2S`."""
     num_mfcc: int = Field(80, ge=1)
     num_mels: int | None = Field(None, ge=1)
-    """Mel bands; null: 128 below the cepstrum and of `kaldi_fbank`, 80 of `fbank`."""
+    """Number of mel bands; null: 128 for `mfcc` and `kaldi_fbank`, 80 for `fbank`."""
     n_fft: int = Field(400, ge=16)
-    """Samples of a window, of `mfcc`; the filter banks have windows of 25 ms."""
+    """Window size of `mfcc`, in samples; the filter banks have windows of 25 ms."""
     hop_length: int = Field(200, ge=1)
-    """Samples, of `mfcc`; torchaudio's default is half a window. The filter banks have 10 ms."""
+    """Hop of `mfcc`, in samples; torchaudio's default is half a window. The filter banks have 10 ms."""
     remove_mean: bool = False
     """With `mfcc`, subtract the waveform's mean first, as `kaldi_fbank` always does."""
     num_frames: int | None = Field(None, ge=5)
-    """With `kaldi_fbank`, number of frames to which every recording is cut or filled up with zeros; null: as many as it
-    has."""
+    """With `kaldi_fbank`, number of frames to which every recording is cropped or padded with zeros; null:
+    unchanged."""
     width: int = Field(512, ge=8)
-    """Channels of the blocks; three times as many go into pooling. A multiple of 8."""
+    """Number of channels of the blocks, a multiple of 8; pooling has three times as many."""
     embedding_size: int = Field(192, ge=1)
     attention_channels: int = Field(128, ge=1)
 
@@ -155,25 +156,25 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 class SpectrogramSettings(MelNetworkSettings):
-    """Convolutional networks for few data, on patches of a log-mel spectrogram."""
+    """Convolutional network for small training sets, on patches of a log-mel spectrogram."""
 
     preset: Literal["few-audio-2018"] | None = None
-    """Values of the settings below that a published front end has; what is given in addition takes their place."""
+    """Published front end that sets the defaults of the settings below; explicit settings take precedence."""
     features: Literal["mel", "logmel", "log10"] = "mel"
-    """`mel`: log(10000 x + 1) of the power x in bands of the HTK mel scale; `logmel`: decibels in bands of Slaney's, as
-    the encoder `logmel` computes and stores them; `log10`: log10(x + 2.2e-16) in bands of Slaney's."""
+    """`mel`: log(10000 x + 1) of the power x in bands of the HTK mel scale; `logmel`: decibels in Slaney's bands, as
+    the encoder `logmel` computes and stores them; `log10`: log10(x + 2.2e-16) in Slaney's bands."""
     patch_frames: int = Field(128, ge=32)
-    """Frames of a patch; patches do not overlap, the last one is filled up by repetition."""
+    """Number of frames in a patch; patches do not overlap, and the last one is completed by repetition."""
     num_mels: int = Field(128, ge=32)
     n_fft: int = Field(1024, ge=64)
     hop_length: int = Field(512, ge=1)
-    """Samples."""
+    """Hop in samples."""
     fmin: float = Field(0.0, ge=0)
-    """Lowest frequency in Hz, in bands of Slaney's."""
+    """Lowest frequency of Slaney's bands, in Hz."""
     fmax: float | None = None
-    """Highest frequency in Hz, in bands of Slaney's; null: half the sample rate."""
+    """Highest frequency of Slaney's bands, in Hz; null: half the sample rate."""
     channels: int = Field(24, ge=4)
-    """Channels of the first convolution; later layers have multiples of it."""
+    """Number of channels of the first convolution; later layers have multiples of it."""
     embedding_size: int = Field(64, ge=2)
     """Size of the last layer below the heads, in which prototypes are compared."""
     learned_log: bool = False
@@ -202,7 +203,7 @@ class VggishNetworkSettings(NetworkSettings):
     weights: str | None = None
     """Folder with vggish.safetensors (`voxshard weights convert`), as for the encoder `vggish`."""
     fine_tune: bool = True
-    """Train the network, not only the heads."""
+    """Train the network as well as the heads."""
 
 
 FAMILIES: Mapping[str, type[NetworkSettings]] = {
@@ -230,26 +231,26 @@ class LabelGroup(Settings):
     """The outputs of one head."""
 
     labels: tuple[str, ...] = Field(min_length=1)
-    """Names of its outputs, in order."""
+    """Names of the outputs, in order."""
     column: str | None = None
-    """Column of the manifest whose values the outputs stand for; null: each label is a yes-or-no column."""
+    """Column of the manifest whose values are the outputs; null: each label is a yes-or-no column."""
 
 
 class NetworkSpec(Settings):
-    """All it takes to build a network, except its weights."""
+    """Everything needed to build a network, except its weights."""
 
     family: Family
     settings: dict[str, Any]
     groups: tuple[LabelGroup, ...] = Field(min_length=1)
-    """One head each; their outputs are stacked in this order."""
+    """One group per head; the outputs are concatenated in this order."""
     loss: Loss
     scale: float = 30.0
-    """Factor on cosines before the softmax of the loss aam."""
+    """With the loss aam, factor on cosines before the softmax."""
     prototypes: bool = False
-    """Classify by the distance to a point per class instead of with heads."""
+    """Classify by the distance to one point per class instead of with heads."""
 
     def network_settings(self) -> NetworkSettings:
-        """`settings`, validated for the family.
+        """Return `settings`, validated for the family.
 
         Raises
         ------
@@ -263,7 +264,7 @@ class NetworkSpec(Settings):
 
 
 def settings_of(family: str, content: Mapping[str, Any]) -> NetworkSettings:
-    """The settings of a family, validated.
+    """Return the validated settings of a family.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""Convolutional networks for few data, on spectrogram patches. Suffixes: P patches, T frames, M mel bands, C channels.
+"""Convolutional networks for small training sets, on spectrogram patches. Suffixes: P patches, T frames, M mel bands, C
+channels.
 
 Three shapes compared by Pons, Serrà and Serra, "Training neural audio classifiers with few data" (arXiv 1810.10274),
 here with batch normalisation after every convolution.
@@ -15,7 +16,7 @@ from voxshard.networks.settings import SpectrogramSettings
 
 
 class LearnedLog(nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """log(a x + b), a and b positive and learned, from log(10000 x + 1) on (Pons et al., section 2)."""
+    """Compression log(a x + b) with positive learned a and b, initially log(10000 x + 1) (Pons et al., section 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +28,7 @@ class LearnedLog(nn.Module):  # type: ignore[misc]  # torch is Any where it is n
 
 
 class Flat(nn.Module):  # type: ignore[misc]
-    """Convolutions, then what is left of the patch through one dense layer."""
+    """Convolutions, followed by one dense layer over the remaining patch."""
 
     def __init__(self, convolutions: nn.Module, settings: SpectrogramSettings) -> None:
         super().__init__()
@@ -37,12 +38,12 @@ class Flat(nn.Module):  # type: ignore[misc]
         self.dense = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(size, settings.embedding_size))
 
     def forward(self, patches_PTM: torch.Tensor) -> torch.Tensor:
-        """(P, T, M) to (P, embedding size)."""
+        """Map (P, T, M) to (P, embedding size)."""
         return self.dense(self.convolutions(patches_PTM[:, None]).flatten(1))
 
 
 def sbcnn(settings: SpectrogramSettings) -> nn.Module:
-    """SB-CNN of Salamon and Bello (arXiv 1608.04363): three 5 x 5 convolutions, two poolings of 4 x 2."""
+    """Build the SB-CNN of Salamon and Bello (arXiv 1608.04363): three 5 x 5 convolutions, two poolings of 4 x 2."""
     channels = settings.channels
     return Flat(
         nn.Sequential(
@@ -57,7 +58,7 @@ def sbcnn(settings: SpectrogramSettings) -> nn.Module:
 
 
 def vgg(settings: SpectrogramSettings) -> nn.Module:
-    """Five 3 x 3 convolutions, each pooled 2 x 2."""
+    """Build five 3 x 3 convolutions, each followed by 2 x 2 pooling."""
     sizes = [1, *(settings.channels * factor for factor in (1, 1, 2, 2, 2))]
     layers = [
         layer
@@ -68,8 +69,8 @@ def vgg(settings: SpectrogramSettings) -> nn.Module:
 
 
 class Timbre(nn.Module):  # type: ignore[misc]
-    """Filters as high as most of the spectrum and few frames wide; each measures how strongly its timbre occurs at
-    all."""
+    """Filters that are as high as most of the spectrum and few frames wide; each measures how strongly its timbre
+    occurs anywhere."""
 
     def __init__(self, settings: SpectrogramSettings) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Timbre(nn.Module):  # type: ignore[misc]
         self.dense = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(size, settings.embedding_size))
 
     def forward(self, patches_PTM: torch.Tensor) -> torch.Tensor:
-        """(P, T, M) to (P, embedding size)."""
+        """Map (P, T, M) to (P, embedding size)."""
         found = [convolution(patches_PTM[:, None]).amax(dim=(2, 3)) for convolution in self.filters]
         return self.dense(torch.cat(found, dim=1))
 

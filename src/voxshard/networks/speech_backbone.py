@@ -1,4 +1,4 @@
-"""Self-supervised models of transformers below heads, frozen or fine-tuned.
+"""Backbone with a self-supervised model of the package transformers, frozen or fine-tuned.
 
 Suffixes: B utterances, L padded feature length, T frames, N layers, D size of a row.
 """
@@ -34,7 +34,7 @@ from voxshard.networks.settings import PooledBy, Wav2Vec2Settings
 
 
 class SpeechBackbone(Backbone):
-    """Any model of the encoder `hf`: one hidden layer or a learned weighting of all, pooled over valid frames."""
+    """Any model of the encoder `hf`: one hidden layer, or a learned weighting of all, pooled over valid frames."""
 
     def __init__(self, settings: Wav2Vec2Settings, assets: Path | None) -> None:
         super().__init__()
@@ -83,16 +83,17 @@ class SpeechBackbone(Backbone):
         self._untrained = self._choose_untrained(depth)
 
     def forward(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D): of the weighted layers if they are weighted, else of the one layer."""
+        """Return (B, D) of the weighted layers if they are weighted, otherwise of the one layer."""
         plain, weighted = self._pooled(features, lengths_B)
         return plain if weighted is None else weighted
 
     def plain(self, features: torch.Tensor, lengths_B: Lengths) -> torch.Tensor:
-        """(B, D) of the one layer, weighted or not."""
+        """Return (B, D) of the one layer, whether or not layers are weighted."""
         return self._pooled(features, lengths_B)[0]
 
     def choose_plain(self, layer: int | str | None, pooling: PooledBy | None) -> None:
-        """See `Backbone.choose_plain`; layers above the highest one that the training used are not in a network."""
+        """Select another layer or pooling (see `Backbone`); layers above the highest one used in training are not
+        stored."""
         if layer is not None:
             (number,) = hf.resolve_layers(layer, self.depth, where="this network")
             highest = max(self.tap.layers)
@@ -118,7 +119,7 @@ class SpeechBackbone(Backbone):
         return plain_BD, sum(share * layer_BD for share, layer_BD in zip(shares_N, pooled, strict=True))
 
     def train(self, mode: bool = True) -> SpeechBackbone:
-        """A frozen model stays in evaluation mode: no dropout below the heads."""
+        """Set the mode, but keep a frozen model in evaluation mode: no dropout below the heads."""
         super().train(mode)
         if self._frozen:
             self.model.eval()

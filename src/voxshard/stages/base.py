@@ -1,4 +1,4 @@
-"""What every stage gets in addition to its configuration."""
+"""Arguments of every stage in addition to its config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voxshard.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Task:
-    """The part of a stage that this process does, and the signal on which it stops."""
+    """Part of a stage that this process does, with its progress display and its stop signal."""
 
     index: int = 0
     count: int = 1

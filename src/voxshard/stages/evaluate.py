@@ -1,4 +1,4 @@
-"""Score a trained run on a split, with other labels, or on other features."""
+"""Scoring of a trained run on a split, with other labels, or on other features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(config: EvaluateConfig, task: Task | None = None) -> Evaluation:
-    """Score, measure, and put scores, metrics and tables into the run.
+    """Score a trained run, measure the results, and write scores, metrics and tables into it.
 
     Raises
     ------
@@ -50,13 +50,13 @@ def run(config: EvaluateConfig, task: Task | None = None) -> Evaluation:
 
 
 def _evaluate(config: EvaluateConfig, run: Path, task: Task) -> Evaluation:
-    """Put the results into a local run directory."""
+    """Write the results into a local run directory."""
     local = config.model_copy(update={"run": run, "out": None})
     found: Evaluation = module_of(run).evaluate(local, task.progress, task.check)
     return found
 
 
 def module_of(run: Path) -> ModuleType:
-    """The module that scores a run: with PyTorch if it is a network's, else with scikit-learn."""
+    """Return the module that scores a run: with PyTorch for a network, otherwise with scikit-learn."""
     is_network = (run / "model" / "network.yaml").exists()
     return learning("voxshard.learning._torch.evaluation" if is_network else "voxshard.learning.evaluation")

@@ -1,4 +1,4 @@
-"""manifest + encoder -> shards. Any number of tasks, on any nodes, at any attempt, finish the same set."""
+"""Extraction of a manifest into shards. Any number of tasks, nodes and attempts complete the same set."""
 
 from __future__ import annotations
 
@@ -51,58 +51,58 @@ _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torc
 
 
 class ExtractOptions(Settings):
-    """How an extraction runs; also in the sections `extract.NAME` of an experiment's config."""
+    """Options of an extraction; also those of the sections `extract.NAME` of an experiment's config."""
 
     shards: int | None = Field(None, ge=1)
-    """About how many shards to cut the manifest into; null: by the amount of audio."""
+    """Approximate number of shards; null: chosen by the amount of audio."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """Where the model runs: auto, cpu, cuda or cuda:1."""
+    """Device of the model: auto, cpu, cuda or, for example, cuda:1."""
     batch_seconds: float | None = Field(None, gt=0)
     """Padded seconds of audio per batch; null: 8 on a CPU, 320 on a GPU."""
     workers: int | None = Field(None, ge=1)
-    """Decode workers; null: as many as CPUs (less two alongside a model, at least one)."""
+    """Number of decode workers; null: the number of CPUs (two fewer if a model runs as well, at least one)."""
     max_failure_fraction: float = Field(0.05, ge=0, le=1)
-    """Share of failed utterances from which on the run is considered broken; judged from 20 failures on."""
+    """Maximum fraction of failed utterances, 0 to 1; checked from 20 failures on."""
 
 
 class ExtractConfig(ExtractOptions):
     """Settings of one extraction."""
 
     manifest: Location
-    """What `voxshard prepare` wrote."""
+    """Manifest that `voxshard prepare` wrote."""
     encoder: str
     """Name of the encoder; `voxshard encoders` lists them."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """The encoder's settings."""
+    """Settings of the encoder; `voxshard encoders NAME` lists them."""
     out: LocalPath
     """Folder of the feature set (DIR)."""
     split: str | None = None
-    """Only the shards of this split."""
+    """Extract only the shards of this split; null: all shards."""
     reuse: LocalPath | None = None
     """Merged feature set of the same encoder; rows of recordings with the same path, size and span are copied."""
     limit: int | None = Field(None, ge=1)
-    """Only the first utterances of the manifest."""
+    """Use only this number of utterances from the start of the manifest; null: all."""
     io_retry_delays_s: tuple[float, ...] = audio.RETRY_DELAYS_S
-    """Waits between attempts to read a recording whose storage fails."""
+    """Delays in seconds between attempts to read a recording whose storage fails."""
 
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """How an extraction ended."""
+    """Result of an extraction."""
 
     folder: FeatureDir
     identity: Identity
     num_selected: int
-    """Shards asked for."""
+    """Number of shards that were requested."""
     missing: Sequence[int]
     """Selected shards that no task has published yet; other tasks may be working on them."""
     num_failed: int
-    """Failed utterances in this task's shards."""
+    """Number of failed utterances in this task's shards."""
     advice: str | None = None
 
 
 def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = False) -> ExtractResult:
-    """Make the shards of one feature set that are missing.
+    """Extract the missing shards of one feature set.
 
     Parameters
     ----------
@@ -158,14 +158,14 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
 
 
 class _Reused:
-    """Shards of which some rows are copied from another set, and the remaining ones computed."""
+    """Combines rows that are copied from another set with rows that are computed, shard by shard."""
 
     def __init__(self, extraction: Extraction, rows: ReusableRows, on_published: Callable[[int], None]) -> None:
         self._extraction, self._rows, self._on_published = extraction, rows, on_published
         self._open: dict[int, tuple[list[Utterance], ReusedRows]] = {}
 
     def remaining(self, works: Iterator[ShardWork]) -> Iterator[ShardWork]:
-        """What is left to compute of each shard; shards that are copied completely are published here."""
+        """Yield the utterances of each shard that must be computed; completely copied shards are published here."""
         copied = 0
         for work in works:
             reused = self._rows.read(work.utterances)
@@ -192,13 +192,13 @@ class _Reused:
 
 
 def deleted_after_merge(folder: FeatureDir) -> bool:
-    """Whether the shards were deleted because the merged file holds it all."""
+    """Whether the shards were deleted because the merged file contains all of them."""
     summary = read_summary(folder)
     return bool(summary and summary["shards"]["deleted"])
 
 
 class Extraction:
-    """One task at work on one feature set."""
+    """One task that works on one feature set."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class Extraction:
 
     @classmethod
     def open(cls, config: ExtractConfig, task: Task, *, plan_only: bool = False) -> Extraction:
-        """Check everything that can be checked without a model, and freeze or compare what the folder is."""
+        """Check everything that needs no model, and freeze the identity of the folder or compare with it."""
         folder = FeatureDir(config.out)
         manifest = local_copy(config.manifest)
         settings = registry.settings_of(config.encoder, config.settings)
@@ -240,11 +240,11 @@ class Extraction:
         return cls(config, task, folder, manifest, encoder, settings, identity, shards)
 
     def shards_of(self, splits: Collection[str | None] | None) -> list[int]:
-        """Shards whose utterances are of these splits; None: all."""
+        """Return the shards of some splits; None selects all shards."""
         return [shard for shard, name in enumerate(self.shards.splits) if splits is None or name in splits]
 
     def utterances_of(self, shard: int) -> list[Utterance]:
-        """The utterances of one shard, in manifest order, read from the manifest.
+        """Read the utterances of one shard from the manifest, in its order.
 
         Raises
         ------
@@ -259,7 +259,7 @@ class Extraction:
             ) from exc
 
     def whole_shards(self, shards: Iterator[int] | Claims) -> Iterator[ShardWork]:
-        """Every utterance of these shards."""
+        """Yield the given shards with all their utterances."""
         return (ShardWork(shard, self.utterances_of(shard)) for shard in shards)
 
     def encode(
@@ -273,7 +273,7 @@ class Extraction:
         on_beat: Callable[[], None] = lambda: None,
         on_published: Callable[[int], None] = lambda shard: None,
     ) -> None:
-        """Run shards through the pipeline.
+        """Process shards in the pipeline.
 
         Parameters
         ----------
@@ -347,12 +347,12 @@ class Extraction:
                 raise
 
     def _advises(self) -> bool:
-        """Whether this task measures what a faster precision would gain: of those on a GPU in float32 the first."""
+        """Whether this task measures the gain of a faster precision: only the first task on a GPU in float32 does."""
         is_exact = self.settings.precision == "float32" and CANDIDATE in self.encoder.precisions
         return is_exact and self.device.startswith("cuda") and self.task.index == 0
 
     def publish(self, result: ShardResult) -> None:
-        """Publish one complete shard; the first one wins."""
+        """Publish one complete shard; the first one published is kept."""
         path = self.folder.shard(result.index, len(self.shards))
         header = self.header(result)
         write_shard(
@@ -365,8 +365,8 @@ class Extraction:
         )
 
     def header(self, result: ShardResult) -> ShardHeader:
-        """What a shard states about itself. How long it took to write is known only afterwards: `write_s` is the time
-        spent on writing since the shard before."""
+        """Return the header of a shard. Its own write time is known only afterwards, so `write_s` is the time spent on
+        writing since the previous shard."""
         info = self.encoder.info
         write_s, self._written_s = self.timers.write_s - self._written_s, self.timers.write_s
         return ShardHeader(
@@ -394,7 +394,7 @@ class Extraction:
         )
 
     def advice(self) -> str | None:
-        """What a user could change to be faster; None where nothing was encoded."""
+        """Return advice for a faster extraction; None if nothing was encoded."""
         if not self.num_ok and not self.failures:
             return None
         return advice(self.timers.as_dict(), num_workers=self.num_workers, device=self.device)
@@ -412,7 +412,7 @@ class Extraction:
 
 
 def _require_packages(manifest: Manifest) -> None:
-    """Make sure, before anything starts, that recordings in buckets can be read here.
+    """Raise an error before anything starts if recordings in buckets cannot be read here.
 
     Raises
     ------
@@ -436,7 +436,7 @@ def _freeze(
     *,
     plan_only: bool,
 ) -> tuple[Identity, ShardTable]:
-    """Freeze a set, or compare its rows, in memory that grows with the manifest and is given back."""
+    """Freeze a new set, or compare the rows of an existing one; the memory for the manifest is released afterwards."""
     manifest = Manifest.read(path)
     if config.limit is not None:
         manifest = manifest.head(config.limit)
@@ -462,13 +462,13 @@ def _freeze(
 
 
 def most_frequent(errors: Mapping[str, int], count: int = 3) -> str:
-    """The most frequent kinds of failure, with how often."""
+    """Return the most frequent kinds of failure with their counts, as text."""
     return ", ".join(f"{name} x {times}" for name, times in Counter(errors).most_common(count))
 
 
 @functools.cache
 def software() -> Mapping[str, str]:
-    """Versions of what numbers may depend on, as far as it is installed here; looked up once per process."""
+    """Return the versions of installed libraries on which numbers may depend; looked up once per process."""
     found = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:
@@ -480,7 +480,7 @@ def software() -> Mapping[str, str]:
 
 
 def image_version() -> str | None:
-    """Title and version of the image we run in; None outside of one."""
+    """Return title and version of the image that this process runs in; None outside an image."""
     try:
         labels = json.loads(_IMAGE_LABELS.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""shards -> features.h5, utterances.parquet, failures.csv, summary.json."""
+"""Merging of shards into features.h5, utterances.parquet, failures.csv and summary.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["MergeConfig", "run"]
 
 
 def run(config: MergeConfig, task: Task | None = None) -> dict[str, Any]:
-    """Join the shards of a feature set; a set that is merged already and intact is left as it is.
+    """Merge the shards of a feature set; a set that is already merged and intact remains unchanged.
 
     Returns
     -------

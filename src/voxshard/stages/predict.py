@@ -1,4 +1,4 @@
-"""The decisions of a trained run on other features, without writing anything."""
+"""Decisions of a trained run on other features; nothing is written."""
 
 from __future__ import annotations
 

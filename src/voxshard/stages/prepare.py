@@ -1,4 +1,4 @@
-"""corpus -> manifest.parquet: what there is, how long, which labels, and what cannot be read."""
+"""Preparation of a corpus as manifest.parquet: its recordings, their durations and labels, and which cannot be read."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ _PARQUET = b"PAR1"
 
 
 class PrepareOptions(Settings):
-    """What is prepared and how; also the section `prepare` of an experiment's config."""
+    """Options of prepare; also those of the section `prepare` of an experiment's config."""
 
     format: str
     """Corpus format, such as folder, table, asvspoof5, kaldi, lhotse or tar."""
     root: str
-    """Folder, URL, or (table) file."""
+    """Folder, URL or, for `table`, file of the corpus."""
     glob: str | None = None
-    """Only paths that match; `*` stays in one folder, `**` is any number of them."""
+    """Use only paths that match this pattern; `*` matches within one folder, `**` matches any number of folders."""
     part: str | None = None
-    """Only what is below this folder of the root."""
+    """Use only recordings below this folder of the root."""
     split: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    """NAME=FILE: the utterances that FILE names are split NAME."""
+    """Split as NAME=FILE: the utterances that are listed in FILE get the split NAME."""
     split_from: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    """REGEX=NAME: paths in which REGEX is found are split NAME; the first that matches counts."""
+    """Split as REGEX=NAME: paths that contain a match of REGEX get the split NAME; the first match counts."""
     labels: str | None = None
-    """A CSV, TSV or Parquet file whose columns are joined by id or path."""
+    """CSV, TSV or Parquet file whose columns are joined by id or path."""
     label_from: str | None = None
-    """A regular expression searched in the path; each named group becomes a column."""
+    """Regular expression that is searched in the path; each named group becomes a column."""
     study: str | None = None
-    """The value of a column `study`, the same in every row."""
+    """Value of a column `study` in every row."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first N utterances."""
+    """Use only the first N utterances; null: all."""
     probe: bool = True
-    """Read every header; false finds only sizes and missing files."""
+    """Read the header of every recording; false finds only sizes and missing files."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the format's own, such as `path_column` of `table`."""
+    """Settings of the corpus format, such as `path_column` of `table`."""
 
     @field_validator("format")
     @classmethod
@@ -80,10 +80,10 @@ class PrepareOptions(Settings):
 
 
 class PrepareConfig(PrepareOptions):
-    """Settings of prepare."""
+    """Settings of one preparation."""
 
     out: Location
-    """The manifest to write."""
+    """Manifest to write."""
 
 
 def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
@@ -145,7 +145,7 @@ def _listed(name: str, request: Request) -> Listing:
 
 
 def _check_is_manifest(out: Path, root: str) -> None:
-    """Make sure that writing `out` replaces nothing but a manifest, before hours of listing and probing."""
+    """Raise ConfigError if writing `out` would replace anything but a manifest, before hours of listing and probing."""
     if out.is_dir():
         raise ConfigError(f"--out {out}: a folder; give the name of the manifest, such as {out / 'manifest.parquet'}")
     if not out.exists():
@@ -157,7 +157,7 @@ def _check_is_manifest(out: Path, root: str) -> None:
 
 
 def _split_by_split(table: pa.Table) -> pa.Table:
-    """The splits one after the other, rows without one last, each in the corpus's order.
+    """Sort rows by split, each in the corpus's order; rows without a split come last.
 
     Shards never cross a split: of splits that alternate, each would hold a few files.
     """
@@ -168,7 +168,7 @@ def _split_by_split(table: pa.Table) -> pa.Table:
 
 
 def summary(manifest: Manifest) -> list[str]:
-    """What a person wants to know of a manifest: utterances and hours per split, problems by reason, warnings."""
+    """Return a summary of a manifest: utterances and hours per split, problems by reason, warnings."""
     table = manifest.table
     lines = [f"{len(manifest):,} utterances{_hours(table)}"]
     if splits := manifest.splits():
@@ -189,7 +189,8 @@ def summary(manifest: Manifest) -> list[str]:
 
 
 def _by_reason(table: pa.Table, column: str) -> list[str]:
-    """Number of rows by reason, the most frequent first; reasons that differ in numbers alone are one."""
+    """Return lines with the number of rows per reason, the most frequent first; reasons that differ only in numbers are
+    combined."""
     rows: dict[str, list[int]] = {}
     texts = [str(text) for text in table[column].to_pylist()]
     for row, text in enumerate(texts):
@@ -228,7 +229,7 @@ def _split_lists(config: PrepareConfig) -> list[tuple[str, str]]:
 
 
 def _chosen(listing: Listing, request: Request) -> pa.Table:
-    """The listing with ids, without what `--part` and `--glob` leave out."""
+    """Return the listing with ids, restricted to the paths that `--part` and `--glob` select."""
     table = listing.table
     texts = path_text(table["path"].combine_chunks())
     if "utterance_id" not in table.column_names:
@@ -251,7 +252,7 @@ def _chosen(listing: Listing, request: Request) -> pa.Table:
 
 
 def _annotated(table: pa.Table, config: PrepareConfig) -> tuple[pa.Table, list[str]]:
-    """The user's labels and splits; the more particular an option is, the later it is applied."""
+    """Add the user's labels and splits; more specific options are applied later."""
     require_all = config.part is None and config.glob is None
     notes: list[str] = []
     if config.study is not None:
@@ -273,7 +274,7 @@ def _annotated(table: pa.Table, config: PrepareConfig) -> tuple[pa.Table, list[s
 
 
 def _probed(table: pa.Table, root: str, config: PrepareConfig, task: Task) -> pa.Table:
-    """The table with what probing finds; a recording with several spans is probed once."""
+    """Add the results of probing to the table; a recording with several spans is probed once."""
 
     def on_rows(items: int, audio_s: float) -> None:
         task.progress.advance(items, audio_s)
@@ -305,7 +306,7 @@ def _missing_paths(table: pa.Table) -> list[str | bytes]:
 
 
 def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:
-    """The corpus's own warnings, and those of probing after them."""
+    """Append the warnings of probing to those of the corpus."""
     at = table.column_names.index("warning")
     pairs = zip(table["warning"].to_pylist(), found.to_pylist(), strict=True)
     joined = ["; ".join(str(text) for text in pair if text is not None) or None for pair in pairs]
@@ -313,7 +314,7 @@ def _with_warnings(table: pa.Table, found: pa.Array) -> pa.Table:
 
 
 def _with_versions(table: pa.Table, root: str) -> pa.Table:
-    """Size and version of every recording in a bucket, or of the archive that it is in."""
+    """Add size and version of every recording in a bucket, or of the archive that contains it."""
     places = [resolve(root, path) for path in table["path"].to_pylist()]
     if not any(map(is_url, places)):
         return table
@@ -328,7 +329,8 @@ def _with_versions(table: pa.Table, root: str) -> pa.Table:
 
 
 def _cut_to_spans(table: pa.Table) -> pa.Table:
-    """`duration_s` of rows that are spans becomes the span's; spans beyond the recording's end get a problem."""
+    """Set `duration_s` of rows that are spans to the span's duration; spans beyond the recording's end get a
+    problem."""
     if "start_s" not in table.column_names or table["start_s"].null_count == table["end_s"].null_count == len(table):
         return table
     durations, problems = [], []

@@ -1,4 +1,4 @@
-"""A file, feature set, run or experiment -> the same in a bucket, complete, with every digest checked."""
+"""Publication of a file, feature set, run or experiment to a bucket, complete and with every digest checked."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class PublishConfig(Settings):
     """Settings of one publication."""
 
     path: LocalPath
-    """File, feature set, run, experiment, or any other folder."""
+    """File, feature set, run, experiment or other folder to publish."""
     url: Location
-    """Target: the URL of an object or a folder, not of a bucket."""
+    """Target URL: an object or a folder in a bucket, not the bucket itself."""
     replace: bool = False
-    """Replace objects that have another content."""
+    """Replace objects whose content differs."""
 
     @field_validator("url")
     @classmethod
@@ -42,7 +42,7 @@ class PublishConfig(Settings):
 
 
 def run(config: PublishConfig, task: Task | None = None) -> Published:
-    """Upload what is missing or differs in the bucket; the completion marker is written last.
+    """Upload objects that are missing or differ in the bucket; the completion marker is written last.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def run(config: PublishConfig, task: Task | None = None) -> Published:
 
 
 def published_record(experiment: Path) -> Mapping[str, Any] | None:
-    """The URL that an experiment was published to, and the SHA-256 of its report then; None: never."""
+    """Return the URL to which an experiment was last published, and the SHA-256 of its report; None if it never was."""
     try:
         content = json.loads(files.read_bytes(experiment / "jobs" / _RECORD))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Do what is missing of a feature set, and with `failed` also what failed."""
+"""Repeated extraction of the missing shards of a feature set, or of its failed utterances."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from voxshard.store.shard import Shard, read_shard, write_shard
 
 @dataclass(frozen=True)
 class Repaired:
-    """What came of the utterances that had failed."""
+    """Result of a repeated extraction of failed utterances."""
 
     num_tried: int
     num_ok: int
-    """Number of these that are embedded now."""
+    """Number of the tried utterances that are embedded now."""
 
 
 def last_config(folder: FeatureDir, overrides: dict[str, object] | None = None) -> ExtractConfig:
-    """The options of the last extraction into a folder, on the folder's own copy of the manifest.
+    """Return the options of the last extraction into a folder, for the folder's own copy of the manifest.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def last_config(folder: FeatureDir, overrides: dict[str, object] | None = None) 
 
 
 def missing(config: ExtractConfig, task: Task | None = None) -> list[ExtractResult]:
-    """Make the missing shards of every split that was begun."""
+    """Extract the missing shards of every split that was started."""
     folder = FeatureDir(config.out)
     splits = begun_splits(folder)
     if None in splits:
@@ -59,12 +59,12 @@ def missing(config: ExtractConfig, task: Task | None = None) -> list[ExtractResu
 
 
 def begun_splits(folder: FeatureDir) -> set[str | None]:
-    """Splits that an extraction was asked for; None means all of them."""
+    """Return the splits whose extraction was started; None stands for all of them."""
     return {state.split for state in read_progress(folder.progress)} or {None}
 
 
 def failed(config: ExtractConfig, task: Task | None = None) -> Repaired:
-    """Encode the failed utterances of published shards again, and put the shards that gain something in place.
+    """Encode the failed utterances of published shards again, and replace the shards that gain embeddings.
 
     The merged files are stale afterwards: merge again.
     """

@@ -1,4 +1,4 @@
-"""runs, experiments, feature sets -> report.html, results.csv, results.tex."""
+"""Report on runs, experiments and feature sets: report.html, results.csv, results.tex."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ReportConfig(Settings):
     """Settings of one report."""
 
     paths: Annotated[tuple[Location, ...], BeforeValidator(as_list)] = Field(min_length=1)
-    """Runs, experiments or feature sets to report on, together."""
+    """Runs, experiments or feature sets that the report covers."""
     out: Location
-    """The HTML file."""
+    """HTML file to write."""
     title: str | None = None
-    """Heading; null: the name of the run or experiment."""
+    """Title of the report; null: the name of the run or experiment."""
 
 
 def run(config: ReportConfig, task: Task | None = None) -> AnyLocation:

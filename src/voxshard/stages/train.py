@@ -1,4 +1,4 @@
-"""Fit a classifier on features, or a network from audio, and test it on the other splits."""
+"""Training of a classifier on features, or of a network on audio, with a test on the other splits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXTRAS = {
 
 
 def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | None:
-    """Train, publish the run directory `config.out`, and enter its results in runs.csv next to it.
+    """Train, publish the run directory `config.out`, and add its results to runs.csv next to it.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def _train(config: TrainConfig | NetworkConfig, task: Task) -> Run | None:
 
 
 def learning(module: str) -> ModuleType:
-    """Import a module that needs scikit-learn or PyTorch, or report how to get it."""
+    """Import a module that needs scikit-learn or PyTorch, or raise an error that names the extra to install."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as exc:

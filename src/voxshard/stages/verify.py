@@ -1,4 +1,4 @@
-"""A feature set on disk -> what is wrong with it."""
+"""Verification of a feature set on disk."""
 
 from __future__ import annotations
 

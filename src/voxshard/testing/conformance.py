@@ -1,4 +1,4 @@
-"""What every encoder must hold to; inherit, and define the `encoder` fixture (loaded on the CPU)."""
+"""Tests that every encoder must pass; inherit them, and define the fixture `encoder` (loaded on the CPU)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from voxshard.encoders.batching import collate
 
 
 def encode_together(encoder: Encoder, waveforms: list[np.ndarray]) -> list[Output]:
-    """One `encode` call where the batch policy allows it, else one per utterance or per length."""
+    """Encode several utterances in one call if the batch policy allows it, otherwise one call per utterance or
+    length."""
     features = [encoder.prepare(waveform) for waveform in waveforms]
     policy = encoder.info.batch_policy
     if policy in ("padded", "windows"):
@@ -27,10 +28,10 @@ def encode_together(encoder: Encoder, waveforms: list[np.ndarray]) -> list[Outpu
 
 
 class EncoderConformance:
-    """Shape, dtype, finite values, alone == in a batch, the same bytes twice."""
+    """Tests of shape, dtype, finite values, independence of the batch, and reproducible bytes."""
 
     atol_rms = 1e-4
-    """Largest deviation allowed between alone and in a batch, in units of the output's rms."""
+    """Maximum deviation between an utterance alone and in a batch, relative to the output's rms."""
     seconds = (0.45, 1.0, 1.7, 2.6)
 
     @pytest.fixture
