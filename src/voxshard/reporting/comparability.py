@@ -1,4 +1,4 @@
-"""Which systems can be compared, on which split they are judged, and which of them is best."""
+"""Grouping of comparable systems, the choice of the split for their comparison, and their ranking."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ _PREFERRED = ("eval", "test", "evaluation", "dev", "val", "valid", "validation")
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The systems measured on one split, best first."""
+    """Systems that were measured on one split, best first."""
 
     split: str
     headline: str | None
-    """Metric they are ranked by."""
+    """Metric by which the systems are ranked."""
     order: Sequence[System]
     key: str = ""
-    """Ends the anchors of what is drawn of this view; unique on the page."""
+    """Suffix of the HTML anchors of this view's plots; unique on the page."""
     suffix: str = ""
-    """Ends the titles of its sections where there are several views."""
+    """Suffix of the titles of this view's sections if there are several views."""
 
     def estimate(self, system: System) -> MetricEstimate:
-        """The headline metric of a system."""
+        """Return the headline metric of a system."""
         return system.splits[self.split].metrics.get(self.headline or "", MetricEstimate(None))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Topic:
-    """Systems that predict the same."""
+    """Systems that predict the same target."""
 
     label: str
     systems: Sequence[System]
     splits: Sequence[str]
-    """Splits with results; the first is the one to judge by."""
+    """Splits with results; the first one decides the ranking."""
     comparisons: Sequence[Comparison]
     key: str
     suffix: str
 
     def view(self, split: str) -> View:
-        """The systems on one split."""
+        """Return the systems on one split, best first."""
         return rank(self.systems, split)
 
     @property
     def views(self) -> list[View]:
-        """What is drawn: the first split, and others that show systems which were not measured before."""
+        """Views to draw: the first split, and splits with systems that earlier ones do not contain."""
         found: list[View] = []
         seen: set[str] = set()
         for split in self.splits:
@@ -65,7 +65,7 @@ class Topic:
 
 
 def topics(data: ReportData) -> list[Topic]:
-    """The systems by what they predict, in order of first appearance."""
+    """Group systems by their target, in order of first appearance."""
     groups: dict[tuple[str, str], list[System]] = {}
     for system in data.systems:
         groups.setdefault((system.kind, system.label), []).append(system)
@@ -86,7 +86,7 @@ def topics(data: ReportData) -> list[Topic]:
 
 
 def split_order(systems: Sequence[System]) -> list[str]:
-    """Splits with results, the one to judge by first: eval or test, then dev, then others, train last."""
+    """Return splits with results in order of preference: eval or test, then dev, then others, train last."""
     found = dict.fromkeys(split for system in systems for split, part in system.splits.items() if part.metrics)
 
     def place(split: str) -> int:
@@ -96,7 +96,7 @@ def split_order(systems: Sequence[System]) -> list[str]:
 
 
 def rank(systems: Sequence[System], split: str) -> View:
-    """Systems of one kind that were measured on a split, best first.
+    """Rank the systems of one kind that were measured on a split, best first.
 
     The first of `measures.HEADLINES` that was measured ranks them, the others decide between equal ones.
     """

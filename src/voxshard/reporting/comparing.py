@@ -1,4 +1,4 @@
-"""The paired test between the best system of a report and the next ones."""
+"""The paired test between the best system of a report and the following ones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def compare(
 def _compare_two(
     runs: Mapping[str, Run], first: str, second: str, split: str, metric: str, seed: int
 ) -> Comparison | None:
-    """The test on the utterances that both have scored and agree on the label of; None where it shows nothing."""
+    """Test two systems on the utterances that both have scored with the same label; None if the test has no result."""
     ours, theirs = (_trials(runs[name], split) for name in (first, second))
     pair = ours.join(theirs, "utterance_id", right_suffix=_OTHER, join_type="inner").sort_by("utterance_id")
     pair = pair.filter(pc.equal(pair["label"], pair[f"label{_OTHER}"]))
@@ -80,7 +80,7 @@ def _compare_two(
 
 
 def _trials(run: Run, split: str) -> pa.Table:
-    """What the test needs of the labelled trials of a split."""
+    """Return the columns of a split's labelled trials that the test needs."""
     trials = run.trials()
     trials = trials.filter(pc.and_(pc.fill_null(pc.equal(trials["split"], split), False), pc.is_valid(trials["label"])))
     needed = [name for name in trials.column_names if name == "score" or name.startswith(("score_", "label_"))]
@@ -89,7 +89,7 @@ def _trials(run: Run, split: str) -> pa.Table:
 
 def _measurable(pair: pa.Table, suffix: str, target: PredictedTarget) -> Trials:
     def column(name: str) -> pa.ChunkedArray:
-        """Return this system's column; one that only one of the two systems has keeps its plain name."""
+        """Return this system's column; a column that only one of the two systems has keeps its name."""
         return pair[f"{name}{suffix}"] if f"{name}{suffix}" in pair.column_names else pair[name]
 
     truth = texts(pair["label"])

@@ -1,4 +1,4 @@
-"""From scores of any number of trials to curves, bins and counts small enough for a page.
+"""Reduction of any number of trials to curves, bins and counts that are small enough for a page.
 
 Letters: N trials, C classes, K thresholds, P points.
 """
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def error_curve(scores_N: Floats, is_positive_N: npt.NDArray[np.bool_]) -> tuple[ErrorCurve, float]:
-    """Error rates at every threshold, thinned to about `MAX_POINTS`, and the score where the rates are closest.
+    """Return error rates at every threshold, thinned to about `MAX_POINTS`, and the score at which they are closest.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def error_curve(scores_N: Floats, is_positive_N: npt.NDArray[np.bool_]) -> tuple
 
 
 def thinned(miss_K: Floats, false_alarm_K: Floats) -> npt.NDArray[np.int64]:
-    """Positions to keep: the ends, and a point wherever the curve has moved visibly, in a DET plot or in a ROC plot."""
+    """Return positions to keep: the ends, and points where the curve has moved visibly in a DET or ROC plot."""
     if len(miss_K) <= MAX_POINTS:
         return np.arange(len(miss_K))
     moved = np.zeros(len(miss_K))
@@ -50,7 +50,8 @@ def thinned(miss_K: Floats, false_alarm_K: Floats) -> npt.NDArray[np.int64]:
 
 
 def _stretched(rates: Floats) -> Floats:
-    """Log-odds: like the probit axes of a DET plot, quicker to compute; what is outside such a plot does not count."""
+    """Return log-odds, a faster substitute for the probit axes of a DET plot; values outside such a plot are
+    clipped."""
     clipped = np.clip(rates, 1e-4, 1 - 1e-4)
     result: Floats = np.log(clipped / (1 - clipped))
     return result
@@ -59,7 +60,7 @@ def _stretched(rates: Floats) -> Floats:
 def score_histogram(
     scores_N: Floats, labels_N: npt.NDArray[np.object_], classes: Sequence[str], threshold: float
 ) -> ScoreHistogram:
-    """Scores counted into bins; far outliers go into the outermost ones."""
+    """Count scores into bins; far outliers are counted in the outermost bins."""
     low, high = (float(value) for value in np.quantile(scores_N, [_TAIL, 1 - _TAIL]))
     if not high > low:
         low, high = low - 0.5, high + 0.5
@@ -74,7 +75,7 @@ def score_histogram(
 def confusion(
     truth_N: npt.NDArray[np.object_], predicted_N: npt.NDArray[np.object_], classes: Sequence[str]
 ) -> Confusion:
-    """Counts of true against predicted classes; classes that occur in neither are left out."""
+    """Count true against predicted classes; classes that occur in neither are omitted."""
     there = {*truth_N.tolist(), *predicted_N.tolist()}
     labels = [name for name in classes if name in there] + sorted(there - set(classes))
     place = {name: number for number, name in enumerate(labels)}

@@ -1,4 +1,4 @@
-"""Plots of a feature set: the map of its embeddings, throughput and device load over time."""
+"""Plots of a feature set: map of its embeddings, and throughput and device load over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_CLASSES = 12
 
 
 def embedding_map(sample: EmbeddingMap, column: str, *, key: str, name: str) -> Plot:
-    """The sample on its first two principal components, coloured and marked by one column."""
+    """Plot the sample on its first two principal components, with colours and markers by one column."""
     values = np.array(list(sample.columns[column]), dtype=object)
     counts = Counter(values.tolist())
     own = [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:MAX_CLASSES]]
@@ -71,7 +71,7 @@ def _natural(text: str) -> tuple[bool, float, str]:
 
 
 def timeline(series: Sequence[Series], *, key: str, name: str) -> Plot:
-    """One quantity over wall time, a line per task or device."""
+    """Plot one quantity over wall time, with a line per task or device."""
     quantity, unit = series[0].quantity, series[0].unit
     shown = series[:MAX_LINES]
     longest = max(float(part.time_s.max(initial=0.0)) for part in shown)

@@ -1,4 +1,4 @@
-"""The feature sets: maps of their embeddings, where every row went, what it cost; and how everything was made."""
+"""Sections about feature sets: maps of embeddings, accounting of rows, costs, and the origin of everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voxshard.reporting.result_tables import TableCell, table
 
 
 def maps(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
-    """Each set on its first two principal components."""
+    """Return the section with each set's embeddings on the first two principal components."""
     blocks: list[Block] = []
     for place, features in enumerate(feature_sets):
         sample = features.embedding_map
@@ -31,7 +31,7 @@ def maps(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
 
 
 def accounting(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
-    """Every row of every manifest, and why some failed."""
+    """Return the section that counts every row of every manifest, with the reasons for failures."""
     if not feature_sets:
         return None
     rows: list[list[str | TableCell]] = []
@@ -63,7 +63,7 @@ def accounting(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
 
 
 def speed(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
-    """Hours, throughput and device load."""
+    """Return the section on hours, throughput and device load."""
     blocks: list[Block] = []
     names = list(dict.fromkeys(name for features in feature_sets for name in features.costs))
     if names:
@@ -87,7 +87,8 @@ def speed(feature_sets: Sequence[FeatureSetReport]) -> Section | None:
 
 
 def jobs(entries: Sequence[Mapping[str, Any]]) -> Section | None:
-    """What each step cost on a cluster, what it asked for and used, and what to ask for next time."""
+    """Return the section on each step's cost on a cluster: requested and used resources, and advice for the next
+    request."""
     if not entries:
         return None
     rows: list[list[str | TableCell]] = [
@@ -126,7 +127,7 @@ def _of(used: float, asked: float | None) -> str:
 
 
 def provenance(data: ReportData) -> Section:
-    """Configs, fingerprints and versions."""
+    """Return the section on configs, fingerprints and versions."""
     blocks: list[Block] = []
     for features in data.feature_sets:
         blocks.append(Heading(f"Features {features.name}"))
@@ -150,7 +151,7 @@ def provenance(data: ReportData) -> Section:
 
 
 def _runs(systems: Sequence[System]) -> list[Block]:
-    """What all runs share, and a row per run with what they do not."""
+    """Return the facts that all runs share, and a table with one row per run of those that differ."""
     names = list(dict.fromkeys(name for system in systems for name in system.facts))
     values = {name: {system.facts.get(name, "–") for system in systems} for name in names}
     shared = [(name, values[name].pop()) for name in names if len(values[name]) == 1]

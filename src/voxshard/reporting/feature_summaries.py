@@ -1,4 +1,4 @@
-"""From a feature set's folder to what a report shows of it: accounting, failures, costs, a map of its embeddings."""
+"""Summary of a feature set for a report: accounting, failures, costs, a map of its embeddings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXAMPLES = 3
 
 
 class Advise(Protocol):
-    """`voxshard.extraction.telemetry.advice`, handed in by the stage."""
+    """Type of `voxshard.extraction.telemetry.advice`, which the stage passes in."""
 
     def __call__(self, timers: Mapping[str, float], *, num_workers: int, device: str) -> str: ...
 
@@ -109,7 +109,7 @@ def _versions(summary: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _costs(tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What the tasks took by their heartbeats, each by its last attempt, loading the model included."""
+    """Return the tasks' costs from the heartbeats of their last attempts, including the loading of the model."""
     if not tasks:
         return {}
     wall_h = [max(float(task["updated"]) - float(task["started"]), 0.0) / 3600 for task in tasks]
@@ -139,7 +139,7 @@ def _unmerged(folder: FeatureDir, identity: Identity | None) -> str:
 
 
 def _accounts(summary: Mapping[str, Any] | None) -> list[Account]:
-    """Every row of the manifest, by split, as merge counted them."""
+    """Return the numbers of manifest rows by split, as merge counted them."""
     splits: Mapping[str, Mapping[str, int]] = (summary or {}).get("splits", {})
     return [
         Account(
@@ -178,7 +178,7 @@ def _failures(folder: FeatureDir) -> list[FailureReason]:
 
 
 def _tasks(folder: FeatureDir) -> list[dict[str, Any]]:
-    """The last heartbeat of every task; one that is being written right now is left out."""
+    """Return the last heartbeat of every task; one that is just being written is skipped."""
     states = []
     for path in sorted(folder.progress.glob("task-*.json")):
         try:
@@ -212,7 +212,7 @@ _GPU = {
 
 
 def _gpu_timelines(tasks: Sequence[Mapping[str, Any]]) -> list[Series]:
-    """What the tasks' GPUs reported, over time since the first task started."""
+    """Return the measurements of the tasks' GPUs over the time since the first task started."""
     having = [task for task in tasks if task.get("gpu", {}).get("time")]
     if not having:
         return []

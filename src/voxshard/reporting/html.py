@@ -1,4 +1,4 @@
-"""The page: sections into one HTML file that needs nothing else, no network, no script."""
+"""Rendering of a report into one HTML file that needs no other file, no network and no script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxshard.reporting.sections import build
 
 
 def render(data: ReportData) -> str:
-    """The report as HTML; the same data gives the same text. Every text in `data` is escaped."""
+    """Render a report as HTML; the same data gives the same text. Every text in `data` is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("voxshard.reporting"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""From the paths a user names (runs, experiments, feature sets) to a report's data."""
+"""Loading of a report's data from the paths that a user names: runs, experiments, feature sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from voxshard.store.runs import RUNS_TABLE, Run
 
 @dataclass
 class _Found:
-    """What is below the paths."""
+    """Runs, feature sets and other files that exist at or below the paths."""
 
     runs: list[Path] = field(default_factory=list)
     feature_dirs: list[Path] = field(default_factory=list)
@@ -34,7 +34,7 @@ class _Found:
     jobs: list[Mapping[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
-    """When each run and merged set was made, as recorded then (ISO 8601)."""
+    """Recorded creation time (ISO 8601) of each run and merged set."""
 
 
 def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, progress: Progress) -> ReportData:
@@ -89,7 +89,7 @@ def load_report(paths: Sequence[Path], *, title: str | None, advise: Advise, pro
 
 @contextmanager
 def _noting(what: str, path: Path, named: Container[Path], found: _Found) -> Iterator[None]:
-    """Turn an error in the block into a note, unless the path was named by the user or the storage fails."""
+    """Convert an error in the block to a note, unless the user named the path or the storage fails."""
     try:
         yield
     except StorageFaultError:
@@ -101,7 +101,7 @@ def _noting(what: str, path: Path, named: Container[Path], found: _Found) -> Ite
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each path: its last part, with as many before it as make it distinct."""
+    """Return a name for each path: as many of its last parts as make it distinct."""
     parts = {path: [part for part in path.resolve().parts if part not in ("runs", "features")] for path in paths}
     names = {}
     for path, own in parts.items():
@@ -112,7 +112,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _look(path: Path, found: _Found) -> None:
-    """Note the runs and feature sets at or below a path."""
+    """Add the runs and feature sets at or below a path to `found`."""
     if (path / "config.yaml").is_file() and (path / "model").is_dir():
         Run.read(path)
         _add(path, found.runs)
@@ -178,13 +178,13 @@ def _title(paths: Sequence[Path], found: _Found) -> str:
 
 
 def _date(found: _Found) -> str:
-    """When the newest of what is shown was made: a report on the same results is the same, whenever it is made."""
+    """Return the creation time of the newest result, so that a report on the same results is always the same."""
     times = [time for text in found.made if (time := _time(text)) is not None]
     return f"Results of {max(times):%Y-%m-%d %H:%M} UTC" if times else ""
 
 
 def _time(text: str) -> datetime | None:
-    """A recorded time; None if none was recorded."""
+    """Parse a recorded time; None if none was recorded."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The metrics by name: what they are called, their unit, which way is better, how many digits are worth showing."""
+"""Registry of the metrics: their titles, units, directions and number of digits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voxshard.reporting.report_data import Kind, MetricEstimate
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is shown."""
+    """Presentation of a metric."""
 
     name: str
     title: str
@@ -31,24 +31,24 @@ class Measure:
         return 2 if self.percent else 4
 
     def number(self, value: float | None) -> str:
-        """The value in the unit of `head`; a dash where there is none."""
+        """Return the value in the unit of `head`, or a dash if there is none."""
         if value is None:
             return "–"
         return f"{value * 100 if self.percent else value:.{self.decimals}f}".replace("-", "−")
 
     def interval(self, estimate: MetricEstimate) -> str:
-        """`low to high` in the unit of `head`, or nothing."""
+        """Return `low to high` in the unit of `head`, or an empty text."""
         if estimate.low is None or estimate.high is None:
             return ""
         return f"{self.number(estimate.low)} to {self.number(estimate.high)}"
 
     def range(self, estimate: MetricEstimate) -> str:
-        """The interval for a narrow column: `low–high`, unless a minus sign would make that hard to read."""
+        """Return the interval for a narrow column: `low–high`, unless a minus sign would make that hard to read."""
         interval = self.interval(estimate)
         return interval if "−" in interval else interval.replace(" to ", "–")
 
     def in_words(self, estimate: MetricEstimate) -> str:
-        """`4.21 % (95 % interval 3.10 to 5.42 %)`."""
+        """Return the value with its interval, such as `4.21 % (95 % interval 3.10 to 5.42 %)`."""
         unit = " %" if self.percent else ""
         interval = self.interval(estimate)
         return f"{self.number(estimate.value)}{unit}" + (f" (95 % interval {interval}{unit})" if interval else "")
@@ -80,7 +80,7 @@ HEADLINES: dict[Kind, tuple[str, ...]] = {
 
 
 def measure(name: str) -> Measure:
-    """How to show a metric; one that is not known here is shown as a plain number, without a best."""
+    """Return the presentation of a metric; an unknown one is shown as a plain number, without a best value."""
     known = _BY_NAME.get(name)
     if known:
         return known
@@ -95,18 +95,18 @@ def measure(name: str) -> Measure:
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Metrics to show, the known ones first in their order; counts (`num_*`) are no metrics."""
+    """Return the metrics to show, known ones first in their order; counts (`num_*`) are not metrics."""
     wanted = {name for name in names if not name.startswith("num_")}
     return [name for name in _BY_NAME if name in wanted] + sorted(wanted - _BY_NAME.keys())
 
 
 def overall(names: Iterable[str]) -> list[str]:
-    """Like `ordered`, without the metrics of single labels (`<name>.<label>`)."""
+    """Return `ordered` without the metrics of single labels (`<name>.<label>`)."""
     return [name for name in ordered(names) if "." not in name]
 
 
 def best(name: str, values: Iterable[float | None]) -> float | None:
-    """The best of several values, None where the metric has no better direction or nothing was measured."""
+    """Return the best of several values; None if the metric has no better direction or nothing was measured."""
     there = [value for value in values if value is not None]
     better = measure(name).better
     if not there or not better:

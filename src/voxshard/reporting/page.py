@@ -1,4 +1,4 @@
-"""What a page is made of: sections of text, tables, plots and listings, and a few figures at the top."""
+"""Elements of a report page: sections of text, tables, plots and listings, and a few numbers at the top."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from voxshard.reporting.result_tables import Table
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph of text."""
 
     text: str
     quiet: bool = False
-    """A sentence that explains why something is not shown."""
+    """Whether the text explains why something is not shown."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A title inside a section."""
+    """A heading inside a section."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Preformatted:
-    """Preformatted text behind a line to click on."""
+    """Preformatted text that a click on its title shows."""
 
     title: str
     text: str
@@ -35,14 +35,14 @@ class Preformatted:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values."""
+    """A list of names and values."""
 
     items: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A table behind a line to click on."""
+    """A table that a click on its title shows."""
 
     title: str
     table: Table
@@ -50,7 +50,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side where there is room."""
+    """Plots, next to each other if there is room."""
 
     plots: Sequence[Plot]
 
@@ -60,7 +60,7 @@ Block = Text | Heading | Preformatted | Facts | Folded | Plots | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page; `key` is its anchor."""
+    """A titled part of the page; `key` is its HTML anchor."""
 
     key: str
     title: str
@@ -69,7 +69,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """One number a reader should see first."""
+    """A number at the top of the page."""
 
     value: str
     label: str

@@ -37,7 +37,7 @@ MAX_ROWS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A drawing, its message in a sentence, and its numbers."""
+    """A plot with its caption and a table of its numbers."""
 
     key: str
     title: str
@@ -45,16 +45,16 @@ class Plot:
     caption: str
     table: Table
     wide: bool = False
-    """It needs the width of the page."""
+    """Whether the plot needs the full width of the page."""
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour and line style of curve `index`; each pair occurs once among the first `MAX_LINES`."""
+    """Return colour and line style of curve `index`; each pair occurs once among the first `MAX_LINES`."""
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": LINES[index % len(LINES)]}
 
 
 def legend_below(figure: Figure, *, handle_length: float = 2.8) -> None:
-    """Put the legend of the figure's first axes under it, making the figure taller, so that it covers no data."""
+    """Put the legend of the figure's first axes below them and enlarge the figure, so that it covers no data."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     width, height = figure.get_size_inches()
     entry_inches = 0.13 * handle_length + 0.35 + 0.075 * max(map(len, labels))
@@ -68,7 +68,8 @@ _OPERATING_POINTS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def probit(rate: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Standard normal quantiles of rates, the scale of DET plots; 0 and 1 are moved just off the shown range.
+    """Return standard normal quantiles of rates, the scale of DET plots; 0 and 1 are moved slightly off the shown
+    range.
 
     References
     ----------
@@ -80,7 +81,7 @@ def probit(rate: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def det(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, where: str) -> Plot:
-    """Miss against false-alarm rate on probit axes; system -> curve and its equal error rate."""
+    """Plot miss rate against false alarm rate on probit axes; `curves` maps systems to curve and equal error rate."""
     eers = [estimate.value for _, estimate in curves.values() if estimate.value is not None]
     low, high = _det_range(list(curves.values()), eers)
     with svg_figure(4.8, 4.1) as figure:
@@ -115,7 +116,7 @@ def det(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, wh
 def _rates_table(
     head: str, curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], value: Callable[[float], float]
 ) -> Table:
-    """A row per curve: a value of the miss rate at each of the usual false alarm rates."""
+    """Return a table with one row per curve: a value of the miss rate at each of the usual false alarm rates."""
     rows = [
         [
             TableCell(name),
@@ -139,7 +140,7 @@ def _det_range(curves: Sequence[tuple[ErrorCurve, MetricEstimate]], eers: Sequen
 
 
 def _at(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], wanted: float) -> float:
-    """The smallest y among points whose x does not exceed `wanted`."""
+    """Return the smallest y among points whose x is at most `wanted`."""
     return float(y[x <= wanted].min(initial=1.0))
 
 
@@ -172,7 +173,7 @@ def roc(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, wh
 
 
 def histogram(spread: ScoreHistogram, *, key: str, system: str, where: str) -> Plot:
-    """Share of each class's utterances per bin of the score."""
+    """Plot the fraction of each class's utterances per bin of the score."""
     totals = {name: max(int(counts.sum()), 1) for name, counts in spread.counts.items()}
     with svg_figure(4.8, 3.4) as figure:
         axes = figure.add_subplot()
@@ -201,7 +202,8 @@ def histogram(spread: ScoreHistogram, *, key: str, system: str, where: str) -> P
 
 
 def confusion(matrix: Confusion, *, key: str, system: str, where: str) -> Plot | None:
-    """Rows true, columns predicted, shaded by the share of the row; None for more than `MAX_MATRIX` classes."""
+    """Plot true classes (rows) against predicted ones (columns), shaded by the fraction of the row; None for more than
+    `MAX_MATRIX` classes."""
     count = len(matrix.labels)
     if count > MAX_MATRIX:
         return None
@@ -242,7 +244,7 @@ def confusion(matrix: Confusion, *, key: str, system: str, where: str) -> Plot |
 def _shaded(
     axes: Axes, values: npt.NDArray[np.float64], low: float, high: float, written: Sequence[Sequence[str]] | None
 ) -> None:
-    """Cells from white (low) to dark blue (high), with what is written in them; nan stays empty."""
+    """Draw cells from white (low) to dark blue (high) with their texts; nan stays empty."""
     axes.pcolormesh(np.ma.masked_invalid(values), cmap="Blues", vmin=low, vmax=high, edgecolors="white", linewidth=0.6)
     for row, texts in enumerate(written or []):
         for column, text in enumerate(texts):
@@ -256,7 +258,7 @@ def _shaded(
 
 
 def _label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Names next to the rows and, slanted or upright where they are long or many, below the columns."""
+    """Label rows and columns; column names are slanted or upright if they are long or many."""
     names = distinct(columns, 18)
     if len(names) > 25:
         axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
@@ -269,7 +271,7 @@ def _label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> Non
 
 
 def frequent_confusions(matrix: Confusion, limit: int = 20) -> Table:
-    """The pairs of classes most often mistaken for each other."""
+    """Return a table of the pairs of classes that are most often confused."""
     wrong = matrix.counts.copy()
     np.fill_diagonal(wrong, 0)
     share = _row_shares(matrix)
@@ -294,7 +296,7 @@ def _row_shares(matrix: Confusion) -> npt.NDArray[np.float64]:
 def intervals(
     estimates: Sequence[tuple[str, MetricEstimate]], *, metric: str, key: str, title: str, caption: str, what: str
 ) -> Plot:
-    """One row per name: a dot, and a bar for its confidence interval."""
+    """Plot one row per name: a dot for the value, and a bar for its confidence interval."""
     how = measures.measure(metric)
     scale = 100.0 if how.percent else 1.0
     shown = [(name, estimate) for name, estimate in estimates if estimate.value is not None][:MAX_ROWS]
@@ -321,7 +323,8 @@ def intervals(
 
 
 def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key: str, where: str) -> Plot:
-    """Groups x systems, shaded and written: the metric of each system on each value of a column."""
+    """Plot the metric of each system (columns) on each value of a manifest column (rows), as shaded cells with
+    numbers."""
     how = measures.measure(metric)
     found = {(system, group.name): group for system, part in systems.items() for group in part.groups}
     names = list(dict.fromkeys(name for _, name in found))
@@ -354,7 +357,7 @@ def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key:
 
 
 def few_shot(curves: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, metric: str, key: str, where: str) -> Plot:
-    """Mean and standard deviation over runs against the number of examples per class."""
+    """Plot mean and standard deviation over runs against the number of examples per class."""
     how = measures.measure(metric)
     scale = 100.0 if how.percent else 1.0
     every = sorted({count for points in curves.values() for count, _ in points})
@@ -396,7 +399,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def training(curves: Sequence[TrainingCurve], *, key: str, system: str) -> Plot:
-    """Quantities over epochs that share an axis (losses, learning rates, or metrics)."""
+    """Plot quantities with a common axis (losses, learning rates or metrics) over epochs."""
     with svg_figure(4.8, 3.4) as figure:
         axes = figure.add_subplot()
         for index, curve in enumerate(curves[:MAX_LINES]):

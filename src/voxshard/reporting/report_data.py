@@ -1,4 +1,4 @@
-"""What a report shows, as plain data: `loading` fills it from files, `sections` turns it into tables and plots.
+"""Data of a report; `loading` reads it from files, and `sections` turns it into tables and plots.
 
 Everything here is small whatever the size of the corpus: curves are thinned, scores are counted into bins and
 embeddings are sampled before they get here. Letters: B bins, C classes, P points.
@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MetricEstimate:
-    """A number with its confidence interval; `low` and `high` are None where none was computed."""
+    """A number with its confidence interval; `low` and `high` are None if none was computed."""
 
     value: float | None
     low: float | None = None
@@ -28,38 +28,38 @@ class MetricEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorCurve:
-    """Error rates of a detector over all thresholds, thinned; rates in [0, 1]."""
+    """Thinned error rates of a detector over all thresholds, in [0, 1]."""
 
     false_alarm_rate: Array
-    """(P,)"""
+    """(P,) false alarm rate at each threshold."""
     miss_rate: Array
-    """(P,)"""
+    """(P,) miss rate at each threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreHistogram:
-    """How the scores of each class are spread."""
+    """Distribution of the scores of each class."""
 
     edges: Array
-    """(B + 1,)"""
+    """(B + 1,) edges of the bins."""
     counts: Mapping[str, npt.NDArray[np.int64]]
-    """Class -> (B,)."""
+    """(B,) number of scores in each bin, by class."""
     threshold: float | None = None
     """Score at the equal error rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How often each true class was taken for each predicted one."""
+    """Confusion matrix of true and predicted classes."""
 
     labels: Sequence[str]
     counts: npt.NDArray[np.int64]
-    """(C, C), rows are true classes, columns predicted ones."""
+    """(C, C) numbers of utterances; rows are true classes, columns predicted ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """One value of a column and what was measured on its utterances."""
+    """One value of a column, with the metrics of its utterances."""
 
     name: str
     num_utterances: int
@@ -68,7 +68,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Breakdown:
-    """Metrics apart for each value of a column (codec, attack, fold, speaker)."""
+    """Metrics for each value of a column (codec, attack, fold, speaker)."""
 
     column: str
     groups: Sequence[Group]
@@ -76,13 +76,13 @@ class Breakdown:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitResult:
-    """What a system did on one split."""
+    """Results of a system on one split."""
 
     num_utterances: int | None = None
     metrics: Mapping[str, MetricEstimate] = field(default_factory=dict)
-    """Intervals over utterances."""
+    """Metrics with intervals over utterances."""
     by_speaker: Mapping[str, MetricEstimate] = field(default_factory=dict)
-    """The estimates with intervals over speakers, where speakers are known."""
+    """The same estimates with intervals over speakers, if speakers are known."""
     error_curve: ErrorCurve | None = None
     histogram: ScoreHistogram | None = None
     confusion: Confusion | None = None
@@ -91,12 +91,12 @@ class SplitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FewShot:
-    """Results on one split after training on a few examples per class, several times."""
+    """Results on one split after several trainings on a few examples per class."""
 
     split: str
     num_shots: int
     metrics: Mapping[str, Sequence[float]]
-    """Metric -> one value per run."""
+    """One value per run for each metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +110,12 @@ class TrainingCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One run: features, a classifier, and its results per split."""
+    """One run: its features, its classifier and its results per split."""
 
     name: str
     kind: Kind
     label: str
-    """What it predicts."""
+    """Label columns that the system predicts."""
     features: str
     classifier: str
     seed: int | None = None
@@ -123,18 +123,18 @@ class System:
     few_shot: Sequence[FewShot] = ()
     training: Sequence[TrainingCurve] = ()
     config: str = ""
-    """Resolved config, YAML."""
+    """Resolved config of the run, in YAML."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Fingerprints, versions and everything else that describes how it was made."""
+    """Fingerprints, versions and other facts about the origin of the run."""
     notes: Sequence[str] = ()
-    """Sentences that training or testing left behind."""
+    """Messages from training or testing."""
     not_scored: str = ""
-    """Why there are no results, as a sentence; empty where there are."""
+    """Sentence on why there are no results; empty if there are results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A paired bootstrap test of two systems on the same utterances: first minus second."""
+    """A paired bootstrap test of two systems on the same utterances; the difference is first minus second."""
 
     split: str
     metric: str
@@ -147,7 +147,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Number of rows of one split by what became of them."""
+    """Numbers of rows of one split, by state."""
 
     split: str
     num_total: int
@@ -158,12 +158,12 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureReason:
-    """One kind of failure and its first examples."""
+    """One kind of failure with its first examples."""
 
     kind: str
     count: int
     examples: Sequence[tuple[str, str]]
-    """(utterance_id, message)"""
+    """(utterance_id, message) of each example."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,29 +171,29 @@ class EmbeddingMap:
     """A sample of the embeddings on their first two principal components."""
 
     points: Array
-    """(P, 2)"""
+    """(P, 2) coordinates."""
     explained: tuple[float, float]
-    """Share of the sample's variance on each component, in [0, 1]."""
+    """Fraction of the sample's variance on each component, in [0, 1]."""
     columns: Mapping[str, Sequence[str]]
-    """Column to colour by -> P values."""
+    """(P,) values of each column for colouring."""
     num_total: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A quantity over wall time; series of one quantity are drawn together."""
+    """A quantity over wall time; series of the same quantity are drawn together."""
 
     quantity: str
     unit: str
     name: str
-    """Whose: a task, a device."""
+    """Name of the task or device that was measured."""
     time_s: Array
     values: Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSetReport:
-    """One set of features: how it was made, what it cost, and where every row went."""
+    """One feature set: its origin, its cost, and the state of every row."""
 
     name: str
     encoder: str
@@ -203,34 +203,34 @@ class FeatureSetReport:
     config: str = ""
     accounts: Sequence[Account] = ()
     not_counted: str = ""
-    """Why the rows are not counted yet, as a sentence."""
+    """Sentence on why the rows are not counted yet."""
     failures: Sequence[FailureReason] = ()
     embedding_map: EmbeddingMap | None = None
     no_map: str = ""
-    """Why there is no map, as a sentence."""
+    """Sentence on why there is no map."""
     timelines: Sequence[Series] = ()
-    """Throughput, device load, memory, power."""
+    """Throughput, device load, memory and power over time."""
     advice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All of one report."""
+    """All data of one report."""
 
     title: str
     date: str
-    """When the newest result shown was made."""
+    """Creation time of the newest result shown, as text."""
     made_by: str
-    """Program and version."""
+    """Name and version of the program."""
     sources: Sequence[str]
     systems: Sequence[System] = ()
     comparisons: Sequence[Comparison] = ()
     feature_sets: Sequence[FeatureSetReport] = ()
     config: str = ""
-    """Resolved config of the experiment, YAML."""
+    """Resolved config of the experiment, in YAML."""
     notes: Sequence[str] = ()
     """Sentences about parts that could not be read."""
     jobs: Sequence[Mapping[str, Any]] = ()
-    """What the steps of experiments that ran on a cluster cost, by their jobs/accounting.json."""
+    """Costs of the steps of experiments that ran on a cluster, from their jobs/accounting.json."""
     inputs: str = ""
-    """Digest of the results that were read; see `reporting.inputs`."""
+    """Digest of the results that were read; see `reporting.report_inputs`."""

@@ -1,4 +1,4 @@
-"""Which results a report shows, by content: the page states it in its head, so that no time of a file has to."""
+"""Digest of the results that a report shows, stored in the page; file times are not used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RECORDED = re.compile(rb'<meta name="voxshard-inputs" content="([0-9a-f]{64})">
 
 
 def inputs_digest(paths: Sequence[Path]) -> str:
-    """SHA-256 (hex) over the results of runs, experiments and feature sets, wherever these are."""
+    """Return the SHA-256 (hex) of the results of runs, experiments and feature sets, wherever they are stored."""
     return files.digest_of(
         [
             [
@@ -28,7 +28,7 @@ def inputs_digest(paths: Sequence[Path]) -> str:
 
 
 def recorded_inputs(report: Path) -> str | None:
-    """The digest of what a report was made from; None for a page of an earlier version."""
+    """Return the digest of the results that a report shows; None for a page of an earlier version."""
     with open(report, "rb") as stream:
         match = _RECORDED.search(stream.read(_HEAD_BYTES))
     return None if match is None else match[1].decode()

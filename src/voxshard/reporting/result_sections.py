@@ -1,4 +1,4 @@
-"""The results: tables per split, over splits and seeds, and the paired comparison."""
+"""Sections with the results: tables per split, over splits and seeds, and the paired comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_SYSTEMS = 30
 
 
 def results(topic: Topic) -> Section:
-    """Everything measured of the systems that predict one label."""
+    """Return the sections on all results of the systems that predict one label."""
     blocks: list[Block] = []
     for place, split in enumerate(topic.splits):
         view = topic.view(split)
@@ -38,7 +38,7 @@ def results(topic: Topic) -> Section:
 
 
 def _best_first(whole: Table) -> list[Block]:
-    """The table of results; of a large grid the best, and the others behind a line to click on."""
+    """Return the table of results; for a large grid only of the best systems, with the others folded."""
     more = len(whole.rows) - _MAX_SYSTEMS
     if more <= 0:
         return [whole]
@@ -54,7 +54,7 @@ def _on(view: View) -> str:
 
 
 def no_results() -> Section:
-    """Return the section that replaces results if nothing was trained."""
+    """Return the section that is shown if nothing was trained."""
     return Section(
         "results", "Results", [Text("There are no results: nothing was trained on these features yet.", quiet=True)]
     )
@@ -72,7 +72,7 @@ def _intervals(view: View, *, key: str) -> plots.Plot:
 
 
 def _across_splits(headline: str, main: View, topic: Topic) -> Table:
-    """The metric that ranks systems on the first split, on every split."""
+    """Return a table of the ranking metric of the first split, on every split."""
     rows = []
     for system in [*main.order, *(system for system in topic.systems if system not in main.order)]:
         found = [
@@ -93,14 +93,14 @@ def _meanings(systems: Sequence[System]) -> list[Block]:
 
 
 def _tied(comparisons: Sequence[Comparison], view: View) -> set[str]:
-    """Systems that the paired test does not distinguish from the best of a view."""
+    """Return the systems that the paired test does not distinguish from the best one of a view."""
     here = [item for item in comparisons if item.split == view.split and item.metric == view.headline]
     best = view.order[0].name if view.order else ""
     return {item.second for item in here if item.first == best and item.p_value >= LEVEL}
 
 
 def _over_seeds(systems: Sequence[System], split: str) -> Table | None:
-    """Mean and standard deviation of the headline metrics where one system was trained with several seeds."""
+    """Return a table of mean and standard deviation of the headline metrics of systems trained with several seeds."""
     families: dict[tuple[str, str], list[System]] = defaultdict(list)
     for system in systems:
         if split in system.splits and system.seed is not None:

@@ -1,4 +1,4 @@
-"""Tables for the page, and the results as CSV and LaTeX."""
+"""Result tables for the page, and results as CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class TableCell:
 
     text: str
     below: Sequence[str] = ()
-    """Smaller, under the text (intervals)."""
+    """Smaller text below the main text (intervals)."""
     best: bool = False
     tied: bool = False
-    """Not distinguishable from the best by the paired test."""
+    """Whether the paired test does not distinguish the value from the best one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows under column heads; columns in `numeric` are aligned to the right."""
+    """Rows with column heads; columns in `numeric` are right-aligned."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
@@ -37,20 +37,20 @@ class Table:
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[str | TableCell]], *, text: int = 1, caption: str = ""
 ) -> Table:
-    """A table whose first `text` columns are words and whose others are numbers."""
+    """Make a table whose first `text` columns are words and whose other columns are numbers."""
     cells = [[item if isinstance(item, TableCell) else TableCell(item) for item in row] for row in rows]
     return Table(heads=heads, rows=cells, numeric=frozenset(range(text, len(heads))), caption=caption)
 
 
 def metric_cell(estimate: MetricEstimate, name: str) -> TableCell:
-    """A metric with its interval below."""
+    """Return a cell with a metric and its interval below."""
     how = measures.measure(name)
     interval = how.range(estimate)
     return TableCell(how.number(estimate.value), (interval,) if interval else ())
 
 
 def results(view: View, *, speakers: bool = True, tied: Collection[str] = ()) -> Table:
-    """Systems x metrics of one split, best first, the best of each metric marked.
+    """Return a table of systems and metrics on one split, best first, with the best value of each metric marked.
 
     The number of utterances has a column only where it differs between systems.
 
@@ -103,7 +103,8 @@ def _legend(rows: Sequence[Sequence[TableCell]]) -> str:
 
 
 def results_csv(systems: Sequence[System]) -> str:
-    """One row per system and split; each metric with `_low` and `_high`, full precision, rates in [0, 1]."""
+    """Return CSV with one row per system and split; each metric with `_low` and `_high`, full precision, rates in [0,
+    1]."""
     names = measures.ordered({name for system in systems for part in system.splits.values() for name in part.metrics})
     stream = io.StringIO()
     writer = delimited.writer(stream)
@@ -123,7 +124,8 @@ def results_csv(systems: Sequence[System]) -> str:
 
 
 def results_latex(views: Sequence[tuple[str, View]]) -> str:
-    r"""One `table` for a paper per view, each named, with booktabs; the best in bold, intervals in brackets."""
+    r"""Return one named booktabs `table` per view for a paper; the best values are bold, and intervals are in
+    brackets."""
     parts = [r"% Needs \usepackage{booktabs}."]
     for name, view in views:
         shown = results(view, speakers=False)

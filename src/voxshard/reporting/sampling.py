@@ -1,4 +1,4 @@
-"""A sample of a feature set's embeddings, projected to a plane.
+"""Projection of a sample of a feature set's embeddings to a plane.
 
 Letters: N utterances of the set, P of the sample, D size of an embedding, L layers.
 """
@@ -54,7 +54,7 @@ def embedding_map(features: FeatureSet, labels: Sequence[str], *, seed: int = 0)
 
 
 def _per_utterance(features: FeatureSet, rows: npt.NDArray[np.int64]) -> Floats:
-    """One vector per utterance, (P, D)."""
+    """Return one vector per utterance, (P, D)."""
     means = []
     for batch in features.iter_batches(64, rows=rows):
         if batch.embeddings is not None:
@@ -69,7 +69,8 @@ def _per_utterance(features: FeatureSet, rows: npt.NDArray[np.int64]) -> Floats:
 
 
 def project(vectors_PD: Floats) -> tuple[Floats, tuple[float, float]]:
-    """First two principal components of standardized vectors, (P, 2), and the share of variance on each.
+    """Project standardized vectors to their first two principal components, (P, 2); also return the fraction of
+    variance on each.
 
     A component's sign is arbitrary; it is chosen so that the point farthest from the middle is positive.
     """
@@ -89,7 +90,8 @@ def project(vectors_PD: Floats) -> tuple[Floats, tuple[float, float]]:
 
 
 def _columns(sample: pa.Table, labels: Sequence[str]) -> dict[str, list[str]]:
-    """At most two columns to colour by: a label, and a group or, where there is none, whatever else has few values."""
+    """Choose at most two columns for colouring: a label, and a group or, if there is none, another column with few
+    values."""
     own = [name for name in sample.column_names if name not in COLUMNS and name not in _GROUPS]
     found: dict[str, list[str]] = {}
     for candidates in (labels or own, [*_GROUPS, *labels, *own, "split"]):

@@ -1,4 +1,4 @@
-"""From a report's data to the sections of its page, those with nothing to show left out."""
+"""Conversion of a report's data to the sections of its page; sections without content are omitted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from voxshard.reporting.report_data import ReportData
 
 
 def build(data: ReportData) -> list[Section]:
-    """All sections, results first, how they were made last."""
+    """Return all sections: results first, provenance last."""
     subjects = topics(data)
     sections: list[Section | None] = [] if subjects else [result_sections.no_results()]
     for topic in subjects:

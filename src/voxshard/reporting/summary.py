@@ -1,4 +1,4 @@
-"""The top of a report: a paragraph in words and a few numbers."""
+"""The top of a report: a paragraph and a few numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from voxshard.reporting.report_data import ReportData
 
 
 def in_words(data: ReportData) -> str:
-    """What was done and what came out, in a few sentences."""
+    """Return a few sentences on what was done and with which results."""
     return " ".join([*_features(data), *_systems(data)])
 
 
@@ -62,7 +62,7 @@ def _topic(topic: Topic) -> list[str]:
 
 
 def tiles(data: ReportData) -> list[Tile]:
-    """A few numbers a reader should see first."""
+    """Return the few numbers at the top of a report."""
     shown = []
     for topic in topics(data)[:2]:
         view = topic.view(topic.splits[0]) if topic.splits else None

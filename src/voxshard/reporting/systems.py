@@ -1,4 +1,4 @@
-"""From run directories to the systems of a report, and the paired test between them."""
+"""Conversion of run directories to the systems of a report."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ FOLDS = "folds"
 
 @dataclass(frozen=True)
 class PredictedTarget:
-    """What a run predicts, from its model.json."""
+    """Target of a run, from its model.json."""
 
     kind: Kind
     classes: Sequence[str]
     positive: str | None
-    """Class that higher scores speak for, in detection."""
+    """Class for which scores are high, in detection."""
     software: Mapping[str, str]
 
     @classmethod
     def of(cls, run: Run) -> PredictedTarget:
-        """Read what `train` wrote next to the model; the model itself is not opened."""
+        """Read the target from model.json; the model itself is not opened."""
         path = run.model / "model.json"
         try:
             about = json.loads(files.read_bytes(path))
@@ -61,7 +61,7 @@ class PredictedTarget:
 
 
 def load_system(run: Run, name: str) -> System:
-    """Everything a report shows of one run, under a name that is unique in the report.
+    """Read the data of one run, under a name that is unique in the report.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _facts(config: Mapping[str, Any], content: Mapping[str, Any], target: Predic
 
 
 def _few_shot(rows: pa.Table | None) -> list[FewShot]:
-    """The table `n-shot`: shots, run, split, then a value per metric."""
+    """Convert the table `n-shot`, which has the columns shots, run, split and one per metric."""
     if rows is None:
         return []
     names = [name for name in rows.column_names if name not in ("shots", "run", "split")]
@@ -143,7 +143,7 @@ def _estimates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, M
 
 
 def _known(trials: pa.Table, split: str, target: PredictedTarget) -> pa.Table:
-    """The trials of a split whose label the model has learned: those that metrics are computed from."""
+    """Return the trials of a split whose label the model has learned; metrics are computed from these."""
     trials = trials.filter(pc.fill_null(pc.equal(trials["split"], split), False))
     if target.kind == "multilabel":
         return trials
@@ -151,8 +151,8 @@ def _known(trials: pa.Table, split: str, target: PredictedTarget) -> pa.Table:
 
 
 def training_curves(*tables: pa.Table | None) -> list[TrainingCurve]:
-    """From a network's tables: `epoch`, then one quantity per column, empty where it was not measured. What several
-    tables have is taken from the first."""
+    """Convert a network's tables with the column `epoch` and one column per quantity, empty if not measured. A quantity
+    in several tables is taken from the first."""
     curves: dict[str, TrainingCurve] = {}
     for rows in tables:
         if rows is None:
@@ -199,7 +199,8 @@ def _split_result(
 
 
 def _breakdown(rows: pa.Table) -> Breakdown | None:
-    """A table `by-<column>-<split>`, or `folds`: the column, counts (`count`, `num_*`), metrics, `_low`, `_high`."""
+    """Convert a table `by-<column>-<split>` or `folds`: the column, counts (`count`, `num_*`), metrics, `_low`,
+    `_high`."""
     column, *others = rows.column_names
     ends = {f"{name}_{end}" for name in others for end in ("low", "high")}
     names = [name for name in others if name != "count" and not name.startswith("num_") and name not in ends]
@@ -217,10 +218,10 @@ def _breakdown(rows: pa.Table) -> Breakdown | None:
 
 
 def moment(text: str) -> str:
-    """A time in ISO 8601 as people write it."""
+    """Format an ISO 8601 time for readers."""
     return text.replace("T", " ").replace("+00:00", " UTC")
 
 
 def texts(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
-    """A column as Python texts."""
+    """Return a column as Python texts."""
     return np.array(column.cast(pa.string()).to_pylist(), dtype=object)

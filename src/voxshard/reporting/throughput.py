@@ -1,4 +1,4 @@
-"""Seconds of audio per second of wall time, over time, from what the shards record."""
+"""Throughput (seconds of audio per second of wall time) over time, computed from the shards' headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_HOSTS = 5
 
 
 def throughput(folder: FeatureDir) -> list[Series]:
-    """Throughput of all tasks together and, if they ran on a few hosts, of each host.
+    """Return the throughput of all tasks together and, if there are only a few hosts, of each host.
 
     A shard's audio is spread over the seconds of decoding and encoding before it was published. Empty where the shards
     are gone, too few or too many, or all from one minute.
@@ -54,7 +54,8 @@ def throughput(folder: FeatureDir) -> list[Series]:
 
 
 def _made(file: h5py.File) -> tuple[float, float, float, str]:
-    """When a shard was published (seconds since 1970), how long it took, its seconds of audio, and the host."""
+    """Return a shard's time of publication (seconds since 1970), its duration of work, its seconds of audio, and its
+    host."""
     attributes = file.attrs
     created = datetime.fromisoformat(attributes["created"]).timestamp()
     return created, attributes["decode_s"] + attributes["encode_s"], attributes["audio_s"], attributes["host"]

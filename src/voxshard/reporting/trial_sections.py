@@ -1,4 +1,4 @@
-"""What systems did with single utterances: error curves, scores, confusions, groups, few examples, training."""
+"""Sections on single utterances: error curves, scores, confusions, groups, few examples, training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_BREAKDOWN_SYSTEMS = 5
 
 
 def of_view(view: View) -> list[Section]:
-    """All sections on the systems of one split; those with nothing to show are left out."""
+    """Return all sections on the systems of one split; those without content are omitted."""
     sections = (_detection(view), _confusions(view), _labels(view), _breakdowns(view))
     return [section for section in sections if section]
 
@@ -70,7 +70,7 @@ def _confusions(view: View) -> Section | None:
 
 
 def _labels(view: View) -> Section | None:
-    """Metrics of each label or class, of the best system."""
+    """Return a table of the best system's metrics for each label or class."""
     split = view.split
     for system in view.order:
         metrics = system.splits[split].metrics
@@ -150,7 +150,7 @@ def _group_table(part: Breakdown) -> Table:
 
 
 def few_shot(topic: Topic) -> Section | None:
-    """Results against the number of training examples, on the split to judge by."""
+    """Return the section on results against the number of training examples, on the deciding split."""
     split = topic.splits[0] if topic.splits else ""
     points = [(system, part) for system in topic.systems for part in system.few_shot if part.split == split]
     if not points:
@@ -172,7 +172,7 @@ def few_shot(topic: Topic) -> Section | None:
 
 
 def training(systems: Sequence[System]) -> Section | None:
-    """Loss, learning rates and metrics over the epochs."""
+    """Return the section on loss, learning rates and metrics over the epochs."""
     drawn = []
     for place, system in enumerate(system for system in systems if system.training):
         axes: dict[str, list[TrainingCurve]] = {"loss": [], "rate": [], "metric": []}

@@ -1,4 +1,5 @@
-"""Matplotlib figures as inline SVG: text stays text, ids are unique on the page, same input gives same bytes."""
+"""Matplotlib figures as inline SVG: text stays text, ids are unique on the page, the same input gives the same
+bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ _COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
 
 @contextmanager
 def svg_figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of that many inches, in the report's style; 4.8 wide, its text has 10 px on a phone, 14 on a desk."""
+    """Provide a figure of the given size in inches, in the report's style; at 4.8 inches, text has 10 px on a phone and
+    14 px on a desktop."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
@@ -62,7 +64,7 @@ def svg_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def to_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
-    """The figure as an `<svg>` element for a page.
+    """Return the figure as an `<svg>` element for a page.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def to_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
 
 
 def distinct(names: Sequence[str], limit: int = 24) -> list[str]:
-    """Names that fit a plot, as `short` makes them, but as long as it takes to tell them apart."""
+    """Shorten names as `short` does, but keep as much as distinguishes them."""
     whole = len(set(names))
     longest = max(map(len, names), default=0)
     while limit < longest and len({short(name, limit) for name in names}) < whole:
@@ -102,7 +104,7 @@ def distinct(names: Sequence[str], limit: int = 24) -> list[str]:
 
 
 def short(text: str, limit: int = 24) -> str:
-    """A name that fits a plot: its middle left out if need be (the table behind the plot has all of it)."""
+    """Shorten a name for a plot by omitting its middle; the table below the plot contains the full name."""
     text = " ".join(text.split())
     if len(text) <= limit:
         return text

@@ -1,4 +1,4 @@
-"""Metrics cell by cell: per codec, per attack, per fold, or per combination of such columns.
+"""Metrics for each cell of a breakdown: per codec, attack or fold, or per combination of such columns.
 
 Array suffix: N trials.
 """
@@ -26,11 +26,11 @@ class Cell:
     """One cell of a breakdown."""
 
     group: dict[str, str | None]
-    """Column -> value; None where the manifest has no value."""
+    """Value of each column; None if the manifest has no value."""
     counts: dict[str, int]
     """`num_bonafide` and `num_spoof`, or `num_trials`."""
     metrics: dict[str, Interval]
-    """All None where a class is missing; no bounds unless replicates were asked for."""
+    """Metrics by name: all None if a class is missing, and without bounds if there are no replicates."""
 
 
 def detection_by_group(
@@ -43,7 +43,7 @@ def detection_by_group(
     num_replicates: int = 0,
     seed: int = 0,
 ) -> list[Cell]:
-    """Detection metrics for every combination of the columns' values, sorted by them.
+    """Compute detection metrics for every combination of the columns' values, sorted by them.
 
     A column of which no value occurs in both classes, such as the attack, distinguishes spoofs and states nothing of
     bona fide speech: it does not divide bona fide trials, and each cell holds all those that its other columns allow.
@@ -100,7 +100,7 @@ def classification_by_group(
     num_replicates: int = 0,
     seed: int = 0,
 ) -> list[Cell]:
-    """Classification metrics for every combination of the columns' values that occurs, sorted by them.
+    """Compute classification metrics for every combination of the columns' values that occurs, sorted by them.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def classification_by_group(
 def _measured(
     groups: Sequence[Any] | None, num_replicates: int, seed: int
 ) -> Callable[[Trials, Rows], dict[str, Interval]]:
-    """What measures a cell, given its trials and their positions among all."""
+    """Return a function that measures a cell, given its trials and their positions among all trials."""
     groups_N = None if groups is None else np.asarray(groups)
 
     def measured(trials: Trials, rows: Rows) -> dict[str, Interval]:
@@ -135,7 +135,7 @@ def _measured(
 
 
 def _coded(columns: Mapping[str, Sequence[Any]], num_trials: int) -> tuple[list[Ints], dict[str, list[str | None]]]:
-    """Each column's values as numbers in their order, missing ones last, and the values by name and number."""
+    """Encode each column's values as numbers in sorted order, missing ones last; return the numbers and the values."""
     codes, values = [], {}
     for name, column in columns.items():
         texts = [None if value is None or value != value else str(value) for value in column]
@@ -148,7 +148,7 @@ def _coded(columns: Mapping[str, Sequence[Any]], num_trials: int) -> tuple[list[
 
 
 def _rows_by_key(codes: Sequence[Ints], rows: Rows) -> dict[tuple[int, ...], Rows]:
-    """Rows that agree in all columns, in their order, by the tuple of their codes."""
+    """Group rows by the tuple of their codes; the order of rows is kept."""
     if len(rows) == 0 or not codes:
         return {(): rows} if len(rows) else {}
     keys, member = np.unique(np.column_stack([code_N[rows] for code_N in codes]), axis=0, return_inverse=True)

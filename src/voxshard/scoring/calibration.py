@@ -22,7 +22,7 @@ _MAX_STEPS = 100
 
 @dataclass(frozen=True)
 class Calibration:
-    """Log-likelihood ratio = scale * score + offset."""
+    """Affine calibration: log-likelihood ratio = scale * score + offset."""
 
     scale: float
     offset: float
@@ -36,7 +36,8 @@ class Calibration:
 
 
 def fit_logistic(scores: npt.ArrayLike, is_bonafide: npt.ArrayLike, *, prior: float = PRIOR) -> Calibration:
-    """Logistic regression of the class on the score, the classes weighted to a prior, by Newton's method.
+    """Fit a calibration by logistic regression of the class on the score, with classes weighted to a prior, by Newton's
+    method.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def fit_logistic(scores: npt.ArrayLike, is_bonafide: npt.ArrayLike, *, prior: fl
 
 
 def fit_affine(scores: npt.ArrayLike, is_bonafide: npt.ArrayLike, *, prior: float = PRIOR) -> Calibration:
-    """Closed form: log-likelihood ratio of two normal distributions with the means of the classes and one variance.
+    """Fit a calibration in closed form, from two normal distributions with the means of the classes and a common
+    variance.
 
     Coarser than `fit_logistic`, but there is one for classes that do not overlap too.
 

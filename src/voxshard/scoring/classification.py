@@ -1,4 +1,4 @@
-"""Metrics of decisions among classes, and of scores for labels that do not exclude each other.
+"""Metrics for decisions among classes, and for scores of labels that do not exclude each other.
 
 Array suffixes: N trials, C classes, L labels, R replicates.
 """
@@ -36,7 +36,7 @@ class ClassificationTrials:
         self.num_trials = len(self._truth_N)
 
     def measure(self, weights_RN: Ints) -> dict[str, Floats]:
-        """`accuracy`, `uar` and `macro_f1`, float64 (R,) each, of trials counted `weights_RN` times.
+        """Compute `accuracy`, `uar` and `macro_f1`, float64 (R,) each, with trials weighted by `weights_RN`.
 
         `uar` is the unweighted average recall, also called balanced accuracy: the mean of the recalls of the classes
         that occur. `macro_f1` is the mean F1 of the classes that occur or are predicted.
@@ -61,7 +61,7 @@ def _class_counts(classes_N: Ints, weights_RN: Ints, num_classes: int) -> Floats
 
 
 def _mean_ratio(over_RC: Floats, under_RC: Floats) -> Floats:
-    """Mean over the columns in which there is something to divide by."""
+    """Return the mean ratio over the columns with a nonzero denominator."""
     present_RC = under_RC > 0
     ratios_RC = np.divide(over_RC, under_RC, out=np.zeros_like(over_RC), where=present_RC)
     result: Floats = ratios_RC.sum(axis=1) / present_RC.sum(axis=1)
@@ -69,14 +69,14 @@ def _mean_ratio(over_RC: Floats, under_RC: Floats) -> Floats:
 
 
 def confusion_matrix(truth: npt.ArrayLike, predicted: npt.ArrayLike, num_classes: int) -> Ints:
-    """Numbers of trials, int64 (C true, C predicted); arguments and errors as for `ClassificationTrials`."""
+    """Count trials, int64 (C true, C predicted); arguments and errors as for `ClassificationTrials`."""
     truth_N, predicted_N = _checked_classes(truth, predicted, num_classes)
     counts: Ints = np.bincount(truth_N * num_classes + predicted_N, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def _checked_classes(truth: npt.ArrayLike, predicted: npt.ArrayLike, num_classes: int) -> tuple[Ints, Ints]:
-    """Return the true and the predicted classes as int64, or a ScoreError as `ClassificationTrials` describes."""
+    """Return the true and predicted classes as int64; raises ScoreError as described at `ClassificationTrials`."""
     truth_N, predicted_N = np.asarray(truth), np.asarray(predicted)
     if truth_N.ndim != 1 or truth_N.shape != predicted_N.shape or len(truth_N) == 0:
         raise ScoreError(
@@ -140,7 +140,7 @@ class MultiLabelTrials:
             self._rankings.append((rows, ranking))
 
     def measure(self, weights_RN: Ints) -> dict[str, Floats]:
-        """Metrics of trials counted `weights_RN` times.
+        """Compute the metrics with trials weighted by `weights_RN`.
 
         Returns
         -------
@@ -168,7 +168,8 @@ class MultiLabelTrials:
 
 
 def average_precision(counts: Counts) -> Floats:
-    """Average precision, float64 (R,): precision at each distinct score, weighted by the recall gained there.
+    """Return the average precision, float64 (R,): precision at each distinct score, weighted by the recall gained
+    there.
 
     Not interpolated, as scikit-learn's `average_precision_score`. The counts must come from a ranking with
     `every_score`.

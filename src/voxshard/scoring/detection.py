@@ -23,7 +23,8 @@ from voxshard.scoring.ranking import Counts, Floats, Ints, Ranking, checked_tria
 
 @dataclass(frozen=True)
 class DetectionCosts:
-    """What a decision costs; the defaults are those of Track 1 (`calculate_metrics.py` of the evaluation package)."""
+    """Costs and prior of decisions; the defaults are those of Track 1 (`calculate_metrics.py` of the evaluation
+    package)."""
 
     prior_spoof: float = 0.05
     cost_miss: float = 1.0
@@ -39,12 +40,12 @@ class DetectionCosts:
 
     @property
     def default(self) -> float:
-        """Cost of the better of two systems that do not listen: accept all, reject all."""
+        """Cost of the better of two trivial systems: accept all, or reject all."""
         return min(self.weight_miss, self.weight_false_alarm)
 
     @property
     def threshold(self) -> float:
-        """Bayes threshold for scores that are log-likelihood ratios of bona fide against spoof (natural log)."""
+        """Bayes threshold for scores that are natural-log likelihood ratios of bona fide against spoof."""
         return float(-np.log(self.weight_miss / self.weight_false_alarm))
 
 
@@ -77,7 +78,7 @@ class DetectionTrials:
         self._loss_spoof_N = np.where(bonafide_N, 0.0, loss_N)
 
     def measure(self, weights_RN: Ints) -> dict[str, Floats]:
-        """Metrics of the trials, each counted as often as its weight states.
+        """Compute the metrics with trials weighted by `weights_RN`.
 
         Parameters
         ----------
@@ -120,19 +121,19 @@ def _spread(metrics: dict[str, Floats], defined_R: npt.NDArray[np.bool_]) -> dic
 def detection_metrics(
     scores: npt.ArrayLike, is_bonafide: npt.ArrayLike, costs: DetectionCosts = ASVSPOOF5
 ) -> dict[str, float]:
-    """Every detection metric of a set of trials; see `DetectionTrials` for arguments, errors and names."""
+    """Compute every detection metric of a set of trials; arguments, errors and names as for `DetectionTrials`."""
     return point_estimates(DetectionTrials(scores, is_bonafide, costs))
 
 
 def error_rates(counts: Counts) -> tuple[Floats, Floats]:
-    """Miss rate and false alarm rate, float64 (R, K) each, at every threshold."""
+    """Return the miss rate and the false alarm rate, float64 (R, K) each, at every threshold."""
     miss_RK = counts.misses_RK / counts.num_positives_R1
     false_alarm_RK = (counts.num_negatives_R1 - counts.rejections_RK) / counts.num_negatives_R1
     return miss_RK, false_alarm_RK
 
 
 def detection_costs(counts: Counts, costs: DetectionCosts, at: int | None = None) -> Floats:
-    """Normalized detection cost, float64 (R, K), at every threshold, or (R, 1) at threshold number `at`.
+    """Return the normalized detection cost, float64 (R, K), at every threshold, or (R, 1) at threshold number `at`.
 
     Its minimum is the official minDCF, its value at `costs.threshold` the actDCF.
     """
@@ -145,7 +146,7 @@ def detection_costs(counts: Counts, costs: DetectionCosts, at: int | None = None
 
 
 def eer(counts: Counts) -> Floats:
-    """Official equal error rate, float64 (R,).
+    """Return the official equal error rate, float64 (R,).
 
     The official path moves the threshold over one trial at a time, bona fide before spoof where they tie, and takes
     the mean of the two error rates at the first point where they are closest. The point lies just before or just
@@ -177,7 +178,7 @@ def eer(counts: Counts) -> Floats:
 
 
 def eer_tie_aware(counts: Counts) -> Floats:
-    """Equal error rate on the convex hull of the ROC, float64 (R,).
+    """Return the equal error rate on the convex hull of the ROC, float64 (R,).
 
     Trials that tie are accepted or rejected together, and the hull's edges stand for a random choice between two
     thresholds; so the rate does not depend on any order within ties: constant scores give 0.5.
@@ -222,7 +223,8 @@ def eer_tie_aware(counts: Counts) -> Floats:
 
 
 def auc(counts: Counts) -> Floats:
-    """Area under the ROC curve, float64 (R,): chance that bona fide outscores spoof, ties counting half."""
+    """Return the area under the ROC curve, float64 (R,): the probability that bona fide outscores spoof; ties count
+    half."""
     above_RM = 2 * (counts.num_positives_R1 - counts.misses_RK[:, 1:]) + counts.positives_RM * counts.tied_M
     pairs = np.einsum("rm,rm->r", counts.negatives_RM, above_RM)
     result: Floats = pairs / (2.0 * counts.num_positives_R1[:, 0] * counts.num_negatives_R1[:, 0])

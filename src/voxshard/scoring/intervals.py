@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals and paired comparisons, for whatever can be measured under weights.
+"""Bootstrap confidence intervals and paired comparisons for any metric of weighted trials.
 
 A replicate draws as many utterances (or groups: speakers, ...) as there are, with replacement, from the complete set,
 not per class: how many trials of each class there are is part of what another sample would change (Ferrer & Riera,
@@ -30,38 +30,39 @@ _MOST_THREADS = 8
 
 
 class Trials(Protocol):
-    """Something with metrics that can be computed for any weighting of its trials."""
+    """Protocol of trials whose metrics can be computed for any weighting."""
 
     num_trials: int
 
     def measure(self, weights_RN: Ints) -> dict[str, Floats]:
-        """Metrics, float64 (R,) each, of trials counted `weights_RN` times; nan where not defined."""
+        """Compute metrics, float64 (R,) each, with trials weighted by `weights_RN`; nan if undefined."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric with its confidence interval; None where there is nothing to compute it from."""
+    """A metric with its confidence interval; None if it cannot be computed."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def to_json(self) -> dict[str, float | None]:
-        """The form it has in metrics.json."""
+        """Return the form in metrics.json."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First system minus second system on the same trials, and how likely as much is if they are equally good."""
+    """First system minus second system on the same trials, with the p-value of the hypothesis that they are equally
+    good."""
 
     interval: Interval
     p_value: float | None
-    """Two-sided: below 1 - level where the interval leaves out 0."""
+    """Two-sided p-value, which is below 1 - level if the interval excludes 0."""
 
 
 def point_estimates(trials: Trials) -> dict[str, float]:
-    """Metrics of the trials as they are; nan where not defined."""
+    """Return the metrics of unweighted trials; nan if undefined."""
     metrics = trials.measure(np.ones((1, trials.num_trials), dtype=np.int64))
     return {name: float(values[0]) for name, values in metrics.items()}
 
@@ -75,7 +76,7 @@ def bootstrap(
     seed: int = 0,
     num_threads: int | None = None,
 ) -> dict[str, Interval]:
-    """Confidence intervals of every metric of some trials.
+    """Compute confidence intervals of every metric of some trials.
 
     Parameters
     ----------
@@ -193,7 +194,7 @@ _NORMAL = NormalDist()
 
 
 def _interval(value: float, replicates_R: Floats | None, level: float, *, correct_bias: bool) -> Interval:
-    """Percentile interval of the replicates, bias-corrected for a metric, plain for a difference.
+    """Return the percentile interval of the replicates, bias-corrected for a metric but not for a difference.
 
     A minimum over thresholds is optimistic on any sample, and more so on a resample of it: where the replicates lie
     mostly below the value, the percentiles move up. Between two systems that cancels.
@@ -218,7 +219,8 @@ def _interval(value: float, replicates_R: Floats | None, level: float, *, correc
 
 
 def _p_value(difference: float, replicates_R: Floats | None) -> float | None:
-    """Two-sided: twice the share of replicates on the other side of 0, one replicate added as the smallest there is."""
+    """Return the two-sided p-value: twice the fraction of replicates on the other side of 0, counting one additional
+    replicate."""
     defined_R = _defined(replicates_R)
     if math.isnan(difference) or defined_R is None:
         return None

@@ -1,4 +1,4 @@
-"""Trials sorted once by score, so that weighted error counts cost one cumulative sum.
+"""Trials sorted once by score, so that weighted error counts need only one cumulative sum.
 
 Array suffixes: N trials, M blocks, R replicates (rows of weights).
 """
@@ -28,16 +28,16 @@ class Counts:
     positives_RM: Ints
     negatives_RM: Ints
     tied_M: Bools
-    """Block holds one single score, given to both classes."""
+    """Whether the block consists of a single score that occurs in both classes."""
 
     @cached_property
     def misses_RK(self) -> Ints:
-        """int64 (R, M + 1): positives below each threshold."""
+        """Positives below each threshold, int64 (R, M + 1)."""
         return _sums_from_zero(self.positives_RM)
 
     @cached_property
     def rejections_RK(self) -> Ints:
-        """int64 (R, M + 1): negatives below each threshold."""
+        """Negatives below each threshold, int64 (R, M + 1)."""
         return _sums_from_zero(self.negatives_RM)
 
     @property
@@ -50,12 +50,12 @@ class Counts:
 
     @property
     def defined_R(self) -> Bools:
-        """Whether both classes occur, without which there is no error rate."""
+        """Whether both classes occur, so that error rates are defined."""
         return (self.num_positives_R1 > 0).ravel() & (self.num_negatives_R1 > 0).ravel()
 
 
 class Ranking:
-    """Trials in ascending order of score, positives before negatives on ties, cut into blocks.
+    """Trials in ascending order of score (positives first in ties), divided into blocks.
 
     A block is a run of positives followed by a run of negatives. Walking through it one trial at a time first raises
     the misses, then lowers the false alarms, so that every best operating point, in any weighting, lies between two
@@ -117,7 +117,8 @@ class Ranking:
         self._tied_M: Bools = np.isin(starts, first_of_score[mixed], assume_unique=True)
 
     def threshold_at(self, score: float) -> int:
-        """Position, 0..M, of the threshold that accepts scores of at least `score`; one of `cuts`."""
+        """Return the index, 0..M, of the threshold that accepts scores of at least `score`, which must be one of
+        `cuts`."""
         return int(np.searchsorted(self.scores_M, score))
 
     def counts(self, weights_RN: Ints) -> Counts:
@@ -134,7 +135,7 @@ class Ranking:
 
 
 def checked_trials(scores_N: npt.ArrayLike, is_positive_N: npt.ArrayLike) -> tuple[Floats, Bools]:
-    """Scores as float64 and labels as bool.
+    """Return scores as float64 and labels as bool.
 
     Raises
     ------
@@ -154,7 +155,8 @@ def checked_trials(scores_N: npt.ArrayLike, is_positive_N: npt.ArrayLike) -> tup
 
 
 def finite_scores(scores_N: npt.ArrayLike, *, labels_shape: tuple[int, ...]) -> Floats:
-    """One finite float64 score per trial, or a ScoreError that reports how many are not and where the first are."""
+    """Return one finite float64 score per trial; otherwise raise a ScoreError with the number and first positions of
+    the others."""
     scores = np.asarray(scores_N, dtype=np.float64)
     if scores.ndim != 1 or scores.shape != labels_shape:
         raise ScoreError(f"one score and one label per trial wanted, found shapes {scores.shape} and {labels_shape}")

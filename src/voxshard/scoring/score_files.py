@@ -1,4 +1,4 @@
-"""Score files and key files: read strictly, and put side by side.
+"""Strict reading of score files and key files, and matching of their trials.
 
 Scores: the official ASVspoof 5 file (tab separated, header `filename cm-score`), or a run's scores.tsv (utterance_id,
 one column per score, prediction). Keys: the official file (`filename cm-label`), or an ASVspoof 5 protocol (no header,
@@ -32,7 +32,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Scores:
-    """A file of scores, in its order."""
+    """Content of a score file, in its order."""
 
     path: Path
     names: pa.Array
@@ -41,17 +41,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Keys:
-    """A file of keys, in its order."""
+    """Content of a key file, in its order."""
 
     path: Path
     names: pa.Array
     is_bonafide: Bools
     speakers: Ints | None
-    """Number of each trial's speaker, if the file has it."""
+    """Number of each trial's speaker, if the file contains speakers."""
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a score file; higher scores mean bona fide.
+    """Read a score file in which higher scores mean bona fide.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def read_keys(path: Path) -> Keys:
 
 
 def scores_for(keys: Keys, scores: Scores) -> Floats:
-    """The score of every trial of the keys, in the order of the keys.
+    """Return the score of every trial of the keys, in the order of the keys.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def _run_column(path: Path, header: list[str]) -> str:
 
 
 def _table(path: Path, content: bytes, delimiter: str, *, num_columns: int | None = None) -> pa.Table:
-    """Columns of text; without a header they are named by their number."""
+    """Read columns of text; without a header, they are named by their numbers."""
     names = [str(number) for number in range(num_columns)] if num_columns else _header(content)
     try:
         table = pa.csv.read_csv(

@@ -1,4 +1,4 @@
-"""a-DCF: the detection cost of a speaker verification system that must also reject spoofs, from one score per trial.
+"""The a-DCF: detection cost of a speaker verification system that must also reject spoofs, from one score per trial.
 
 Array suffixes: N trials, K thresholds, R replicates.
 
@@ -87,7 +87,8 @@ class VerificationTrials:
         self._below_K = [np.concatenate(([0], np.cumsum(rows[order])))[starts] for rows in is_class]
 
     def measure(self, weights_RN: Ints) -> dict[str, Floats]:
-        """`a_dcf`, float64 (R,): the smallest normalized cost over all thresholds; nan where a class has no weight."""
+        """Compute `a_dcf`, float64 (R,): the smallest normalized cost over all thresholds; nan if a class has no
+        weight."""
         rejected_RK = []
         for rows, below_K in zip(self._rows, self._below_K, strict=True):
             sums_RN = np.zeros((len(weights_RN), len(rows) + 1))
