@@ -22,7 +22,7 @@ from voxshard.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen, keyword-only, unknown keys refused, docstrings as descriptions."""
+    """Base class of all settings: frozen, keyword-only, no unknown keys, field docstrings as descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
@@ -38,7 +38,7 @@ MAX_YAML_NUMBER = 1e18
 
 
 class _Constructor(SafeConstructor):
-    """YAML's core schema: texts, numbers, booleans, null, sequences and mappings; a date stays the text it is."""
+    """YAML 1.2 core schema: texts, numbers, booleans, null, sequences and mappings; a date remains text."""
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -78,7 +78,7 @@ def _too_deep(where: str) -> ConfigError:
 
 
 def _check_plain(content: Any, where: str) -> None:
-    """Refuse what is no plain value; a value that aliases repeat counts each time, as a copy of it would."""
+    """Check that a value is plain YAML; a value that aliases repeat counts each time, as a copy of it would."""
     waiting = [(content, 0)]
     num_values = 0
     while waiting:
@@ -116,7 +116,7 @@ def _check_text(text: str, where: str) -> None:
 
 
 def dump_yaml(content: Any) -> str:
-    """A mapping as YAML 1.2 text, keys in their order."""
+    """Return a mapping as YAML 1.2 text, with its keys in order."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -127,7 +127,7 @@ def dump_yaml(content: Any) -> str:
 
 
 def dump_config(config: BaseModel) -> str:
-    """Settings as the text of a config file: `load_yaml` gives the same values, in any environment."""
+    """Return settings as the text of a config file; `load_yaml` returns the same values in any environment."""
     return dump_yaml(_replaced(config.model_dump(mode="json"), lambda text: text.replace("$", "$$")))
 
 
@@ -187,7 +187,7 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::-([^}]*))?\}|(\w+))")
 
 
 def _replaced(value: Any, replace: Callable[[str], str]) -> Any:
-    """A value with every text in it replaced; keys of mappings stay."""
+    """Return a value with every text in it replaced; keys of mappings stay."""
     if isinstance(value, str):
         return replace(value)
     if isinstance(value, dict):
@@ -198,7 +198,7 @@ def _replaced(value: Any, replace: Callable[[str], str]) -> Any:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`--set key=value` options: dotted keys, YAML values.
+    """Parse `--set key=value` options: dotted keys, YAML values.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `override` put over it, section by section."""
+    """Return `base` with its keys replaced by those of `override`, section by section."""
     result = dict(base)
     for key, value in override.items():
         below = result.get(key)
@@ -237,7 +237,7 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
 
 
 def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str) -> SettingsT:
-    """Build a settings model, or report everything that is wrong with its content at once.
+    """Build a settings model, or raise one error with all problems of its content.
 
     Raises
     ------
@@ -250,18 +250,18 @@ def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str)
 
 
 def problems_error(where: str, lines: Sequence[str]) -> ConfigError:
-    """One error for all problems of a config, a command line or a call; one line per problem."""
+    """Return one error for all problems of a config, a command line or a call, with one line per problem."""
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
     return ConfigError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def as_list(value: Any) -> Any:
-    """A single text, number or path as a list of one; anything else as it is. For fields that take one or several."""
+    """Return a single text, number or path as a list of one, and any other value unchanged."""
     return [value] if isinstance(value, str | int | os.PathLike) else value
 
 
 def check_one_line(value: Any, where: str = "") -> None:
-    """Make sure that no text in a value, or key of a mapping, has a line break or another control character.
+    """Check that no text in a value, or key of a mapping, has a line break or another control character.
 
     A job script states one option per line: what contains a line break would become another line of it.
 
@@ -286,7 +286,7 @@ def check_one_line(value: Any, where: str = "") -> None:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """`; did you mean X?` for what is nearly one of the choices, else nothing."""
+    """Return `; did you mean X?` if the value resembles one of the choices, else an empty text."""
     close = difflib.get_close_matches(name, list(choices), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -308,7 +308,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 
 def _model_at(model: type[BaseModel], location: Iterable[Any]) -> type[BaseModel] | None:
-    """The settings model that holds the keys at `location`, where the path of fields is plain enough to follow."""
+    """Return the settings model that contains the keys at `location`, if the path of fields is plain enough."""
     current: Any = model
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use, and whether its address space suffices for them."""
+"""Number of CPUs that this process may use, and a check that its address space suffices for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_THREADS = 64
 
 
 def available_cpus() -> int:
-    """CPUs SLURM gave this task, or that affinity and the cgroup's quota leave; at least 1."""
+    """Return the CPUs that SLURM gave this task, or that affinity and the cgroup's quota leave; at least 1."""
     from_slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if from_slurm.isdigit() and int(from_slurm) > 0:
         return int(from_slurm)
@@ -34,13 +34,13 @@ def _cgroup_quota() -> float | None:
 
 
 def decode_workers(*, encodes_in_prepare: bool) -> int:
-    """Decode workers by default: every CPU where they do all the work, else all but the two that feed the model."""
+    """Return the default number of decode workers: all CPUs if they do all the work, else all but two."""
     cpus = available_cpus()
     return cpus if encodes_in_prepare else max(1, cpus - 2)
 
 
 def check_address_space() -> None:
-    """Refuse to start where `ulimit -v` leaves less than the libraries need before any work.
+    """Check that `ulimit -v` leaves what the libraries need before any work.
 
     OpenBLAS asks for its buffers in an endless loop when it is loaded and there are none, so that a command would
     neither work nor end.

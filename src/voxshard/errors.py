@@ -50,7 +50,7 @@ from __future__ import annotations
 
 
 class VoxshardError(Exception):
-    """Base of all; ``str(error)`` reports where, what was found, what was wanted, and what to do next."""
+    """Base class of all errors; ``str(error)`` reports where, what was found, what was wanted, and what to do next."""
 
     exit_code = 1
 
@@ -168,7 +168,7 @@ class InexactBatchError(EnvironmentProblemError):
 
 
 class StorageFaultError(EnvironmentProblemError):
-    """No OSError: readers that take those for damage must let it through."""
+    """Storage failed. It is no OSError, because readers take those for damaged files."""
 
 
 class StorageFullError(EnvironmentProblemError, OSError):
@@ -188,7 +188,7 @@ class StoppedError(VoxshardError):
 
 
 class UtteranceError(VoxshardError):
-    """The recording itself is at fault; its class name and message go into `failures`."""
+    """The recording itself is at fault; its class name and message are stored in `failures`."""
 
 
 class EmptyAudioError(UtteranceError):

@@ -44,7 +44,7 @@ proc_ns.h)."""
 
 @functools.cache
 def host_name() -> str:
-    """This host's name, with what would not fit a temporary file's name replaced by `-`.
+    """Return this host's name, with characters that file names cannot have replaced by `-`.
 
     In a container with its own processes (`--containall`) its number is added: a pid means nothing in another.
     """
@@ -58,7 +58,7 @@ def host_name() -> str:
 
 @functools.cache
 def boot_id() -> str:
-    """First characters of this boot's id: a pid only means something until the next boot."""
+    """Return the first characters of this boot's id: a pid is only valid until the next boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:
@@ -66,18 +66,18 @@ def boot_id() -> str:
 
 
 def temp_path_for(target: Path) -> Path:
-    """A name in the target's folder that no other attempt uses, and that names its owner."""
+    """Return a name in the target's folder that no other attempt uses, and that names its owner."""
     return target.with_name(f"{target.name}.{host_name()}.{boot_id()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def without_temporary(name: str) -> str:
-    """The name that a temporary file or folder was to get; any other name as it is."""
+    """Return the final name of a temporary file or folder; any other name is returned unchanged."""
     return _TEMPORARY.sub("", name)
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota, or a folder we may not write to, into an error that reports where and what to do."""
+    """Turn a full disk or quota, or a folder that is not writable, into an error with the place and the remedy."""
     try:
         yield
     except OSError as exc:
@@ -146,7 +146,7 @@ def link(temporary: Path, target: Path) -> bool:
 
 
 def quoted(path: str | os.PathLike[str]) -> str:
-    """A path as a shell takes it, for command lines that are printed to be copied."""
+    """Quote a path as a shell needs it, for command lines that are printed to be copied."""
     return shlex.quote(os.fspath(path))
 
 
@@ -175,7 +175,7 @@ def publish_json(target: Path, content: Any, *, first_wins: bool = False) -> Non
 
 
 def with_retries(path: Path, read: Callable[[], T]) -> T:
-    """Read one of our own files from storage that may fail for a moment.
+    """Read one of our own files, and retry if the storage fails for a moment.
 
     A stale handle after an NFS server failed over (ESTALE), an I/O error or a time-out say nothing about the content
     of a file: it is read again, for seven seconds.
@@ -201,22 +201,22 @@ def with_retries(path: Path, read: Callable[[], T]) -> T:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of one of our own files; raises what `with_retries` raises."""
+    """Read the content of one of our own files; raises what `with_retries` raises."""
     return with_retries(path, path.read_bytes)
 
 
 def read_text(path: Path, *, errors: str = "strict") -> str:
-    """The UTF-8 text of one of our own files; raises what `with_retries` raises, and UnicodeDecodeError."""
+    """Read the UTF-8 text of one of our own files; raises what `with_retries` raises, and UnicodeDecodeError."""
     return with_retries(path, lambda: path.read_text(encoding="utf-8", errors=errors))
 
 
 def open_to_read(path: Path) -> int:
-    """A descriptor of one of our own files, which the caller closes; raises what `with_retries` raises."""
+    """Return a descriptor of one of our own files, which the caller closes; raises what `with_retries` raises."""
     return with_retries(path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def check_readable(path: Path) -> None:
-    """Make sure that storage gives a file to a library that reports whatever happens to it as damage.
+    """Check that the storage returns a file, for libraries that report every failure as damage.
 
     Raises
     ------
@@ -259,7 +259,7 @@ def sweep_temporaries(folder: Path, *, everything: bool = False, spare_s: float 
 
 
 def age_s(path: Path) -> float:
-    """Seconds since a file was last written, infinite if it does not exist.
+    """Return the seconds since a file was last written, infinite if it does not exist.
 
     Measured against a file that is written now in the same folder: clocks of the machines that share it may differ by
     minutes. Where this process may not write, against its own clock.
@@ -281,7 +281,7 @@ def age_s(path: Path) -> float:
 
 
 def is_dead(host: str, boot: str, pid: int) -> bool:
-    """Whether a process is known to be gone; of other hosts nothing is known."""
+    """Whether a process is known to have ended; processes of other hosts are never known to."""
     if host != host_name():
         return False
     if boot != boot_id():
@@ -296,7 +296,7 @@ def is_dead(host: str, boot: str, pid: int) -> bool:
 
 
 def sha256_of(path: Path, *, start: int = 0, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 (hex) of a file from byte `start` on, in constant memory."""
+    """Return the SHA-256 (hex) of a file from byte `start` on, in constant memory."""
     digest = hashlib.sha256()
     with open(open_to_read(path), "rb") as stream:
         stream.seek(start)
@@ -308,6 +308,6 @@ def sha256_of(path: Path, *, start: int = 0, on_bytes: Callable[[int], None] | N
 
 
 def digest_of(content: Any) -> str:
-    """SHA-256 (hex) of a JSON-able value, whatever the order of its keys."""
+    """Return the SHA-256 (hex) of a JSON-able value; the order of its keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,7 @@ STALE_AFTER_S = 300.0
 
 
 def take(path: Path) -> bool:
-    """Write a lease, unless a living owner holds it; of two that try at the same moment one gets it.
+    """Write a lease, unless a living process has it; if two try at the same moment, one gets it.
 
     The lease appears with its content: an empty one, left by a task that was killed while it wrote, would block the
     shard until it is stale.
@@ -40,7 +40,7 @@ def take(path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living owner holds this lease, as far as can be determined."""
+    """Whether a living process has this lease, as far as can be determined."""
     try:
         age_s = files.age_s(path)
     except OSError:

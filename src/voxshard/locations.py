@@ -41,7 +41,7 @@ class Url(str):
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Return the last part of the path."""
         return self.rstrip("/").rpartition("/")[2]
 
     def __truediv__(self, name: str) -> Url:
@@ -86,7 +86,7 @@ LocalPath = Annotated[Path, BeforeValidator(_parse_local)]
 
 
 def local_copy(location: AnyLocation) -> Path:
-    """A local path with the content of `location`: the path itself, or a copy of the object or folder in the cache.
+    """Return a local path with the content of `location`: the path itself, or a copy in the cache.
 
     An object is transferred once, whatever the number of processes that ask for it, until it changes in its bucket.
     The name of the copy is the last part of the URL.
@@ -101,13 +101,13 @@ def local_copy(location: AnyLocation) -> Path:
 
 
 def as_path(location: AnyLocation) -> Path:
-    """A location that can only be a path: URLs were replaced by copies or by working folders before."""
+    """Return a location as a path; URLs were replaced by copies or by working folders before."""
     assert isinstance(location, Path), f"{location} is a URL"
     return location
 
 
 def origin(path: Path) -> AnyLocation:
-    """The URL that a path in the cache is a copy of; any other path as it is."""
+    """Return the URL of which a path in the cache is a copy; any other path unchanged."""
     real, top = path.resolve(), (cache_root() / "objects").resolve()
     if not real.is_relative_to(top):
         return path
@@ -127,12 +127,12 @@ class CacheEntry:
 
 
 def cache_root() -> Path:
-    """The folder of the cache: $VOXSHARD_CACHE, by default ~/.cache/voxshard."""
+    """Return the folder of the cache: $VOXSHARD_CACHE, by default ~/.cache/voxshard."""
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/voxshard").expanduser().absolute()
 
 
 def cache_entries() -> list[CacheEntry]:
-    """Every copy in the cache, sorted by URL."""
+    """Return every copy in the cache, sorted by URL."""
     entries = []
     for path in (cache_root() / "objects").glob("*/*/entry.json"):
         try:
@@ -159,7 +159,7 @@ def clear_cache(given: Sequence[str] = ()) -> list[CacheEntry]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file for the length of the block; processes on file systems without locks do the work twice."""
+    """Hold a lock file during the block; on file systems without locks, processes do the work twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as stream:
         try:
@@ -172,7 +172,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=1024)
 def _cached(url: Url) -> Path:
-    """One process sees one version of a URL, however often it asks."""
+    """Return the cached copy of a URL; one process sees one version of it, however often it asks."""
     urls.require(url)
     folder = cache_root() / "objects" / hashlib.sha256(url.encode()).hexdigest()[:20]
     name = url.name or "root"
@@ -197,12 +197,12 @@ def _cached(url: Url) -> Path:
 
 
 def _downloaded(entry: Path) -> float:
-    """When a copy was made, as recorded then; 0 for one of a version that did not record it."""
+    """Return the recorded time of a copy; 0 if an earlier version of voxshard made it."""
     return float(json.loads(files.read_bytes(entry)).get("downloaded", 0.0))
 
 
 def objects_at(url: Url) -> list[RemoteObject]:
-    """The object at a URL, or all objects below it.
+    """Return the object at a URL, or all objects below it.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def objects_at(url: Url) -> list[RemoteObject]:
 
 
 def _relative(item: str, url: Url) -> str:
-    """Name of an object below a folder; empty for the object itself."""
+    """Return the name of an object below a folder; empty for the object itself."""
     name = item[len(url.rstrip("/")) :].lstrip("/")
     if name and any(part in ("", ".", "..") for part in name.split("/")):
         raise DataError(f"{item}: a name with empty parts, `.` or `..` cannot be a local file; rename the object")
@@ -253,7 +253,7 @@ def _download(url: Url, items: Sequence[RemoteObject], names: Sequence[str], ent
 
 
 def _check_published(url: Url, digests: dict[str, str], target: Path) -> None:
-    """Make sure that a folder that `voxshard publish` wrote is complete."""
+    """Check that a folder that `voxshard publish` wrote is complete."""
     if MARKER not in digests:
         if BEGUN in digests:
             raise CorruptFileError(
@@ -288,7 +288,7 @@ def _is_intact(entry: Path) -> bool:
 
 
 def check_output(out: AnyLocation) -> None:
-    """Make sure, before any work, that what is written to a URL can be uploaded from here."""
+    """Check, before any work, that results written to a URL can be uploaded from here."""
     if isinstance(out, Url):
         urls.require(out)
         if not out.name or out.count("/") < 3:

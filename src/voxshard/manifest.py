@@ -51,7 +51,7 @@ ROW_GROUP = 32_768
 
 @dataclass(frozen=True)
 class Utterance:
-    """What decoding needs to know of one manifest row.
+    """Fields of a manifest row that decoding needs.
 
     `path` is relative to the manifest's root, or absolute, or a URL; `start_s` and `end_s` are seconds, None for the
     complete file; `duration_s` is None where nothing was probed.
@@ -70,7 +70,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An utterance table in a fixed order, and the root of its audio."""
+    """Utterance table in a fixed order, and the root of its audio."""
 
     table: pa.Table
     root: str
@@ -87,12 +87,12 @@ class Manifest:
 
     @property
     def label_columns(self) -> list[str]:
-        """Columns beyond the fixed ones."""
+        """Return the columns beyond the fixed ones."""
         return [name for name in self.table.column_names if name not in COLUMNS and name != OBJECT_VERSION]
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]], *, root: str | os.PathLike[str], corpus: str) -> Manifest:
-        """Build from one mapping per utterance; missing fixed columns are null, further keys become columns.
+        """Build a manifest from one mapping per utterance; missing fixed columns are null, other keys become columns.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Manifest:
 
     @classmethod
     def from_table(cls, table: pa.Table, *, root: str | os.PathLike[str], corpus: str) -> Manifest:
-        """Build from columns: the fixed ones first and in their types, missing ones null, all others after them.
+        """Build a manifest from columns: the fixed ones first, in their types, missing ones null, then all others.
 
         Raises
         ------
@@ -165,12 +165,12 @@ class Manifest:
         )
 
     def write(self, path: Path, *, first_wins: bool = False) -> None:
-        """Publish as Parquet; by default the last writer wins."""
+        """Publish the manifest as Parquet; by default the last writer wins."""
         with files.publish(path, first_wins=first_wins) as stream:
             self._write(stream)
 
     def to_parquet(self) -> pa.Buffer:
-        """The bytes that `write` publishes."""
+        """Return the bytes that `write` publishes."""
         stream = pa.BufferOutputStream()
         self._write(stream)
         return stream.getvalue()
@@ -204,11 +204,11 @@ class Manifest:
         return manifest
 
     def where(self, mask: Sequence[bool] | pa.Array) -> Manifest:
-        """The rows where `mask` holds, in order."""
+        """Return the rows where `mask` is true, in order."""
         return replace(self, table=self.table.filter(pa.array(mask, pa.bool_())))
 
     def select_split(self, split: str) -> Manifest:
-        """The rows of one split.
+        """Return the rows of one split.
 
         Raises
         ------
@@ -220,19 +220,19 @@ class Manifest:
         return self.where(mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask)
 
     def splits(self) -> list[str]:
-        """Names of the splits, in order of first appearance."""
+        """Return the names of the splits, in order of first appearance."""
         return [name for name in pc.unique(self.table["split"]).to_pylist() if name is not None]
 
     def head(self, count: int) -> Manifest:
-        """The first `count` rows."""
+        """Return the first `count` rows."""
         return replace(self, table=self.table.slice(0, count))
 
     def utterances(self, start: int = 0, stop: int | None = None) -> Iterator[Utterance]:
-        """Rows `start` to `stop`, as what decoding needs."""
+        """Return rows `start` to `stop` as utterances."""
         return _utterances(self.table.slice(start, None if stop is None else stop - start))
 
     def content_digest(self) -> str:
-        """SHA-256 of what decides which audio is read: id, path, start and end of every row, in order.
+        """Return the SHA-256 of the id, path, start and end of every row, which decide the audio that is read.
 
         Labels, splits, probed facts and the root do not count: a corpus may move and gain labels.
         """
@@ -245,7 +245,7 @@ class Manifest:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Options of Parquet files that describe utterances.
+    """Return the options of Parquet files that describe utterances.
 
     A dictionary of ids or paths, which differ in every row, makes a file three times as large and takes twice the time.
     """
@@ -257,7 +257,7 @@ class ManifestFile:
     """The rows of a manifest, read from its file when they are asked for, so that a large corpus takes no memory."""
 
     def __init__(self, path: Path) -> None:
-        """Keeps the file open: a manifest that is made again meanwhile is another file."""
+        """Open the file and keep it open: a manifest that is made again meanwhile is another file."""
         self._file = files.with_retries(path, lambda: pq.ParquetFile(path, page_checksum_verification=True))
         self.root: str = _about(path, self._file.schema_arrow)["root"]
         """Folder or URL that relative paths start from."""
@@ -266,13 +266,13 @@ class ManifestFile:
         self._starts = list(itertools.accumulate(sizes, initial=0))
 
     def groups(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
-        """(first row, some columns or all) of one row group after the other."""
+        """Yield (first row, some columns or all) of each row group."""
         for group, start in enumerate(self._starts[:-1]):
             table = self._file.read_row_group(group, columns, use_threads=False)
             yield start, table.replace_schema_metadata(None)
 
     def utterances(self, start: int, stop: int) -> Iterator[Utterance]:
-        """Rows `start` to `stop`, as what decoding needs."""
+        """Yield rows `start` to `stop` as utterances."""
         if start >= stop:
             return
         first, last = (np.searchsorted(self._starts, [start, stop - 1], "right") - 1).tolist()
@@ -282,7 +282,7 @@ class ManifestFile:
 
 
 def _json_rows(rows: Sequence[tuple[Any, ...]]) -> str:
-    """`json.dumps` of each row, one after the other; encoding them together takes a third of the time."""
+    """Return `json.dumps` of each row; encoding all rows together takes a third of the time."""
     parts = json.dumps(rows)[1:-1].split('], ["')
     if len(parts) == len(rows):
         return ']["'.join(parts)
@@ -290,7 +290,7 @@ def _json_rows(rows: Sequence[tuple[Any, ...]]) -> str:
 
 
 def no_such_split(split: str, available: Sequence[str]) -> ManifestError:
-    """The error for a split that no utterance has."""
+    """Return the error for a split that no utterance has."""
     return ManifestError(f"no utterance has split {split!r}; splits here: {', '.join(available) or 'none'}")
 
 
@@ -300,7 +300,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _about(path: Path, schema: pa.Schema) -> dict[str, Any]:
-    """Format, root and corpus, from a manifest's metadata."""
+    """Return format, root and corpus from a manifest's metadata."""
     metadata = (schema.metadata or {}).get(b"voxshard")
     if metadata is None:
         raise ManifestError(

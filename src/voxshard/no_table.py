@@ -1,4 +1,4 @@
-"""What pyarrow raises for bytes that are no table."""
+"""Exceptions of pyarrow for bytes that are not a table."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def registered(group: str, own: Collection[str]) -> dict[str, EntryPoint]:
 
 
 def package_of(point: EntryPoint) -> str:
-    """Name of the package that registers an entry point."""
+    """Return the name of the package that registers an entry point."""
     return point.dist.name if point.dist else "another package"
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 def printable(text: str) -> str:
-    """Text as a terminal may receive it: control and direction characters become escapes such as `\\x1b`.
+    """Replace control and direction characters by escapes such as `\\x1b`, so that a terminal can print the text.
 
     Names of files, labels and messages of other programs may hold sequences that clear the screen or rewrite what was
     printed before. Line feeds and tabs stay.
@@ -27,17 +27,17 @@ class Progress(Protocol):
     """Receiver of progress."""
 
     def begin(self, what: str, *, items: int | None = None, audio_s: float | None = None) -> None:
-        """Work of `items` pieces (and `audio_s` seconds of audio) starts; None where the amount is not known."""
+        """Start work of `items` pieces (and `audio_s` seconds of audio); None if the amount is not known."""
 
     def advance(self, items: int = 1, audio_s: float = 0.0) -> None:
-        """So much more is done."""
+        """Report that this much more is done."""
 
     def note(self, message: str) -> None:
-        """One line a person should read."""
+        """Print one line for the user."""
 
 
 class Silent:
-    """Progress is not shown."""
+    """Receiver that shows nothing."""
 
     def begin(self, what: str, *, items: int | None = None, audio_s: float | None = None) -> None:
         pass
@@ -50,7 +50,7 @@ class Silent:
 
 
 class NotesOnly(Silent):
-    """What a part of some larger work, which counts such parts, reports about itself."""
+    """Receiver that passes on only notes, for a part of some larger work that counts such parts."""
 
     def __init__(self, whole: Progress) -> None:
         self._whole = whole

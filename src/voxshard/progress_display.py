@@ -32,7 +32,7 @@ def progress_display() -> Iterator[Progress]:
 
 
 def amount(items: int, total: int | None, audio_s: float, elapsed_s: float, total_audio_s: float | None) -> str:
-    """Files, audio hours, speed and remaining time, as far as they are known."""
+    """Return files, audio hours, speed and remaining time, as far as they are known."""
     parts = [f"{items:,} of {total:,}" if total else f"{items:,}"]
     if audio_s:
         parts.append(f"{audio_s / 3600:.2f} h audio")
@@ -44,7 +44,7 @@ def amount(items: int, total: int | None, audio_s: float, elapsed_s: float, tota
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 42 s, 3 min 10 s or 2 h 05 min."""
+    """Format seconds as 42 s, 3 min 10 s or 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

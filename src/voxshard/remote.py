@@ -44,7 +44,7 @@ _WITH_TOKENS_IN_DEBUG = ("botocore", "aiobotocore", "urllib3", "google.auth", "s
 
 @dataclass(frozen=True)
 class RemoteObject:
-    """What a store reports of one object."""
+    """Facts that a store reports of one object."""
 
     url: str
     num_bytes: int
@@ -53,7 +53,7 @@ class RemoteObject:
 
 
 def listing(url: str) -> list[RemoteObject]:
-    """Every object below a URL, at any depth, sorted by name; empty if there is none.
+    """List every object below a URL, at any depth, sorted by name; empty if there is none.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def listing(url: str) -> list[RemoteObject]:
 
 
 def stat(url: str) -> RemoteObject:
-    """One object, without its content.
+    """Return the facts of one object, without its content.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def stat(url: str) -> RemoteObject:
 
 
 def read(url: str, *, version: str | None = None, span: tuple[int, int] | None = None, retries: bool = True) -> bytes:
-    """The content of one object, or a part of it, by a single request.
+    """Read the content of one object, or a part of it, with a single request.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def upload(source: Path, url: str, *, if_absent: bool) -> None:
 
 
 def delete(url: str) -> None:
-    """Remove one object; one that is gone already is no error."""
+    """Remove one object; an object that does not exist is no error."""
     store, path = _store(url)
     try:
         _with_retries(url, store, lambda: store.rm_file(path))
@@ -226,7 +226,7 @@ def delete(url: str) -> None:
 
 @dataclass(frozen=True)
 class Digests:
-    """What identifies the content of a local file."""
+    """Digests that identify the content of a local file."""
 
     num_bytes: int
     sha256: str
@@ -243,7 +243,7 @@ class Digests:
 
 
 def file_digests(path: Path) -> Digests:
-    """Digests of a local file, in constant memory."""
+    """Return the digests of a local file, in constant memory."""
     num_bytes = 0
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     parts = []
@@ -261,7 +261,7 @@ _set_up = threading.Lock()
 
 
 def _store(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it."""
+    """Return fsspec's file system for a URL, and the path in it."""
     require(url)
     import fsspec
 
@@ -353,7 +353,7 @@ def _read(store: Any, url: str, path: str, version: str | None, span: tuple[int,
 
 
 def _reported_md5(headers: Mapping[str, str]) -> str | None:
-    """MD5 of the complete object, as Google Cloud Storage sends it with every part of one."""
+    """Return the MD5 of the complete object, which Google Cloud Storage sends with every part of it."""
     hashes = dict(part.strip().partition("=")[::2] for part in headers.get("X-Goog-Hash", "").split(","))
     return base64.b64decode(hashes["md5"]).hex() if "md5" in hashes else None
 

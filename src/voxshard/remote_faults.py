@@ -1,4 +1,4 @@
-"""What the exceptions of a store's client mean, in one line for the user."""
+"""Meaning of the exceptions of a store's client, in one line for the user."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _NO_CREDENTIALS = {
 
 
 def kind_of(store: Any) -> str:
-    """`s3` or `gs` for a file system of fsspec, empty for any other store."""
+    """Return `s3` or `gs` for a file system of fsspec, empty for any other store."""
     protocol = store.protocol if isinstance(store.protocol, str) else store.protocol[0]
     return {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}.get(protocol, "")
 
 
 def classified(url: str, store: Any, exc: Exception) -> VoxshardError:
-    """What an exception of a store's client means, in one line."""
+    """Describe an exception of a store's client in one line."""
     answer: Any = getattr(exc, "response", None) or getattr(exc.__cause__, "response", None)
     answer = answer if isinstance(answer, dict) else {}
     code = str(answer.get("Error", {}).get("Code", ""))
@@ -70,7 +70,7 @@ def classified(url: str, store: Any, exc: Exception) -> VoxshardError:
 
 
 def identity(url: str, store: Any = None) -> str:
-    """The name of the identity that requests are made with, never its secret."""
+    """Return the name of the identity that makes the requests, never its secret."""
     if PACKAGES.get(scheme_of(url)) == "s3fs":
         if key := os.environ.get("AWS_ACCESS_KEY_ID"):  # botocore prefers it to a profile
             return f"the AWS access key that ends in {key[-4:]} (AWS_ACCESS_KEY_ID)"
@@ -114,7 +114,7 @@ def _bucket_exists(store: Any, url: str) -> bool:
 
 
 def check_bucket(store: Any, url: str, path: str) -> None:
-    """Make sure that the bucket exists: stores answer a listing of a bucket that does not exist in different ways."""
+    """Check that the bucket exists: stores answer a listing of a missing bucket in different ways."""
     bucket = path.partition("/")[0]
     if kind_of(store) == "s3":
         try:

@@ -32,7 +32,7 @@ def leave_out_working_folder() -> None:
 
 
 def _is_program() -> bool:
-    """Whether this is `voxshard`, or `python -m voxshard` or one of its modules."""
+    """Whether this process is `voxshard`, or `python -m voxshard` or one of its modules."""
     if sys.argv[:1] == ["-m"]:
         words = sys.orig_argv
         module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""

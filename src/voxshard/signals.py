@@ -10,7 +10,7 @@ _STOPPING = ("SIGUSR1", "SIGUSR2", "SIGTERM")
 
 
 def stop_on_signals() -> threading.Event:
-    """Install the handlers; the event they set is all they do.
+    """Install the signal handlers, which do nothing but set the event.
 
     A signal that comes twice does no harm: SLURM without cgroups signals every process of a task, and a container
     program hands on what it received. The second may come while the first is being handled, in the middle of

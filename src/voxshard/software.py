@@ -10,7 +10,7 @@ from voxshard.errors import BackendUnavailableError
 
 
 def check_release(path: Path, made_with: Mapping[str, str], packages: Mapping[str, int]) -> None:
-    """Make sure that packages are of the release that made a model.
+    """Check that packages are of the release that made a model.
 
     Parameters
     ----------
@@ -28,8 +28,7 @@ def check_release(path: Path, made_with: Mapping[str, str], packages: Mapping[st
 
 
 def check_not_older(path: Path, made_with: Mapping[str, str], name: str) -> None:
-    """Make sure that a package, which reads the files of its earlier releases, is not older than the one that made a
-    model.
+    """Check that a package is not older than the one that made a model; packages read their earlier files.
 
     Raises
     ------
@@ -49,7 +48,7 @@ def differences(made_with: Mapping[str, str], packages: Iterable[str]) -> list[s
 
 
 def installed(name: str) -> str:
-    """The version of a package that is installed here, or `none`."""
+    """Return the version of a package that is installed here, or `none`."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -57,12 +56,12 @@ def installed(name: str) -> str:
 
 
 def _release(text: str, num_parts: int) -> str:
-    """The first parts of a version: `1.9` of `1.9.1+cpu`."""
+    """Return the first parts of a version: `1.9` of `1.9.1+cpu`."""
     return ".".join(text.split("+")[0].split(".")[:num_parts])
 
 
 def _other_release(path: Path, name: str, there: str) -> BackendUnavailableError:
-    """The error for a model that another release of a package made."""
+    """Return the error for a model that another release of a package made."""
     return BackendUnavailableError(
         f"{path}: made with {name} {there}, installed here is {installed(name)}; install that version (pip install "
         f"{name}=={there.split('+')[0]}), use the environment or image that made it, or train it again"

@@ -27,7 +27,7 @@ _STATE = {"progress": "identity.json", "jobs": "config.yaml"}
 
 @dataclass(frozen=True)
 class Published:
-    """What an upload did."""
+    """Summary of an upload."""
 
     num_uploaded: int
     num_present: int
@@ -45,7 +45,7 @@ def publish(
     progress: Progress | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Published:
-    """Upload a file, or a folder with everything in it; what exists already is not uploaded again.
+    """Upload a file, or a folder with everything in it; objects that exist already are not uploaded again.
 
     The digest of every object is compared with the local file's. Of a folder, `published.json` is written last; it has
     the name, size and SHA-256 of every other object. Until then there is an object `publishing.json`, so that no reader
@@ -72,7 +72,7 @@ def publish(
 
 @contextmanager
 def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False) -> Iterator[Path]:
-    """A local path to write `out` to; if that is a URL, all that was written there is uploaded when the block ends.
+    """Yield a local path to write `out` to; if `out` is a URL, it is uploaded when the block ends.
 
     A folder in the cache serves a URL, always the same one; it is removed after the upload. Objects are replaced, as
     local files are.
@@ -102,7 +102,7 @@ def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False)
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Name -> file, for everything below a folder but temporary files and the state of running work."""
+    """Return the files below a folder by name, without temporary files and the state of running work."""
     found: dict[str, Path] = {}
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -192,7 +192,7 @@ def _present(url: Url, is_folder: bool) -> dict[str, RemoteObject]:
 
 
 def _published_before(url: Url, present: Mapping[str, RemoteObject]) -> list[str]:
-    """Objects of an earlier publication of a folder that are still there."""
+    """Return the objects of an earlier publication of a folder that still exist."""
     if MARKER not in present:
         return []
     try:

@@ -19,14 +19,14 @@ def is_url(path: object) -> bool:
 
 
 def scheme_of(url: str) -> str:
-    """`s3` of `s3://bucket/object`."""
+    """Return the scheme of a URL: `s3` of `s3://bucket/object`."""
     match = _URL.match(url)
     assert match is not None, "not a URL"
     return match[1].lower()
 
 
 def check_no_url(path: str) -> None:
-    """Refuse a path that is a URL but for a slash, as `pathlib.Path("s3://bucket/a")` writes it.
+    """Refuse a path that looks like a URL without one slash, as `pathlib.Path("s3://bucket/a")` writes it.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def check_no_url(path: str) -> None:
 
 
 def normalized(url: str) -> str:
-    """The one form of a URL: its scheme in lower case, and in a bucket without slashes at the end.
+    """Return the normal form of a URL: scheme in lower case, and in a bucket no slashes at the end.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def normalized(url: str) -> str:
 
 
 class PinnedUrl(str):
-    """A URL whose object must have a version, as in `RemoteObject`, when it is read."""
+    """URL whose object must have this version, as in `RemoteObject`, when it is read."""
 
     version: str
 
@@ -64,7 +64,7 @@ class PinnedUrl(str):
 
 
 def join(url: str, *names: str) -> str:
-    """A URL below another."""
+    """Join a name to a URL."""
     return "/".join([url.rstrip("/"), *(name.strip("/") for name in names if name)])
 
 

@@ -37,7 +37,7 @@ _TAIL_CHUNK = re.compile(rb"LIST|id3 |ID3 |bext|iXML|_PMX|cue |smpl|afsp|fact|PE
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a container of chunks is laid out."""
+    """Differences between the formats of a chunked container (RIFF, RF64, AIFF, CAF)."""
 
     order: Literal["little", "big"]
     data_id: bytes
@@ -67,7 +67,7 @@ _PLAIN_WORDS = (b"lpcm", b"NONE", b"sowt", b"fl32", b"alaw", b"ulaw")  # of CAF 
 
 
 class Format(NamedTuple):
-    """The format chunk of a WAV."""
+    """Content of the format chunk of a WAV file."""
 
     tag: int
     block_bytes: int
@@ -76,18 +76,18 @@ class Format(NamedTuple):
 
 
 class DataChunk(NamedTuple):
-    """The chunk with the samples."""
+    """Place and size of the chunk that contains the samples."""
 
     size_offset: int
     start: int
     size: int
     """Size as the header states it."""
     format: Format | None
-    """None where the container is no WAV."""
+    """The format chunk; None if the container is not a WAV file."""
 
 
 class Samples(NamedTuple):
-    """Where a container's samples really are."""
+    """Actual place of a container's samples in the file."""
 
     source: Source
     """The file, or the file with a header whose size is right."""
@@ -97,9 +97,9 @@ class Samples(NamedTuple):
     """Offset of their end in the file."""
     format: Format | None
     excess: int
-    """Bytes that the header promises beyond the end of the file."""
+    """Number of bytes that the header states beyond the end of the file."""
     num_frames: int | None
-    """Frames in complete blocks, where libsndfile counts wrongly; None: its count is right."""
+    """Number of frames in complete blocks if libsndfile counts them wrongly; None if its count is right."""
     after: int
     """Offset after the chunks that follow the samples."""
     has_known_size: bool
@@ -108,7 +108,7 @@ class Samples(NamedTuple):
 
     @property
     def is_small_excess(self) -> bool:
-        """Whether nothing needs to be missing: writers of headers make such mistakes."""
+        """Whether the header states so few bytes too many that nothing need be missing; writers make such mistakes."""
         return self.is_plain and (self.excess <= LARGEST_EXCESS or self.excess in (self.start, self.start - 8))
 
     @property
@@ -126,7 +126,7 @@ class Samples(NamedTuple):
 
 
 def is_samples_only(source: Source) -> bool:
-    """Whether a file is a WAV of 44 bytes of header and samples up to its end, as most are: nothing of it is odd."""
+    """Whether a file is a plain WAV: a header of 44 bytes, and samples up to the end of the file."""
     if source.num_bytes < _SHORTEST_WAV:
         return False
     first, tag, second, size = _USUAL_HEADER.unpack_from(source.head)
@@ -157,7 +157,7 @@ def samples_of(source: Source) -> Samples | None:
 
 
 def _real_size(source: Source, layout: _Layout, chunk: DataChunk, available: int) -> tuple[int, bool]:
-    """Size of the samples in bytes, and whether the header needs another one than it has."""
+    """Return the actual size of the samples in bytes, and whether the header has to be corrected."""
     unknown = available > 0 and (chunk.size < 0 or chunk.size >= _LARGEST)
     if chunk.size == 0 and available > 0:
         unknown = _chunk_bytes(source, layout, chunk.start) is None
@@ -191,7 +191,7 @@ def _end_of_unsized(source: Source, layout: _Layout, start: int) -> int:
 
 
 def is_streamed(size: int) -> bool:
-    """Whether a 32-bit size is what writers leave that cannot seek back (a pipe).
+    """Whether a 32-bit size is one that programs write to a pipe, where they cannot correct it later.
 
     ffmpeg writes 0xFFFFFFFF, arecord 0x80000000, SoX 0x7FFFF000; others subtract the size of their header.
     """
@@ -199,7 +199,7 @@ def is_streamed(size: int) -> bool:
 
 
 def _data_chunk(source: Source, layout: _Layout) -> DataChunk | None:
-    """The chunk with the samples; None where there is none."""
+    """Return the chunk that contains the samples; None if no such chunk exists."""
     offset = layout.first_chunk
     header_bytes = layout.id_bytes + layout.size_bytes
     size_from_ds64 = None
@@ -237,7 +237,7 @@ def _format(content: bytes) -> Format | None:
 
 
 def _frames(magic: bytes, chunk: DataChunk, size: int, is_followed: bool, excess: int) -> int | None:
-    """Frames in the complete blocks, where libsndfile makes more of what follows the last (libsndfile#482)."""
+    """Return the number of frames in complete blocks; libsndfile may count more than exist (libsndfile#482)."""
     about = chunk.format
     if magic == b"FORM" or about is None or not about.block_bytes:
         return None
@@ -250,7 +250,7 @@ def _frames(magic: bytes, chunk: DataChunk, size: int, is_followed: bool, excess
 
 
 def _chunk_bytes(source: Source, layout: _Layout, offset: int) -> int | None:
-    """Size, with header and padding, of a chunk at an offset; None where none that fits into the file begins there."""
+    """Return the size of the chunk at an offset, with header and padding; None if no chunk fits there."""
     header = source.read_at(offset, layout.id_bytes + layout.size_bytes)
     if len(header) < layout.id_bytes + layout.size_bytes or not re.match(rb"[A-Za-z0-9 _]{4}", header):
         return None
@@ -261,7 +261,7 @@ def _chunk_bytes(source: Source, layout: _Layout, offset: int) -> int | None:
 
 
 def _after_samples(source: Source, layout: _Layout, end: int) -> tuple[int, tuple[str, ...]]:
-    """Offset after the chunks that follow the samples, and what a person should know of the bytes there."""
+    """Return the offset after the chunks that follow the samples, and a warning about the bytes found there."""
     at = end
     if not begins_recording(source, end) and _chunk_bytes(source, layout, end) is None:
         at += -end % layout.align  # few writers omit the padding
@@ -278,7 +278,7 @@ def _after_samples(source: Source, layout: _Layout, end: int) -> tuple[int, tupl
 
 
 def _with_size(source: Source, layout: _Layout, chunk: DataChunk, size: int) -> Source:
-    """The file, with `size` in its header; a WAV of more than 2 GiB becomes RF64 (EBU Tech 3306)."""
+    """Return the file with `size` in its header; a WAV of more than 2 GiB becomes RF64 (EBU Tech 3306)."""
     header = bytearray(source.read_at(0, chunk.start))
     magic = source.head[:4]
     if magic in (b"RF64", b"BW64") or (layout.size_bytes == 4 and size >= 1 << 31 and layout.order == "little"):

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 
 class ClipPolicy(Protocol):
-    """What `fit` needs to know; the settings of every encoder have it."""
+    """Settings that select and pad the clip of a recording; every encoder has them."""
 
     @property
     def max_seconds(self) -> float | None:
-        """Longest clip; None: no limit."""
+        """Maximum length of a clip in seconds; longer recordings are cropped. None: no limit."""
 
     @property
     def crop(self) -> Literal["head", "centre", "random"]:
@@ -22,15 +22,15 @@ class ClipPolicy(Protocol):
 
     @property
     def pad(self) -> Literal["none", "zero", "repeat"]:
-        """How a shorter one is filled up to `min_seconds`, or to `max_seconds` where that is not set."""
+        """How a shorter clip is padded to `min_seconds`, or to `max_seconds` if `min_seconds` is not set."""
 
     @property
     def trim(self) -> bool:
-        """Whether silence at both ends is cut first."""
+        """Whether silence at both ends is removed first."""
 
     @property
     def min_seconds(self) -> float | None:
-        """Shorter clips are filled up to this length; None: they are not."""
+        """Minimum length of a clip in seconds; shorter clips are padded to it. None: no minimum."""
 
     @property
     def accept_truncated(self) -> bool:
@@ -44,7 +44,7 @@ class ClipPolicy(Protocol):
 def fit(
     waveform: npt.NDArray[np.float32], *, sample_rate: int, clip: ClipPolicy, utterance_id: str
 ) -> npt.NDArray[np.float32]:
-    """Trim, then crop, then pad.
+    """Trim, crop and pad a recording, in this order.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def fit(
 
 
 def first_of_crop(spare: int, clip: ClipPolicy, utterance_id: str) -> int:
-    """The first sample of a crop that leaves `spare` samples out."""
+    """Return the first sample of a crop that leaves out `spare` samples."""
     return {"head": 0, "centre": spare // 2, "random": _draw(clip.seed, utterance_id, spare + 1)}[clip.crop]
 
 

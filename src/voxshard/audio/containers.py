@@ -16,12 +16,12 @@ _LONGEST_START = 12
 
 
 def recordings_in(content: bytes, start: int = 0) -> list[int]:
-    """Offset of every place from `start` on where a file of a usual container begins."""
+    """Return the offset of every place from `start` on at which a file of a known container begins."""
     return [match.start() for match in _RECORDING.finditer(content, start)]
 
 
 def begins_recording(source: Source, offset: int) -> bool:
-    """Whether a file of a usual container begins at an offset."""
+    """Whether a file of a known container begins at an offset."""
     return _RECORDING.match(source.read_at(offset, _LONGEST_START)) is not None
 
 
@@ -58,7 +58,7 @@ _NOT_AUDIO = [
 
 
 def format_for_ffmpeg(head: bytes) -> str | None:
-    """The name of the format, if the first bytes are those of one that only ffmpeg reads."""
+    """Return the name of the format if only ffmpeg can read it, judged by its first bytes; else None."""
     if head[4:8] == b"ftyp":
         return "MP4/M4A"
     if head[8:12] == b"AVI ":
@@ -67,7 +67,7 @@ def format_for_ffmpeg(head: bytes) -> str | None:
 
 
 def second_start(source: Source, what: str) -> int | None:
-    """Offset at which a file in a format that only ffmpeg reads begins a second time; None where it does not.
+    """Return the offset at which a second file in a format that only ffmpeg reads begins; None if there is none.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ def second_start(source: Source, what: str) -> int | None:
 
 
 def is_archive(head: bytes) -> bool:
-    """Whether the first bytes are those of a file that is surely something else than audio behind junk."""
+    """Whether the first bytes are those of an archive or document, not of audio behind other bytes."""
     return any(head.startswith(magic) for magic, _ in _NOT_AUDIO)
 
 
 def not_audio(head: bytes) -> str | None:
-    """What the first bytes show the file to be, if that is surely no audio."""
+    """Return what kind of file the first bytes show, if it cannot be audio."""
     for magic, name in _NOT_AUDIO:
         if head.startswith(magic):
             return name

@@ -14,12 +14,12 @@ _BITS_IN_AU = {23: 4, 25: 3, 26: 5}
 
 
 class StatedSamples(NamedTuple):
-    """What the header of an AU or SPHERE file states."""
+    """Place and number of the samples as the header of an AU or SPHERE file states them."""
 
     start: int
     end: int
     num_frames: int | None
-    """Frames, where libsndfile takes all bytes up to the end of the file for samples."""
+    """Number of frames, if libsndfile would read all bytes up to the end of the file as samples."""
 
 
 def stated_samples(source: Source) -> StatedSamples | None:
@@ -29,7 +29,7 @@ def stated_samples(source: Source) -> StatedSamples | None:
 
 
 def with_unknown_size(source: Source) -> Source:
-    """An AU file whose header states no samples, with the mark for "up to the end" in it, which libsndfile reads."""
+    """Return an AU file that states no number of samples with the size that libsndfile reads as "up to the end"."""
     start = int.from_bytes(source.head[4:8], "big")
     if source.head[:4] != b".snd" or source.head[8:12] != bytes(4) or start >= source.num_bytes:
         return source

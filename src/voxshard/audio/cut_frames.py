@@ -17,7 +17,7 @@ _ADTS_HEADER = 7
 
 
 def end_of_last_frame(content: bytes) -> int:
-    """Offset after the last complete frame; the length of `content` where its format is another, or nothing is cut."""
+    """Return the offset after the last complete frame; the length of `content` if nothing is cut off."""
     if content[:2] in (b"\xff\xf1", b"\xff\xf9"):
         return _walk(content, 0, _adts_bytes)
     for magic, sizes in ((b"#!AMR-WB\n", _AMR_WB), (b"#!AMR\n", _AMR)):

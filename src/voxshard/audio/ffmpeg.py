@@ -1,4 +1,4 @@
-"""What libsndfile cannot read, decoded by ffmpeg where it is installed."""
+"""Decode what libsndfile cannot read with ffmpeg, if it is installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STOPPED_STATUS = 255  # how ffmpeg ends when it was asked to stop (fftools/ffmp
 
 
 def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool = False) -> tuple[bytes, str | None]:
-    """Decode the first audio stream, at its own rate and channels.
+    """Decode the first audio stream at its own sample rate and with its own channels.
 
     Parameters
     ----------
@@ -87,14 +87,14 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
 
 
 def _first_complaint(complaints: bytes, status: int, name: bytes) -> str:
-    """The first line, which names the cause, without the addresses and the file's name: equal causes read the same."""
+    """Return ffmpeg's first error line, without addresses and file names, so that equal causes have equal messages."""
     text = complaints.replace(b"file:" + name, b"").replace(name, b"").decode(errors="replace").strip()
     lines = text.splitlines()
     return re.sub(r"^(\[[^]]*] ?)+", "", lines[0]).lstrip(": ") if lines else f"exit status {status}"
 
 
 def _start(command: list[str | bytes]) -> subprocess.Popen[bytes]:
-    """Start with the signals of `_NOT_FOR_CHILDREN` blocked: the child inherits this thread's mask."""
+    """Start ffmpeg with the signals of `_NOT_FOR_CHILDREN` blocked: the child inherits this thread's mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_CHILDREN)
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

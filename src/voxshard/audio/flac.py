@@ -29,7 +29,7 @@ _TAG_BYTES = 1024
 
 
 class StreamInfo(NamedTuple):
-    """What the first block of a stream states."""
+    """Content of STREAMINFO, the first metadata block of a stream."""
 
     sample_rate: int
     num_channels: int
@@ -53,7 +53,7 @@ class _BlockFrame(NamedTuple):
 
 
 def only_stream(source: Source) -> StreamInfo | None:
-    """What a file states that is one stream up to its end; None where it may be cut, or several, or states too little.
+    """Return the header of a file that is one intact stream; None if it may be cut or contain several streams.
 
     Only two places of a long file are read: the last frame must be the last of the first stream, and no more bytes
     can be before and behind the frame in the middle than its number leaves.
@@ -82,7 +82,7 @@ def only_stream(source: Source) -> StreamInfo | None:
 
 
 def with_all_samples(source: Source) -> Source | None:
-    """The file with an unknown length in its header, where more blocks exist than that counts; None where not.
+    """Return the file with an unknown length in its header if more blocks exist than it states; else None.
 
     libFLAC stops where the header's count ends.
     """
@@ -98,7 +98,7 @@ def with_all_samples(source: Source) -> Source | None:
 
 
 def _stream_info(head: bytes) -> StreamInfo | None:
-    """What STREAMINFO states; None where it leaves something unknown, or blocks differ in size."""
+    """Return the content of STREAMINFO; None if it leaves a field unknown or if the block size varies."""
     if len(head) < _STREAM_INFO_END or not head.startswith(_MAGIC):
         return None
     smallest_block, largest_block = (int.from_bytes(head[at : at + 2], "big") for at in (8, 10))
@@ -114,7 +114,7 @@ def _stream_info(head: bytes) -> StreamInfo | None:
 
 
 def first_frame(source: Source) -> int:
-    """Offset after the blocks of metadata."""
+    """Return the offset after the metadata blocks."""
     at = 4
     while len(header := source.read_at(at, 4)) == 4:
         at += 4 + int.from_bytes(header[1:], "big")
@@ -124,7 +124,7 @@ def first_frame(source: Source) -> int:
 
 
 def _frames(content: bytes) -> Iterator[_BlockFrame]:
-    """The frames whose header is in `content`."""
+    """Yield the frames whose header is in `content`."""
     at = -1
     while (at := content.find(_SYNC, at + 1)) >= 0:
         header = content[at : at + _HEADER_BYTES]
@@ -142,12 +142,12 @@ def _frames(content: bytes) -> Iterator[_BlockFrame]:
 
 
 def _block_samples(code: int) -> int:
-    """Number of samples that the code of a block's size stands for (RFC 9639, section 9.1.1)."""
+    """Return the number of samples that the block size code stands for (RFC 9639, section 9.1.1)."""
     return 192 if code == 1 else 576 << code - 2 if 2 <= code <= 5 else 256 << code - 8 if code >= 8 else 0
 
 
 def _coded_number(content: bytes) -> tuple[int, int]:
-    """Bytes and value of a number coded as in UTF-8, extended to 36 bits; no bytes where it is none."""
+    """Return size and value of a number coded as UTF-8, extended to 36 bits; size 0 if it is not one."""
     if not content:
         return 0, 0
     num_bytes = 8 - (content[0] ^ 0xFF).bit_length()
@@ -166,7 +166,7 @@ def _coded_number(content: bytes) -> tuple[int, int]:
 
 @functools.cache
 def _table() -> bytes:
-    """CRC-8 of single bytes with the polynomial x^8 + x^2 + x + 1 (RFC 9639, section 9.1.8)."""
+    """Return the CRC-8 of each byte for the polynomial x^8 + x^2 + x + 1 (RFC 9639, section 9.1.8)."""
     values = bytearray()
     for value in range(256):
         for _ in range(8):

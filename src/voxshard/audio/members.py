@@ -31,7 +31,7 @@ class Member(NamedTuple):
 
 
 def member_of(path: str | bytes | os.PathLike[str]) -> Member | None:
-    """The member that a path names; None where it names a file."""
+    """Return the member that a path names; None if it names a file."""
     text = path if isinstance(path, str) else os.fsdecode(path)
     if ".tar:" not in text:
         return None
@@ -40,13 +40,13 @@ def member_of(path: str | bytes | os.PathLike[str]) -> Member | None:
 
 
 def file_of(path: str | bytes | os.PathLike[str]) -> str | bytes | os.PathLike[str]:
-    """The file that holds a recording: its archive, or the path itself."""
+    """Return the file that contains a recording: its archive, or the path itself."""
     member = member_of(path)
     return path if member is None else member.archive
 
 
 def check_header(header: bytes, member: Member) -> None:
-    """Make sure that the archive still has the member at its place.
+    """Check that the archive still contains the member at its recorded offset.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
 class _Kind(NamedTuple):
-    """What stays the same from frame to frame."""
+    """Properties that all frames of one MPEG stream share."""
 
     version: int
     layer: int
@@ -48,7 +48,7 @@ class _Frame(NamedTuple):
     kind: _Kind
     num_bytes: int
     header_offset: int
-    """Where a Xing or Info header is in a first frame: after the side information."""
+    """Return the offset of a Xing or Info header in the first frame: after the side information."""
 
 
 class _Places(dict[bytes, tuple[int, int] | None]):
@@ -66,7 +66,7 @@ class _Places(dict[bytes, tuple[int, int] | None]):
 
 @dataclass
 class FrameRun:
-    """Frames of one kind; a second Xing or Info header begins another part."""
+    """Consecutive frames of one kind; a second Xing or Info header begins another run."""
 
     kind: _Kind
     pieces: list[tuple[int, int]]
@@ -86,13 +86,13 @@ class FrameRun:
 
     @property
     def has_stated_bytes(self) -> bool:
-        """Whether as many bytes exist as the header states, so that nothing is missing, whatever it counts."""
+        """Whether the file has the number of bytes that the header states, so that nothing is missing."""
         num_bytes = sum(end - start for start, end in self.pieces)
         return self.stated_bytes is not None and num_bytes >= self.stated_bytes - 1
 
     @property
     def num_samples(self) -> int:
-        """Samples per channel in its frames."""
+        """Return the number of samples per channel in the frames."""
         return self.num_frames * self.kind.num_samples
 
     def frames_only(self, source: bytes) -> tuple[bytes, int]:
@@ -117,7 +117,7 @@ class FrameRun:
 
 @dataclass
 class Frames:
-    """All of a file's frames."""
+    """All MPEG frames of a file."""
 
     parts: list[FrameRun] = field(default_factory=list)
     num_leading_bytes: int = 0
@@ -125,7 +125,7 @@ class Frames:
     num_foreign_bytes: int = 0
     """Bytes after the first frame that are neither frames nor tags."""
     num_cut_bytes: int = 0
-    """Bytes that the last frame lacks."""
+    """Number of bytes missing from the last frame."""
 
 
 def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
@@ -175,7 +175,7 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
 
 
 def _run(part: FrameRun, content: bytes, at: int, end: int) -> int:
-    """Add the frames of one kind that follow each other from here on; offset after the last of them."""
+    """Collect consecutive frames of one kind, and return the offset after the last of them."""
     start, num_frames, places = at, 0, part.places
     while (place := places[content[at : at + 4]]) is not None:
         num_bytes, header_offset = place
@@ -194,7 +194,7 @@ def _run(part: FrameRun, content: bytes, at: int, end: int) -> int:
 
 @functools.lru_cache(1 << 12)
 def _frame(header: bytes) -> _Frame | None:
-    """What the four bytes of a frame's header state; None where they are none, or in a free format."""
+    """Parse the four bytes of a frame header; None if they are not a header, or if the format is free."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -223,7 +223,7 @@ def is_free_format(content: bytes) -> bool:
 
 
 def _is_confirmed(content: bytes, at: int, end: int) -> bool:
-    """Whether frames of one kind follow each other from here on, or up to the end or a tag."""
+    """Whether frames of one kind follow each other from this offset on, or end at the end of the file or at a tag."""
     kind = None
     for count in range(_CONFIRMED_BY):
         frame = _frame(content[at : at + 4])
@@ -235,7 +235,7 @@ def _is_confirmed(content: bytes, at: int, end: int) -> bool:
 
 
 def _header(content: bytes, at: int, frame: _Frame) -> tuple[int | None, int | None, int | None]:
-    """Offset of a Xing, Info or VBRI header in a frame, and the numbers of frames and of bytes that it states."""
+    """Return the offset of a Xing, Info or VBRI header in a frame, and the frames and bytes that it states."""
     word = at + frame.header_offset
     if content[word : word + 4] in (b"Xing", b"Info"):
         flags = content[word + 7]  # 1: frames, 2: bytes, in this order
@@ -279,7 +279,7 @@ def states_right_length(source: Source) -> bool:
 
 
 def tag_bytes(content: bytes, at: int, end: int) -> int:
-    """Length of a tag that begins here; 0 where none does."""
+    """Return the length of the tag that begins here; 0 if there is none."""
     head = content[at : min(at + 32, end)]
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
@@ -296,14 +296,14 @@ def tag_bytes(content: bytes, at: int, end: int) -> int:
 
 
 def _items_before(content: bytes, at: int) -> int:
-    """Bytes of the APE tag whose footer is here, before the footer; 0 where there is none."""
+    """Return the number of bytes of an APE tag before its footer, which is here; 0 if there is none."""
     return (
         max(0, int.from_bytes(content[at + 12 : at + 16], "little") - 32) if content[at : at + 8] == b"APETAGEX" else 0
     )
 
 
 def _tag_between(content: bytes, at: int, end: int) -> int:
-    """Offset of the first tag in bytes that are no frames; `end` where there is none."""
+    """Return the offset of the first tag in bytes that are not frames; `end` if there is none."""
     places = [content.find(word, at + 1, end) for word in (b"ID3", b"APETAGEX", b"LYRICSBEGIN")]
     if content[end - 128 : end - 125] == b"TAG" and end == len(content) and end - 128 > at:
         places.append(end - 128)

@@ -11,7 +11,7 @@ _BEGINS, _ENDS = 2, 4  # flags of a page
 
 @dataclass
 class Link:
-    """One of the recordings in a file; most files have one."""
+    """One of the recordings in an Ogg file; most files have one."""
 
     pages: list[tuple[int, int]] = field(default_factory=list)
     """Where each page begins and ends."""
@@ -22,14 +22,14 @@ class Link:
 
 @dataclass
 class Pages:
-    """What the pages of a file show."""
+    """All pages of an Ogg file."""
 
     links: list[Link] = field(default_factory=list)
     num_missing_bytes: int = 0
-    """Bytes that the last page lacks."""
+    """Number of bytes missing from the last page."""
     num_lost_pages: int = 0
     num_foreign_bytes: int = 0
-    """Bytes that belong to no page."""
+    """Number of bytes that do not belong to any page."""
 
 
 def scan(content: bytes) -> Pages:
@@ -71,7 +71,7 @@ def scan(content: bytes) -> Pages:
 
 
 def _position(page: bytes) -> int:
-    """The number of samples up to the end of a page as it states it; -1: no packet ends on it."""
+    """Return the number of samples up to the end of a page as the page states it; -1 if no packet ends on it."""
     return int.from_bytes(page[6:14], "little", signed=True)
 
 
@@ -124,7 +124,7 @@ def repaired_opus(content: bytes, link: Link) -> tuple[bytes, bool] | None:
 
 
 def _counted(pages: Sequence[bytes]) -> list[int]:
-    """Samples at 48 kHz in the packets that end up to and including each page; the first two packets are headers."""
+    """Return the samples at 48 kHz up to the end of each page; the first two packets are headers."""
     counts: list[int] = []
     total = samples = num_packets = 0
     is_start = True
@@ -143,7 +143,7 @@ def _counted(pages: Sequence[bytes]) -> list[int]:
 
 
 def _packet_samples(start: bytes) -> int:
-    """Samples at 48 kHz in the Opus packet that begins with these bytes (RFC 6716, section 3.1)."""
+    """Return the samples at 48 kHz in the Opus packet that begins with these bytes (RFC 6716, section 3.1)."""
     if not start:
         return 0
     config, code = start[0] >> 3, start[0] & 3
@@ -159,6 +159,6 @@ _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def checksum(page: bytes | bytearray) -> int:
-    """CRC-32 that begins with 0, most significant bit first, and is not inverted (RFC 3533, section 6)."""
+    """Return the CRC-32 of a page: initial value 0, most significant bit first, not inverted (RFC 3533, section 6)."""
     value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{value:032b}"[::-1], 2)

@@ -31,18 +31,18 @@ _JOINED = "recordings one after the other, joined"
 
 
 class Layout(NamedTuple):
-    """The streams of one recording, one after the other."""
+    """Streams of one recording, in their order."""
 
     parts: tuple[Part, ...]
     warnings: tuple[str, ...] = ()
     format: str | None = None
-    """Container, where libsndfile would call it something else."""
+    """Name of the container, if libsndfile would report another one."""
     is_short: bool = False
-    """Part of the recording is missing, which was accepted."""
+    """Whether part of the recording is missing and `accept_truncated` allows that."""
 
 
 def layout_of(source: Source, *, accept_truncated: bool = False, is_probe: bool = False) -> Layout:
-    """Find out what libsndfile is to be given.
+    """Select the bytes of a file that libsndfile has to decode.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _voc(source: Source, accept_truncated: bool) -> Layout:
 
 
 def _following(source: Source, offset: int, accept_truncated: bool) -> Layout | None:
-    """The recordings that begin at an offset, behind another; None where none does."""
+    """Return the recordings that begin at an offset, after another recording; None if there are none."""
     if offset + _SHORTEST_FOLLOWING > source.num_bytes:
         return None
     rest = Rewritten(source, b"", offset)
@@ -152,7 +152,7 @@ def _following(source: Source, offset: int, accept_truncated: bool) -> Layout | 
 
 
 def _split(source: Source, start: int, accept_truncated: bool, words: tuple[bytes, ...]) -> Layout | None:
-    """The recordings in a file whose headers do not state where one ends; None where it is one.
+    """Return the recordings in a file whose headers do not state where each ends; None if there is only one.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def _joined_note(num_recordings: int) -> str:
 
 
 def mpeg_after_junk(source: Source) -> Layout | None:
-    """An MPEG file whose first bytes are something else; None where it is none."""
+    """Return the MPEG stream of a file that begins with other bytes; None if it contains none."""
     content = source.whole()
     frames = mpeg.scan(content)
     if sum(part.num_frames for part in frames.parts) < _SHORTEST_MPEG or frames.num_leading_bytes > _LOOKED_THROUGH:
@@ -245,7 +245,7 @@ def _mpeg(source: Source, *, is_probe: bool) -> Layout | None:
 
 
 def _of_frames(content: bytes, frames: mpeg.Frames, original: Source | None) -> Layout:
-    """MPEG frames as libsndfile decodes all of them.
+    """Return MPEG frames in the form in which libsndfile decodes all of them.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def _of_frames(content: bytes, frames: mpeg.Frames, original: Source | None) -> 
 
 
 def _uncounted(content: bytes, part: mpeg.FrameRun) -> Part:
-    """Frames that no header counts, or that one counts wrongly.
+    """Return frames that the header does not count, or counts wrongly.
 
     libsndfile then guesses a length from the size and the first bit rate, and stops there. It is given the frames
     several times over, so that its guess is too long, and reads exactly those there are.

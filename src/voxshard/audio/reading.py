@@ -26,7 +26,7 @@ gives."""
 
 @dataclass(frozen=True)
 class AudioHeader:
-    """What is known of a recording without listening to it."""
+    """Facts about a recording from its header, known without decoding it."""
 
     duration_s: float
     sample_rate: int
@@ -35,7 +35,7 @@ class AudioHeader:
     format: str
     """Container as libsndfile calls it, in lower case: wav, flac, ogg, mp3...; or what ffmpeg was needed for."""
     warning: str | None = None
-    """What is odd about the recording, although it can be decoded."""
+    """Irregularity of a recording that can be decoded nevertheless."""
 
 
 def probe(path: AudioPath) -> AudioHeader:
@@ -59,7 +59,7 @@ def probe(path: AudioPath) -> AudioHeader:
 
 
 def _facts(layout: Layout) -> AudioHeader | None:
-    """What the headers of all parts state; None where only decoding shows it."""
+    """Return what the headers of all parts state; None if only decoding shows it."""
     found = [sndfile.facts(part) for part in layout.parts]
     warnings = [*layout.warnings, *(about.warning for about in found if about.warning)]
     name, warning = layout.format or found[0].format, "; ".join(warnings) or None
@@ -89,7 +89,7 @@ def read(
     accept_truncated: bool = False,
     on_warning: OnWarning | None = None,
 ) -> npt.NDArray[np.float32]:
-    """A recording, or a span of it, as float32 mono at the rate asked for.
+    """Read a recording, or a span of it, as float32 mono at the requested sample rate.
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ def read(
 
 
 class Clip(NamedTuple):
-    """What an encoder is given of a recording."""
+    """Part of a recording that an encoder receives."""
 
     waveform: npt.NDArray[np.float32]
-    """(S,), mono."""
+    """Samples (S,), mono."""
     sample_rate: int
     warning: str | None
-    """What is odd about the recording, although it was decoded."""
+    """Irregularity of a recording that was decoded nevertheless."""
 
 
 def read_clip(
@@ -139,7 +139,7 @@ def read_clip(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> Clip:
-    """`read`, then trimmed, cropped and padded as `clip` specifies.
+    """Read a recording as `read` does, then trim, crop and pad it as `clip` specifies.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def read_clip(
 def clip_samples(
     samples: npt.NDArray[np.float32], found: int, *, sample_rate: int, clip: ClipPolicy, utterance_id: str
 ) -> npt.NDArray[np.float32]:
-    """Do to samples in memory what `read_clip` does to a recording.
+    """Process samples in memory as `read_clip` processes a recording.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def _finished(mono: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDA
 
 
 def _decode(path: AudioPath, source: Source, span: Span, *, accept_truncated: bool) -> Decoded:
-    """Decode by whatever can; a verdict falls only on bytes that a plain read brought completely."""
+    """Decode with the decoder that can; report a bad recording only for bytes that a plain read returned completely."""
     what = containers.format_for_ffmpeg(source.head)
     if what is None:
         try:
@@ -234,7 +234,7 @@ def _by_libsndfile(source: Source, span: Span, *, accept_truncated: bool) -> Dec
 
 
 def _joined(layout: Layout, span: Span, *, accept_truncated: bool) -> Decoded:
-    """The parts of a recording one after the other, at the sample rate of the first, and the span of them."""
+    """Join the parts of a recording at the sample rate of the first, and cut the span."""
     if len(layout.parts) == 1:
         decoded = sndfile.decode(layout.parts[0], span, accept_truncated=accept_truncated)
         if not layout.warnings and layout.format is None:
@@ -257,7 +257,7 @@ def _joined(layout: Layout, span: Span, *, accept_truncated: bool) -> Decoded:
 
 
 def _mono(samples_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The mean over channels, (N,), as `np.mean` has it."""
+    """Average the channels to samples (N,), as `np.mean` does."""
     num_channels = samples_NC.shape[1]
     if num_channels == 1:
         return samples_NC[:, 0]
@@ -272,7 +272,7 @@ def _num_resampled(num_samples: int, found: int, wanted: int) -> int:
 
 
 def _resampled(samples: npt.NDArray[np.float32], found: int, wanted: int) -> npt.NDArray[np.float32]:
-    """Samples, (N,) or (N, C), as `librosa.resample` does it: soxr's HQ, and its rule for the number of samples."""
+    """Resample (N,) or (N, C) as `librosa.resample` does: soxr HQ, and the same number of samples."""
     if found == wanted:
         return samples
     num_samples = _num_resampled(len(samples), found, wanted)

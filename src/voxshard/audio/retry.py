@@ -30,7 +30,7 @@ def read_with_retries(
     problem: str | None = None,
     retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
 ) -> Clip:
-    """`read_clip`, tried again while the storage fails.
+    """Read a clip with `read_clip`, and retry while the storage fails.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def read_with_retries(
 
 
 def _folder_exists(path: AudioPath) -> bool:
-    """Whether a file's real folder exists and holds something: then the storage works and the file alone is missing."""
+    """Whether the real folder of a file exists and is not empty, so that the file alone is missing."""
     try:
         return any(Path(os.fsdecode(file_of(path))).resolve().parent.iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""Decoding through libsndfile. Suffixes: N frames, C channels."""
+"""Decode audio with libsndfile. Suffixes: N frames, C channels."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _UNCHECKED = ("svx", "mat4", "mat5", "mpc2k", "avr", "paf", "pvf", "ircam", "wve
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a recording asked for; None: its start, its end, however long."""
+    """Requested part of a recording; None stands for the start, the end, or any length."""
 
     start_s: float | None = None
     end_s: float | None = None
     at_most_s: float | None = None
 
     def frames(self, sample_rate: int) -> tuple[int, int | None]:
-        """First frame, and the one after the last."""
+        """Return the first frame, and the one after the last."""
         first = round((self.start_s or 0.0) * sample_rate)
         last = None if self.end_s is None else round(self.end_s * sample_rate)
         if first < 0 or (last is not None and last <= first):
@@ -51,7 +51,7 @@ class Span:
         return first, last
 
     def check(self, num_frames: int, sample_rate: int) -> None:
-        """Refuse a span that does not be in a recording of `num_frames`."""
+        """Check that the span is within a recording of `num_frames`."""
         first, last = self.frames(sample_rate)
         if first >= num_frames or (last is not None and last > num_frames + _SPAN_SLACK_S * sample_rate):
             end = "its end" if self.end_s is None else f"{self.end_s:.3f} s"
@@ -65,35 +65,35 @@ WHOLE = Span()
 
 
 class StreamFacts(NamedTuple):
-    """What an audio file's header states."""
+    """Facts that the header of an audio file states."""
 
     sample_rate: int
     num_channels: int
     num_frames: int | None
-    """None where only decoding shows it."""
+    """Number of frames per channel; None if only decoding shows it."""
     format: str
 
     @property
     def warning(self) -> str | None:
-        """What a person should know of recordings in this format."""
+        """Warning about recordings in this format."""
         if self.format not in _UNCHECKED:
             return None
         return f"the length of {self.format.upper()} files is not checked: the end may be missing, or be other bytes"
 
 
 class Part(NamedTuple):
-    """One stream for libsndfile: a recording, or one of several that follow each other in a file."""
+    """One stream for libsndfile: a recording, or one of several in a file."""
 
     source: Source
     num_frames: int | None = None
-    """Frames per channel that it has; None: as many as libsndfile counts."""
+    """Number of frames per channel; None: the number that libsndfile counts."""
     num_late: int = 0
-    """Frames at the start that are the encoder's delay and are left out."""
+    """Number of frames at the start that are encoder delay and are left out."""
     can_seek: bool = True
     is_noisy: bool = False
-    """Whether its decoder prints to the terminal what it thinks of a file."""
+    """Whether its decoder prints messages to the terminal."""
     facts: StreamFacts | None = None
-    """What its header states, where that is known already."""
+    """Facts from its header, if they are known already."""
 
 
 class Decoded(NamedTuple):
@@ -103,7 +103,7 @@ class Decoded(NamedTuple):
     sample_rate: int
     format: str
     warning: str | None = None
-    """What is odd about the recording, although it was decoded."""
+    """Irregularity of a recording that was decoded nevertheless."""
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -114,11 +114,11 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class CannotOpenError(UnreadableAudioError):
-    """libsndfile does not know the format; something else may."""
+    """libsndfile does not recognize the format; another decoder may."""
 
 
 def facts(part: Part) -> StreamFacts:
-    """What the header states.
+    """Return what the header states.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def facts(part: Part) -> StreamFacts:
 
 
 def decode(part: Part, span: Span = WHOLE, *, accept_truncated: bool = False) -> Decoded:
-    """The frames of a span, reached by seeking where the format can do that exactly.
+    """Decode the frames of a span; seek to it if the format can do that exactly.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def _facts(stream: _Stream, part: Part) -> StreamFacts:
 
 
 class _Quiet(AbstractContextManager[None]):
-    """A block in which nothing reaches standard error; libmpg123 prints notes that name no file."""
+    """Context in which nothing reaches standard error; libmpg123 prints notes that name no file."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -247,14 +247,14 @@ def _reason(exc: soundfile.LibsndfileError) -> str:
 
 
 def _skip(stream: _Stream, num_frames: int, about: StreamFacts) -> int:
-    """Decode up to `num_frames` frames and drop them; how many there were."""
+    """Decode and drop up to `num_frames` frames, and return their number."""
     return sum(len(block) for block in _blocks(stream, num_frames, about))
 
 
 def _blocks(
     stream: _Stream, wanted: int | None, about: StreamFacts, largest: int | None = None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Up to `wanted` frames from where the stream is, (N, C) each; all there are if None."""
+    """Yield blocks (N, C) of up to `wanted` frames from the current position; all remaining frames if None."""
     if largest is None:
         largest = max(1, _BLOCK_SAMPLES // about.num_channels) if wanted is not None else _BLOCK_OF_UNKNOWN
     remaining = sys.maxsize if wanted is None else wanted

@@ -30,7 +30,7 @@ _UNKNOWN_BYTES = 16 << 20
 
 
 def resolve(root: str, path: str | bytes) -> str | bytes:
-    """The location of a recording: `path` itself if it is absolute or a URL, else `path` below `root`.
+    """Return the location of a recording: `path` if it is absolute or a URL, else `path` below `root`.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def resolve(root: str, path: str | bytes) -> str | bytes:
 
 
 def _without_dots(url: str) -> str:
-    """A URL without `.` and `..`, which stores do not follow."""
+    """Remove `.` and `..` from a URL, which stores do not resolve."""
     scheme, _, place = url.partition("://")
     return f"{scheme}://{posixpath.normpath(place)}"
 
@@ -57,7 +57,7 @@ class Source:
     """The bytes of one recording, held in memory."""
 
     is_file = False
-    """Whether its bytes are all the bytes of a local file."""
+    """Whether the bytes are the complete content of a local file."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -65,7 +65,7 @@ class Source:
         self.head = content[:HEAD_BYTES]
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
-        """Up to `num_bytes` bytes from `offset` on; fewer at the end."""
+        """Read up to `num_bytes` bytes from `offset` on; fewer at the end."""
         if offset + num_bytes <= len(self.head):
             return self.head[offset : offset + num_bytes]
         return self._read(offset, num_bytes)
@@ -74,11 +74,11 @@ class Source:
         return self._content[offset : offset + num_bytes]
 
     def whole(self) -> bytes:
-        """All bytes, by plain reads: an OSError here is the storage's fault, whatever a decoder made of it."""
+        """Read all bytes by plain reads, so that an OSError here is a fault of the storage, not of a decoder."""
         return self._content
 
     def for_libsndfile(self) -> int | io.RawIOBase | io.BytesIO:
-        """What `soundfile.SoundFile` opens, from its first byte on."""
+        """Return what `soundfile.SoundFile` opens, from its first byte on."""
         return io.BytesIO(self._content)
 
 
@@ -99,7 +99,7 @@ class FileSource(Source):
         return self.between(0, sys.maxsize)
 
     def between(self, start: int, end: int) -> bytes:
-        """The bytes from `start` up to `end`, or up to the end of the file; a read gives at most 2 GiB at once."""
+        """Read the bytes from `start` up to `end` or the end of the file; one read returns at most 2 GiB."""
         blocks = []
         while block := os.pread(self._descriptor, min(8 << 20, end - start), start):
             blocks.append(block)
@@ -113,7 +113,7 @@ class FileSource(Source):
 
 @contextmanager
 def opened(path: AudioPath) -> Iterator[Source]:
-    """Open a recording's bytes for the length of the block.
+    """Open the bytes of a recording for the duration of the block.
 
     Raises
     ------
@@ -148,12 +148,12 @@ def opened(path: AudioPath) -> Iterator[Source]:
 
 
 def _span_of(member: Member) -> tuple[int, int]:
-    """Where a member is in its archive, its header included: the first byte, and the one after the last."""
+    """Return the span of a member in its archive, with its header: the first byte, and the one after the last."""
     return max(0, member.offset - HEADER_BYTES), member.offset + member.num_bytes
 
 
 def _content_of(member: Member, content: bytes) -> bytes:
-    """The content of a member, from the bytes of its span."""
+    """Return the content of a member from the bytes of its span."""
     check_header(content[:HEADER_BYTES], member)
     return content[HEADER_BYTES:]
 
@@ -167,9 +167,9 @@ def _check_not_empty(source: Source) -> None:
 class _Fetch:
     num_bytes: int
     num_uses: int = 1
-    """Number of times it is going to be taken: several utterances may be spans of one recording."""
+    """Number of times it will be taken: several utterances may be spans of one recording."""
     content: Future[bytes] | None = None
-    """None: not begun."""
+    """Request for the content; None: not started."""
 
 
 class ReadAhead:
@@ -190,7 +190,7 @@ class ReadAhead:
         ReadAhead._current = self
 
     def ask(self, path: AudioPath, num_bytes: int | None) -> None:
-        """Fetch what is at a URL; a local path is left to the file system.
+        """Request what is at a URL; a local path is left to the file system.
 
         Parameters
         ----------
@@ -207,7 +207,7 @@ class ReadAhead:
             self._begin()
 
     def _begin(self) -> None:
-        """Request what there is room for; one object is always fetched, however large."""
+        """Start the requests for which there is room; one object is always fetched, whatever its size."""
         while self._waiting:
             fetch = self._fetches.get(self._waiting[0])
             if fetch is not None and fetch.content is None:
@@ -238,7 +238,7 @@ class ReadAhead:
 
     @classmethod
     def take(cls, url: str) -> bytes | None:
-        """The bytes of an object that was asked for; None: it was not, or its request is not made yet.
+        """Return the bytes of an object that was requested; None if it was not, or if its request has not started.
 
         Raises
         ------
@@ -256,7 +256,7 @@ def _read(url: str) -> bytes:
 
 
 def _fetch(url: str) -> bytes:
-    """The bytes of an object; reading recordings is tried again by `read_with_retries`."""
+    """Fetch the bytes of an object; failures are left to `read_with_retries`."""
     try:
         content = ReadAhead.take(url)
         return _read(url) if content is None else content

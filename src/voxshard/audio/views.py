@@ -9,7 +9,7 @@ from voxshard.audio.sources import HEAD_BYTES, Source
 
 
 class _ViewStream(io.RawIOBase):
-    """A source as a file that `soundfile.SoundFile` opens."""
+    """Source as a file object that `soundfile.SoundFile` opens."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -37,7 +37,7 @@ class _ViewStream(io.RawIOBase):
 
 
 class Rewritten(Source):
-    """The bytes of `source` from `skip` on, behind other first bytes."""
+    """Bytes of `source` from `skip` on, with other first bytes before them."""
 
     def __init__(self, source: Source, first: bytes, skip: int) -> None:
         self._source, self._first, self._skip = source, first, skip
@@ -60,7 +60,7 @@ class Rewritten(Source):
 
 
 class Repeated(Source):
-    """A file that repeats the same bytes `times` times."""
+    """Source that repeats the same bytes `times` times."""
 
     def __init__(self, content: bytes, times: int) -> None:
         self._content = content

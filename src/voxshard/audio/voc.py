@@ -15,7 +15,7 @@ _CODINGS = {0: (1, 8), 4: (1, 16), 6: (6, 8), 7: (7, 8)}
 
 
 class Coding(NamedTuple):
-    """How the samples of a block are stored."""
+    """Format in which the samples of a block are stored."""
 
     sample_rate: int
     num_channels: int
@@ -24,16 +24,16 @@ class Coding(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """The sound of a file."""
+    """Sound blocks of a VOC file."""
 
     sounds: list[tuple[Coding, bytes]]
-    """Blocks that follow each other in the same coding are one."""
+    """Sounds in order; consecutive blocks in the same coding are joined."""
     end: int
     """Offset after the block that ends the file, or after the last byte that the last block promises."""
 
 
 def scan(source: Source) -> Blocks | None:
-    """Collect the blocks of sound; None where a block is in a coding that WAV does not have.
+    """Collect the sound blocks; None if a block is in a coding that WAV does not have.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def scan(source: Source) -> Blocks | None:
 
 
 def as_wav(coding: Coding, samples: bytes) -> Source:
-    """The same samples behind the header of a WAV."""
+    """Return the same samples with a WAV header."""
     block_bytes = coding.num_channels * coding.bits // 8
     num_bytes = len(samples) // max(1, block_bytes) * block_bytes
     per_second = coding.sample_rate * block_bytes

@@ -29,7 +29,7 @@ _FREE = ("split", "fold", "speaker")
 def apply_split_lists(
     table: pa.Table, lists: Sequence[tuple[str, str]], *, require_all: bool = True
 ) -> tuple[pa.Table, Notes]:
-    """Give the utterances that each list names its split.
+    """Assign the utterances that each list names to its split.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def join_labels(table: pa.Table, file: str, *, require_all: bool = True) -> tupl
 
 
 def labels_from_paths(table: pa.Table, expression: str) -> tuple[pa.Table, Notes]:
-    """Fill one column per named group of a regular expression, searched in the path.
+    """Add one column per named group of a regular expression that is searched in the path.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def labels_from_paths(table: pa.Table, expression: str) -> tuple[pa.Table, Notes
 
 
 def splits_from_paths(table: pa.Table, rules: Sequence[tuple[str, str]]) -> tuple[pa.Table, Notes]:
-    """Give each utterance the split of the first rule (regular expression, split) whose expression its path has.
+    """Assign each utterance the split of the first rule (regular expression, split) that matches its path.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def splits_from_paths(table: pa.Table, rules: Sequence[tuple[str, str]]) -> tupl
 
 
 def put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    """Set a column where `values` has something; elsewhere it keeps what it had."""
+    """Set a column where `values` is not null; other rows keep their values."""
     if name in COLUMNS:
         values = values.cast(COLUMNS[name])
     if name not in table.column_names:
@@ -172,7 +172,7 @@ def put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def list_entries(file: str) -> list[str]:
-    """The names in a list: a text file's lines, or the id or path column of a table."""
+    """Return the names in a list: the lines of a text file, or the id or path column of a table."""
     if not is_table(file):
         return [line.strip() for line in read_lines(file)]
     table = read_table(file)
@@ -181,7 +181,7 @@ def list_entries(file: str) -> list[str]:
 
 
 def _names_in(column: pa.ChunkedArray, where: str) -> list[str]:
-    """Ids or paths as text, those that are not UTF-8 with surrogates."""
+    """Return ids or paths as text; bytes that are not UTF-8 become surrogates."""
     if column.null_count:
         raise ManifestError(f"{where}: row {pc.index(column.is_null(), True).as_py()} is empty")
     if pa.types.is_binary(column.type):
@@ -223,7 +223,7 @@ def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all:
 
 
 def _best_kind(kinds: Iterable[tuple[str, pa.Array]], wanted: pa.Array) -> tuple[int, pa.Array]:
-    """The number of entries that no utterance has by the kind of name that fits most of them, and the matches by it."""
+    """Return the matches by the kind of name that fits most entries, and the number of entries without a match."""
     best: tuple[int, pa.Array] | None = None
     num_wanted = pc.count_distinct(wanted).as_py()
     for kind, names in kinds:
@@ -239,13 +239,13 @@ def _best_kind(kinds: Iterable[tuple[str, pa.Array]], wanted: pa.Array) -> tuple
 
 
 def _composed(names: pa.Array) -> pa.Array | None:
-    """Names with composed letters (NFC); None where that makes two names one."""
+    """Return names with composed letters (NFC); None if that makes two names equal."""
     found = pa.array([os.fsencode(composed(os.fsdecode(name))) for name in names.to_pylist()], pa.binary())
     return found if pc.count_distinct(found).as_py() == pc.count_distinct(names).as_py() else None
 
 
 def _spelling(table: pa.Table, over: Sequence[str]) -> str:
-    """What entries without a match have in common with names that exist, for the error."""
+    """Describe how entries without a match differ from names that exist, for the error."""
     names = {_folded(os.fsdecode(name)) for _, kind in _kinds(table) for name in kind.to_pylist()}
     alike = [entry for entry in over if _folded(entry) in names]
     if not alike:

@@ -54,7 +54,7 @@ TASKS = ("bonafide", "spoof")
 
 
 def list_corpus(request: Request) -> Listing:
-    """All files of the protocols found, train, dev, eval, in the protocols' order. Takes no settings."""
+    """List all files of the available protocols: train, dev, eval, in the order of the protocols. Takes no settings."""
     request.allow()
     root = request.folder
     places = _places(root)
@@ -81,7 +81,7 @@ def list_corpus(request: Request) -> Listing:
 
 
 def read_protocol(path: CorpusPath) -> pa.Table:
-    """One protocol as columns, with the class codes `y_task`, `y_codec` and `y_codec_q`.
+    """Read one protocol as columns, with the class codes `y_task`, `y_codec` and `y_codec_q`.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def read_protocol(path: CorpusPath) -> pa.Table:
 
 
 def _places(root: CorpusPath) -> list[CorpusPath]:
-    """The root and the folders up to two levels below it."""
+    """Return the root and its subfolders up to two levels down."""
     places, above = [root], [root]
     for _ in range(2):
         above = [folder / name for folder in above for name in folders_in(folder)]
@@ -139,7 +139,7 @@ def _places(root: CorpusPath) -> list[CorpusPath]:
 
 
 def _audio_folders(root: CorpusPath, places: list[CorpusPath], names: tuple[str, ...]) -> list[str]:
-    """Folders of one split's audio, relative to the root; one inside itself (flac_T/flac_T) counts once."""
+    """Return the audio folders of one split, relative to the root; nested ones (flac_T/flac_T) count once."""
     found = []
     for name in names:
         for place in places:

@@ -1,4 +1,4 @@
-"""What a corpus adapter is given and what it gives back.
+"""Interface of a corpus adapter: what it receives, and what it returns.
 
 An adapter is a function `(Request) -> Listing`. It lists utterances and what the corpus specifies of them (splits,
 folds, labels); it opens no audio. Headers are probed afterwards, for all corpora alike.
@@ -39,18 +39,18 @@ class Request:
     root: str
     """Folder (absolute), URL, or, for `table`, the table's file. Bytes that are not UTF-8 are surrogates."""
     part: str | None = None
-    """Only what is below this folder of the root."""
+    """Only files below this folder of the root are listed."""
     glob: str | None = None
-    """Only paths that match."""
+    """Only paths that match this pattern are listed."""
     lists: Sequence[tuple[str, str]] = ()
-    """(split, file) pairs, for the corpora whose rows come from lists."""
+    """Pairs (split, file), for corpora whose rows come from lists."""
     study: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the adapter's own."""
+    """Settings of this adapter."""
 
     @property
     def folder(self) -> CorpusPath:
-        """The root, to look into; one in a bucket is listed.
+        """Return the root as a path to list; a root in a bucket is listed once.
 
         Raises
         ------
@@ -62,14 +62,14 @@ class Request:
         return folder
 
     def option(self, name: str, default: str | None = None) -> str | None:
-        """One of the adapter's own settings, as text."""
+        """Return one of the adapter's settings, as text."""
         value = self.options.get(name, default)
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"--set {name}: expected text, got {value!r}")
         return value
 
     def allow(self, *names: str) -> None:
-        """Refuse settings that the adapter does not know."""
+        """Check that the adapter knows all settings."""
         unknown = sorted(set(self.options) - set(names))
         if unknown:
             raise ConfigError(
@@ -80,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an adapter found.
+    """Result of a corpus adapter.
 
     `table` has `path` (text, or binary where a path is not UTF-8; relative to `root`, absolute, or a URL) and, as far
     as the corpus specifies, any other column of a manifest; without `utterance_id` the path is the id. An adapter that
@@ -90,16 +90,16 @@ class Listing:
     table: pa.Table
     root: str
     notes: Sequence[str] = ()
-    """Lines a person should read."""
+    """Notes for the user, one line each."""
     after_probe: Callable[[pa.Table], pa.Table] | None = None
-    """Completes the table once it has the columns that probing fills."""
+    """Function that completes the table once probing has filled its columns."""
 
 
 Adapter = Callable[[Request], Listing]
 
 
 def path_array(paths: Sequence[str]) -> pa.Array:
-    """Paths as text, or as binary if at least one has bytes that are not UTF-8 (surrogates)."""
+    """Return paths as text, or as binary if one of them has bytes that are not UTF-8 (surrogates)."""
     try:
         return pa.array(paths, pa.string())
     except UnicodeEncodeError:
@@ -114,12 +114,12 @@ def path_text(paths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 
 def extension_of(name: str) -> str:
-    """The extension without its dot, in lower case; empty if there is none."""
+    """Return the extension without its dot, in lower case; empty if there is none."""
     return os.path.splitext(name)[1][1:].lower()  # noqa: PTH122  called once per file of the corpus
 
 
 def describe_extensions(seen: Counter[str]) -> str:
-    """What is in a folder, for errors: `no files` or `12 .txt, 3 without extension`."""
+    """Describe the files of a folder for errors: `no files` or `12 .txt, 3 without extension`."""
     if not seen:
         return "no files"
     common = sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:8]
@@ -128,13 +128,13 @@ def describe_extensions(seen: Counter[str]) -> str:
 
 
 def first_names(names: Sequence[str], count: int = 3) -> str:
-    """The first few of many names, for errors."""
+    """Return the first few of many names, for errors."""
     shown = ", ".join(repr(name) for name in names[:count])
     return shown + (", ..." if len(names) > count else "")
 
 
 def require_columns(table: pa.Table, names: Sequence[str], where: str) -> None:
-    """Raise ManifestError, naming what exists, unless all columns are."""
+    """Raise ManifestError, with the available columns, unless all of these columns exist."""
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise ManifestError(

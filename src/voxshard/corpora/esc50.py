@@ -19,7 +19,7 @@ COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take"
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per line of meta/esc50.csv, its columns kept, and `label` = `category`."""
+    """List one row per line of meta/esc50.csv, with its columns, and `label` = `category`."""
     request.allow()
     notes: list[str] = []
     table = read_metadata(request, "meta/esc50.csv", COLUMNS, notes)

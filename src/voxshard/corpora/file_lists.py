@@ -33,7 +33,7 @@ _CHECKED = 50  # entries of a list looked for to find the folder its paths start
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per line of the lists: those of `--split NAME=FILE`, else the text files of the root that name a split.
+    """List one row per line of the lists: those of `--split NAME=FILE`, else text files of the root that name a split.
 
     `label` is the name of the folder a file is in. Takes no settings.
     """
@@ -77,7 +77,7 @@ def list_corpus(request: Request) -> Listing:
 
 
 class _Files:
-    """The files below a root, folder by folder, as lists name them."""
+    """Files below a root, listed folder by folder."""
 
     def __init__(self, root: CorpusPath) -> None:
         self._root = root
@@ -87,7 +87,7 @@ class _Files:
         """Name in a list -> the file that has it but for the extension."""
 
     def named(self, path: str) -> str:
-        """The path of a file: as it is written, or with another extension where one file alone has that stem."""
+        """Return the path of a file: as written, or with another extension if exactly one file has that stem."""
         path = self._forms.real_path(path)
         folder, _, name = path.rpartition("/")
         names, stems = self._listed(folder)
@@ -99,7 +99,7 @@ class _Files:
         return found
 
     def exists(self, path: str) -> bool:
-        """Whether a file has this name, or alone has its stem."""
+        """Whether a file has this name, or is the only one with its stem."""
         folder, _, name = self._forms.real_path(path).rpartition("/")
         names, stems = self._listed(folder)
         return name in names or len(stems.get(composed(PurePosixPath(name).stem), [])) == 1
@@ -119,7 +119,7 @@ class _Files:
 
 
 def _lists_in(root: CorpusPath) -> list[tuple[str, str]]:
-    """(split, file) of the lists in the root, or in the one folder below that has some."""
+    """Return (split, file) of the lists in the root, or in the only folder below it that has some."""
     found = {folder: lists for folder in ["", *_folders_below(root)] if (lists := _lists_of(root / folder))}
     if "" in found:
         return found[""]
@@ -140,7 +140,7 @@ def _lists_of(folder: CorpusPath) -> list[tuple[str, str]]:
 
 
 def _folders_below(root: CorpusPath) -> list[str]:
-    """Folders up to three levels down, nearest first."""
+    """Return the folders up to three levels down, nearest first."""
     found: list[str] = []
     level = [""]
     for _ in range(_DEPTH):
@@ -158,7 +158,7 @@ def _folders_below(root: CorpusPath) -> list[str]:
 
 
 def _base(root: CorpusPath, files: _Files, entries: list[str], file: str) -> str:
-    """The folder, relative to the root, that the lists' paths start from: the nearest with most of the files."""
+    """Return the folder, relative to the root, that the paths start from: the nearest with most of the files."""
     some = entries[:: max(1, len(entries) // _CHECKED)]
     below = _folders_below(root)
     best, most = "", 0

@@ -63,8 +63,7 @@ def check_known(name: str) -> None:
 
 
 def is_from_lists(name: str) -> bool:
-    """Whether the rows of a format come from lists of files; a function of another package declares it by
-    `from_lists`."""
+    """Whether the rows of a format come from lists of files; adapters of other packages set `from_lists`."""
     if name in FORMATS:
         return FORMATS[name].from_lists
     return bool(getattr(adapter(name), "from_lists", False))
@@ -90,7 +89,7 @@ def adapter(name: str) -> Adapter:
 
 
 def _checked(point: EntryPoint, list_corpus: Adapter) -> Adapter:
-    """Check what another package's adapter returns, before anything relies on it."""
+    """Check what an adapter of another package returns before it is used."""
 
     @functools.wraps(list_corpus)
     def call(request: Request) -> Listing:

@@ -1,4 +1,4 @@
-"""One recording's header, and what is wrong with it. Light to import: every probing process does."""
+"""Probing the header of one recording. Light to import: every probing process does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ProbeOne: TypeAlias = Callable[[Source, bool], Row]
 
 
 def probe(source: Source, headers: bool) -> Row:
-    """One recording, local or at a URL (then without its size).
+    """Probe one recording, local or at a URL (then without its size).
 
     Raises
     ------
@@ -55,7 +55,7 @@ def probe(source: Source, headers: bool) -> Row:
 
 
 def reason(exc: UtteranceError) -> str:
-    """What `problem` holds for a recording: the error's class, as errors.py has it, and its message."""
+    """Return the content of `problem` for a recording: the class of the error, as in errors.py, and its message."""
     known = next(base for base in type(exc).__mro__ if base.__module__ == UtteranceError.__module__)
     return f"{known.__name__}: {exc}"
 

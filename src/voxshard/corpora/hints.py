@@ -13,7 +13,7 @@ _LOOKED_AT = 20
 
 
 def missing_hints(root: str, paths: list[str | bytes]) -> list[str]:
-    """One line per kind of difference between names in the corpus's lists and the files that exist.
+    """Return one line per kind of difference between names in the lists and the files that exist.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def read(content: bytes, where: str) -> pa.Table:
 
 
 def objects(content: bytes, where: str) -> list[dict[str, Any]]:
-    """The objects of a file, gzip or not.
+    """Return the objects of a file, compressed with gzip or not.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def objects(content: bytes, where: str) -> list[dict[str, Any]]:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Columns from objects; a column has one type, which changes no value.
+    """Make columns from objects; a column has one type, which changes no value.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def parsed(text: str | bytes, where: str) -> Any:
-    """What one JSON text says.
+    """Parse one JSON text.
 
     Raises
     ------

@@ -32,7 +32,7 @@ _ARCHIVE = re.compile(r".*\.ark(:\d+)?(\[.*\])?")
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per utterance: per line of segments, else per line of wav.scp.
+    """List one row per utterance: per line of `segments`, else per line of `wav.scp`.
 
     `speaker` is from utt2spk, `text` from text, `gender` from spk2gender, and a column per further utt2NAME. Where
     ROOT has no wav.scp, the folders below that have one are splits. Settings: `audio_root`, where relative paths start.
@@ -122,7 +122,7 @@ def _segments(place: CorpusPath, paths: Mapping[str, str]) -> list[dict[str, Any
 
 
 def _labels(place: CorpusPath) -> dict[str, Mapping[str, str]]:
-    """Column -> utterance -> value."""
+    """Return the labels: column -> utterance -> value."""
     found: dict[str, Mapping[str, str]] = {}
     files = {path.name: path for path in place.iterdir()}
     if "text" in files:
@@ -137,7 +137,7 @@ def _labels(place: CorpusPath) -> dict[str, Mapping[str, str]]:
 
 
 def _map(file: CorpusPath) -> dict[str, str]:
-    """A file of Kaldi's: a key, blanks, and a value up to the end of the line, which may be empty."""
+    """Read a Kaldi map file: a key, blanks, and a value up to the end of the line, which may be empty."""
     found: dict[str, str] = {}
     for line in os.fsdecode(as_utf8(file.read_bytes(), str(file))).split("\n"):
         key, _, value = line.strip().replace("\t", " ").partition(" ")

@@ -27,7 +27,7 @@ _OWN = ("id", "recording_id", "start", "duration", "channel", "custom", "alignme
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per supervision, a span of its recording; without supervisions one row per recording.
+    """List one row per supervision, a span of its recording; without supervisions one row per recording.
 
     `speaker`, `text`, `language`, `gender` and the keys of `custom` are columns. The split is what follows
     `recordings` in the file's name. Settings: `audio_root`, where relative paths start.

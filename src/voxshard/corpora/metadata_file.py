@@ -1,4 +1,4 @@
-"""The one metadata file of a corpus that ships with its labels and folds."""
+"""Read the single metadata file of a corpus that ships with its labels and folds."""
 
 from __future__ import annotations
 

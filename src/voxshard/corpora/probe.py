@@ -86,7 +86,7 @@ def probe_all(
 def _in_pool(
     bunches: Iterator[list[Source]], work: Work, pool: Callable[[], Executor], most_waiting: int
 ) -> Iterator[list[Row]]:
-    """Results in order; what a dying process took with it is done again, bunch by bunch."""
+    """Yield results in order; bunches that a dying process took with it are probed again."""
     waiting: deque[tuple[list[Source], Future[list[Row]] | None]] = deque()
     executor = pool()
     try:
@@ -118,7 +118,7 @@ def _first(waiting: deque[tuple[list[Source], Future[list[Row]] | None]]) -> lis
 
 
 def _carefully(bunch: list[Source], work: Work) -> list[Row]:
-    """Probe a bunch that may hold a recording which kills the process: halve it until that one is isolated."""
+    """Probe a bunch that may contain a recording which kills the process: halve it until that one is isolated."""
     rows: list[Row] = []
     todo = [bunch]
     executor = _processes(1)

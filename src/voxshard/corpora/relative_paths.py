@@ -14,7 +14,7 @@ _TRIED, _TRIED_IN_BUCKET = 20, 3
 
 
 def start_of(folder: str, paths: Sequence[str], chosen: str | None) -> tuple[str, list[str]]:
-    """The folder that relative paths start from, and a note that names it.
+    """Return the folder that relative paths start from, and a note that names it.
 
     Parameters
     ----------

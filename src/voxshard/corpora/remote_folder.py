@@ -79,7 +79,7 @@ class RemotePath:
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What is directly in a folder.
+        """Return what is directly in a folder.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class RemotePath:
         return (self / name for name in self._folders[self._below])
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Matches of a pattern without `**`, in order."""
+        """Yield the matches of a pattern without `**`, in order."""
         first, _, others = pattern.partition("/")
         for path in sorted(self.iterdir()) if self.is_dir() else ():
             if fnmatch.fnmatchcase(path.name, first):
@@ -107,7 +107,7 @@ class RemotePath:
         return PurePosixPath(self._below).relative_to(root._below)
 
     def open(self, mode: Literal["rb"]) -> io.BufferedReader:
-        """The content as a stream, of the version that was listed; only what is read is transferred.
+        """Open the content, of the version that was listed, as a stream; only what is read is transferred.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class RemotePath:
         return io.BufferedReader(remote.ObjectStream(found), _STREAM_BYTES)
 
     def read_bytes(self) -> bytes:
-        """The content, of the version that was listed."""
+        """Read the content of the version that was listed."""
         found = self._object()
         return remote.read(str(self), version=found.version if found else None)
 
@@ -128,7 +128,7 @@ CorpusPath: TypeAlias = Path | RemotePath
 
 
 def corpus_path(root: str) -> CorpusPath:
-    """The root of a corpus: a local folder or file, or one in a bucket, of which the folder is listed."""
+    """Return the root of a corpus: a local folder or file, or a listed one in a bucket."""
     if not is_url(root):
         return Path(root)
     root = root.rstrip("/")
@@ -148,7 +148,7 @@ def corpus_path(root: str) -> CorpusPath:
 
 
 def exists(url: str) -> bool:
-    """Whether there is an object at a URL."""
+    """Whether an object exists at a URL."""
     return _stat(url) is not None
 
 
@@ -161,7 +161,7 @@ def _stat(url: str) -> RemoteObject | None:
 
 @functools.lru_cache(maxsize=2)
 def objects_below(root: str) -> dict[str, RemoteObject]:
-    """Relative name -> object, for everything below a URL; listed once per process.
+    """Return all objects below a URL by relative name; they are listed once per process.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def objects_below(root: str) -> dict[str, RemoteObject]:
 
 
 def objects_of(places: Sequence[str | None], root: str) -> list[RemoteObject | None]:
-    """What is at each URL, from the listing of the root if that is above it; None where nothing is.
+    """Return the object at each URL, from the listing of the root if that is above it; None if there is none.
 
     Raises
     ------
@@ -192,14 +192,14 @@ def objects_of(places: Sequence[str | None], root: str) -> list[RemoteObject | N
 
 
 def matches(folder: CorpusPath, pattern: str) -> list[CorpusPath]:
-    """What a pattern matches in a folder, in order."""
+    """Return what a pattern matches in a folder, in order."""
     if isinstance(folder, Path):
         return [*sorted(folder.glob(pattern))]
     return list(folder.glob(pattern))
 
 
 def relative(path: CorpusPath, root: CorpusPath) -> str:
-    """A path below a root, as manifests write it."""
+    """Return a path relative to a root, as manifests store it."""
     if isinstance(path, Path) and isinstance(root, Path):
         return path.relative_to(root).as_posix()
     assert isinstance(path, RemotePath)

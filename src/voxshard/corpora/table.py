@@ -27,7 +27,7 @@ _SPAN_LIKE = ("start", "end", "offset", "duration", "start_time", "end_time", "b
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per row of the table; every column is kept.
+    """List one row per row of the table; every column is kept.
 
     Settings: `path_column` and `id_column` where the names are not among the known ones, `audio_root` where the paths
     start from another folder than the table's. Without `utterance_id` the path is the id, and
@@ -85,7 +85,7 @@ def _span_like(table: pa.Table) -> list[str]:
 
 
 def _nemo_spans(table: pa.Table, file: str) -> tuple[pa.Table, list[str]]:
-    """`offset` and `duration`, in seconds, as NeMo's manifests have them, become a span; `duration` alone does not."""
+    """Convert `offset` and `duration` in seconds (NeMo's manifests) to a span; `duration` alone is not a span."""
     if "offset" not in table.column_names or not {"start_s", "end_s"}.isdisjoint(table.column_names):
         return table, []
     lengths = table["duration"].to_pylist() if "duration" in table.column_names else [None] * len(table)

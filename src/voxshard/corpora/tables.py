@@ -92,7 +92,7 @@ def read_tables(
 
 
 def _raw(where: str, notes: list[str]) -> pa.Table:
-    """A table's columns: binary where a text file was read, typed where the file has types."""
+    """Read the columns of a table: binary from a text file, typed if the file has types."""
     try:
         content = _content(where)
         if where.lower().endswith((".parquet", ".pq")):
@@ -123,7 +123,7 @@ def _raw(where: str, notes: list[str]) -> pa.Table:
 def _text(
     column: pa.ChunkedArray, where: str, name: str, kept: set[str], notes: list[str], gaps: list[str]
 ) -> pa.ChunkedArray:
-    """A column of text after the rules for labels; other columns as they are."""
+    """Convert a column of text by the rules for labels; other columns stay as they are."""
     is_name = name.lower() in kept
     if pa.types.is_binary(column.type):
         try:
@@ -146,7 +146,7 @@ def _check_unique(names: Sequence[str], where: str) -> None:
 
 
 def stacked(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables one below the other; a column's type is the one that holds what it has in all of them."""
+    """Concatenate tables; the type of a column can represent its values in all of them."""
     names = list(dict.fromkeys(name for table in tables for name in table.column_names))
     columns = {}
     for name in names:
@@ -165,7 +165,7 @@ def _gap(length: int) -> pa.ChunkedArray:
 
 
 def read_lines(path: str | CorpusPath) -> list[str]:
-    """The names in a list file, one per line; empty lines and lines that begin with `#` are left out."""
+    """Read the names in a list file, one per line, without empty lines and lines that begin with `#`."""
     try:
         content = as_utf8(_content(str(path)), str(path))
     except EnvironmentProblemError:
@@ -184,7 +184,7 @@ def is_table(path: str | CorpusPath) -> bool:
 
 
 def column_of(table: pa.Table, candidates: Iterable[str], *, chosen: str | None, where: str, what: str) -> str:
-    """The column that holds `what`: the one the user chose, else the first candidate there is (in any case).
+    """Return the column that contains `what`: the user's choice, else the first candidate that exists (in any case).
 
     Raises
     ------
@@ -209,7 +209,7 @@ def _content(where: str) -> bytes:
 
 
 def as_utf8(content: bytes, where: str) -> bytes:
-    """Text as UTF-8, without a byte order mark; UTF-16 and UTF-32 are known by theirs, UTF-16 also by zero bytes."""
+    """Decode text to UTF-8 without a byte order mark; the mark identifies UTF-16 and UTF-32, zero bytes UTF-16 too."""
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
     start = content[:200]
     if encoding is None and start.count(0) * 3 > len(start):
@@ -255,13 +255,13 @@ def _read_delimited(content: bytes, where: str, notes: list[str]) -> pa.Table:
 
 
 def _delimiter(header: bytes, row: bytes) -> str:
-    """The separator that the header and the first row have most of."""
+    """Return the separator that is most frequent in the header and the first row."""
     counts = {mark: (min(header.count(mark), row.count(mark)), header.count(mark)) for mark in _DELIMITERS.encode()}
     return chr(max(counts, key=lambda mark: counts[mark]))
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Without an index that pandas stored, and with dictionary columns decoded."""
+    """Drop an index that pandas stored, and decode dictionary columns."""
     keep = [name for name in table.column_names if not name.startswith("__index_level_")]
     columns = {}
     for name in keep:

@@ -33,7 +33,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5":
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per recording of the archives, in their order; the id is `<archive>/<name in it>`.
+    """List one row per recording of the archives, in their order; the id is `<archive>/<name in it>`.
 
     Takes no settings.
 
@@ -66,7 +66,7 @@ def list_corpus(request: Request) -> Listing:
 
 
 def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Recordings of one archive, with the content of the files of their key; and the extensions of other files."""
+    """List the recordings of one archive with the files of their key, and the extensions of other files."""
     path = folder / archive
     others: Counter[str] = Counter()
     recordings: list[tuple[str, dict[str, Any]]] = []
@@ -95,7 +95,7 @@ def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Count
 
 
 def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-    """Regular files of an archive, with the content of those that become columns."""
+    """Yield the regular files of an archive, with the content of those that become columns."""
     try:
         with path.open("rb") as stream:
             start = stream.read(2)
@@ -127,7 +127,7 @@ def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]
 
 
 def _after_zeros(stream: BinaryIO, offset: int) -> int | None:
-    """Offset of the first block from `offset` on that is not all zeros; None where only zeros are left."""
+    """Return the offset of the first block from `offset` on that is not all zeros; None if only zeros are left."""
     stream.seek(offset)
     while block := stream.read(tarfile.RECORDSIZE):
         if block.strip(b"\0"):
@@ -137,7 +137,7 @@ def _after_zeros(stream: BinaryIO, offset: int) -> int | None:
 
 
 def _key(name: str) -> str:
-    """What files of one sample share: WebDataset splits the name at the first dot."""
+    """Return the key that the files of one sample share: the name up to its first dot, as in WebDataset."""
     folder, slash, base = name.rpartition("/")
     return f"{folder}{slash}{base.partition('.')[0]}"
 

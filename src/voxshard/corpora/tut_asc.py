@@ -31,7 +31,7 @@ _FOLD = re.compile(r"fold(\d+)_(?:test|evaluate)\.txt")
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per file of both sets.
+    """List one row per file of both sets.
 
     `label` is the scene, `location` the original recording (keep one location on one side of any split of your
     own), `fold` the fold of the official cross-validation in which a development file is tested.
@@ -67,7 +67,7 @@ def _rows(root: CorpusPath, folder: CorpusPath, split: str) -> Iterator[dict[str
 
 
 def _scenes(folder: CorpusPath) -> dict[str, tuple[str | None, str]]:
-    """File -> (scene, location), in the order of meta.txt, else of the lists in evaluation_setup."""
+    """Return (scene, location) of each file, in the order of meta.txt, else of the lists in evaluation_setup."""
     setup = folder / "evaluation_setup"
     lists = [folder / "meta.txt"]
     if not lists[0].is_file():

@@ -37,7 +37,7 @@ _HIGHEST_RATE_HZ = 1 << 31
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per uid of the lists, in their order; without lists, one per uid folder.
+    """List one row per uid of the lists, in their order; without lists, one per uid folder.
 
     Columns `uid`, the lists' label columns, `encoding` and `sample_rate_hz` of metadata.json, and `warning`: where
     metadata.json is missing or disagrees with the file's header, which wins. Takes no settings.
@@ -139,7 +139,7 @@ def _unlisted(folder: CorpusPath) -> pa.Table:
 
 
 def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
-    """Name of the recording in a uid folder, what metadata.json states, and what is wrong with it."""
+    """Return the name of the recording in a uid folder, what metadata.json states, and its problems."""
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except (OSError, ValueError):  # or a name with a NUL
@@ -160,7 +160,7 @@ def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
 
 
 def _known(about: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What metadata.json states about the encoding and the rate in Hz, and what is odd about it."""
+    """Return the encoding and the rate in Hz that metadata.json states, and its irregularities."""
     known: dict[str, Any] = {}
     warnings = []
     encoding, rate = about.get("encoding"), about.get("sample_rate_hz")

@@ -17,14 +17,14 @@ def composed(name: str) -> str:
 
 
 class Folders:
-    """The names in the folders below a local root, each listed once."""
+    """Names in the folders below a local root, each folder listed once."""
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._known: dict[str, tuple[set[str], dict[str, list[str]]]] = {}
 
     def real_path(self, path: str) -> str:
-        """A path relative to the root as the files have it.
+        """Return a path relative to the root with the names that the files have.
 
         Where no file or folder has a name as it is written and one alone has it with composed letters, that one is
         taken. All other paths are returned as they are.
@@ -56,7 +56,7 @@ class Folders:
 
 
 def with_real_paths(table: pa.Table, root: str) -> tuple[pa.Table, list[str]]:
-    """The table with the paths that the files have, where they differ in the form of letters alone, and a note.
+    """Return the table with the paths that the files have, if they differ only in Unicode form, and a note.
 
     A path that another row has already stays as it is.
     """
@@ -74,7 +74,7 @@ def with_real_paths(table: pa.Table, root: str) -> tuple[pa.Table, list[str]]:
 
 
 def note(changes: Iterable[tuple[str, str]]) -> str:
-    """A line about names that were matched in another form than they are written in."""
+    """Return a note on names that were matched in another Unicode form than they are written in."""
     listed = list(changes)
     return (
         f"{len(listed):,} names were matched in the other form of their letters (NFC, NFD), such as {listed[0][0]!a} "

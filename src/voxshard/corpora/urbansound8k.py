@@ -20,7 +20,7 @@ COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "class
 
 
 def list_corpus(request: Request) -> Listing:
-    """One row per line of metadata/UrbanSound8K.csv, its columns kept, and `label` = `class`."""
+    """List one row per line of metadata/UrbanSound8K.csv, with its columns, and `label` = `class`."""
     request.allow()
     notes: list[str] = []
     table = read_metadata(request, "metadata/UrbanSound8K.csv", COLUMNS, notes)

@@ -18,7 +18,7 @@ _INEXACT = r"^[-+]?[0-9]{16,}\.?0*$"
 
 
 def cleaned(text: pa.ChunkedArray, what: str, notes: list[str], gaps: list[str]) -> pa.ChunkedArray:
-    """Text without blanks around it, in Unicode's composed form (NFC), and null where it is missing.
+    """Strip blanks, compose letters (NFC), and set values that stand for "missing" to null.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def cleaned(text: pa.ChunkedArray, what: str, notes: list[str], gaps: list[str])
 
 
 def typed(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """int64 or float64 where that changes no value, else the text.
+    """Convert text to int64 or float64 if that changes no value.
 
     Numbers with leading zeros are codes; integers too long for int64, or too long for float64 next to fractions, and
     numbers beyond float64 stay text with all their digits.

@@ -29,7 +29,7 @@ class Found:
 
     paths: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
-    """Extension -> number of files that were not wanted."""
+    """Number of files of other kinds, by extension."""
     closed: list[str] = field(default_factory=list)
     """Folders that may not be listed."""
     endless: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Found:
 
 
 def audio_files(root: str, *, part: str | None = None, glob: str | None = None) -> Found:
-    """Audio files below `root`, or below its folder `part`; with a glob, all files that match it instead.
+    """Find the audio files below `root`, or below its folder `part`; with a glob, all files that match it instead.
 
     Hidden files and folders (a leading dot) are left out, links are followed.
 
@@ -74,20 +74,20 @@ def audio_files(root: str, *, part: str | None = None, glob: str | None = None) 
 
 
 def folders_in(root: CorpusPath) -> list[str]:
-    """Names of the folders directly below a root, hidden ones left out."""
+    """Return the names of the folders directly below a root, without hidden ones."""
     if isinstance(root, Path):
         return sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith(".") and _is_folder(entry))
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def contents(root: str) -> str:
-    """What is in a folder, for errors."""
+    """Describe what is in a folder, for errors."""
     walk = _walk_url if is_url(root) else _walk
     return describe_extensions(walk(root, "", lambda path: False).others)
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
-    """A glob as a regular expression for relative paths.
+    """Translate a glob to a regular expression for relative paths.
 
     `*` and `?` stay within one folder, `**` is any number of folders; a pattern without `/` is matched against the
     file's name, in any folder.
@@ -157,7 +157,7 @@ def _walk(root: str, part: str, wanted: Callable[[str], bool]) -> Found:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:
-    """Whether a name, or what it links to, is a folder; None for a link that cannot be followed."""
+    """Whether a name, or the target of a link, is a folder; None for a link that cannot be followed."""
     try:
         return entry.is_dir()
     except OSError as exc:
@@ -167,7 +167,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool | None:
 
 
 def _leads_back(root: str, folder: str, link: str) -> bool:
-    """Whether a link goes to one of the folders it is in: following it would never end."""
+    """Whether a link leads to one of the folders that contain it, so that following it would never end."""
     target = os.stat(link)
     while True:
         if os.path.samestat(target, os.stat(f"{root}/{folder}")):

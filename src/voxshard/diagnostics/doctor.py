@@ -1,4 +1,4 @@
-"""What would go wrong, found out before a GPU hour is spent: each check reports PASS, WARN or FAIL, and the remedy."""
+"""Checks before a GPU hour is spent: each reports PASS, WARN or FAIL, and the remedy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ for name in sys.argv[end + 1:]:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """Result of one check."""
 
     name: str
     verdict: Verdict
@@ -62,7 +62,7 @@ class Finding:
 
 
 def check_site(site: Site) -> Iterator[Finding]:
-    """The cluster itself, without an experiment."""
+    """Check the cluster itself, without an experiment."""
     if site.scheduler == "none":
         yield Finding("scheduler", "PASS", f"site {site.name} has no SLURM: use `voxshard run`")
         return
@@ -80,7 +80,7 @@ def check_site(site: Site) -> Iterator[Finding]:
 
 
 def check_experiment(cluster: Cluster) -> Iterator[Finding]:
-    """An experiment on a site: would SLURM take its jobs, is everything there that they need."""
+    """Check an experiment on a site: whether SLURM would accept its jobs, and whether all their inputs exist."""
     yield from check_runtimes(cluster.experiment)
     yield from check_weights(cluster.experiment)
     yield from check_folders()
@@ -101,7 +101,7 @@ def check_runtimes(experiment: Experiment) -> Iterator[Finding]:
 
 
 def check_images(experiment: Experiment) -> Iterator[Finding]:
-    """Whether each image starts, has this version and these packages, and is shown what its stages read."""
+    """Check that each image starts, has this version and these packages, and is shown what its stages read."""
     for name in experiment.runtimes():
         if runtime.image_of(name) is not None:
             try:
@@ -115,7 +115,7 @@ def check_images(experiment: Experiment) -> Iterator[Finding]:
 def _checked(
     experiment: Experiment, name: str, needs: Sequence[RequiredPath], absent: str, other: str
 ) -> Iterator[Finding]:
-    """One runtime, started once. `absent` and `other`: remedies where it does not exist, and is of another version."""
+    """Start one runtime and check it. `absent` and `other` are the remedies if it is missing or of another version."""
     where, packages = f"runtime {name}", _packages(experiment, name)
     try:
         found = runtime.command(name, [*(str(need.path) for need in needs), "--", *packages], program=("-c", _PROBE),
@@ -149,7 +149,7 @@ def _checked(
 
 
 def _trackers(config: ExperimentConfig) -> Iterator[Finding]:
-    """A `WANDB_MODE` that Weights & Biases refuses."""
+    """Check that Weights & Biases accepts `WANDB_MODE`."""
     if any("wandb" in item.trackers for item in (config.train, *config.networks.values()) if item):
         try:
             check_wandb_mode()
@@ -158,7 +158,7 @@ def _trackers(config: ExperimentConfig) -> Iterator[Finding]:
 
 
 def _packages(experiment: Experiment, name: str) -> dict[str, str]:
-    """Package -> what needs it, of the stages that run in one runtime."""
+    """Return the packages that the stages in one runtime need, and for each what needs it."""
     config = experiment.config
     found: dict[str, str] = {}
     for feature, section in config.extract.items():
@@ -179,14 +179,14 @@ def _packages(experiment: Experiment, name: str) -> dict[str, str]:
 
 
 def check_folders() -> Iterator[Finding]:
-    """Folders for caches and temporary files that variables name and that do not exist."""
+    """Check that the folders for caches and temporary files that variables name exist."""
     for variable, path in apptainer.absent_folders():
         yield Finding(f"${variable}", "WARN", f"{path} does not exist on {os.uname().nodename}",
                       f"make it (mkdir -p {quoted(path)}), or unset {variable}")  # fmt: skip
 
 
 def _needs(experiment: Experiment, name: str) -> list[RequiredPath]:
-    """What extractions and trainings of networks in one runtime read."""
+    """Return what extractions and trainings of networks in one runtime read."""
     sets = [feature for feature in experiment.config.extract if experiment.runtime(feature) == name]
     weights = [need for feature in sets for need in experiment.weights(feature)]
     trained = [experiment.named_paths(training) for training, where in experiment.trainings() if where == name]
@@ -214,7 +214,7 @@ def _encoders_with_weights(experiment: Experiment) -> Iterator[tuple[str, str, s
 
 
 def _driver() -> Iterator[Finding]:
-    """Compare this node's NVIDIA driver with what the locked wheels need; nothing where there is no driver."""
+    """Compare this node's NVIDIA driver with what the locked wheels need; nothing if there is no driver."""
     found = gpus.driver_version()
     if found is None:
         return
@@ -269,7 +269,7 @@ def _slurm(site: Site) -> Iterator[Finding]:
 
 
 def _probe(site: Site, name: str) -> Iterator[Finding]:
-    """Ask SLURM whether it would take a job of this share, with this account and the longest time."""
+    """Ask SLURM whether it would accept a job of this size, with this account and the longest time limit."""
     share = site.partitions[name]
     options = {"partition": name, "account": site.account, "time": share.max_minutes, "cpus-per-task": share.cpus,
                "gpus-per-node": share.gpus or None, "mem": f"{round(share.mem_gb * 1024)}M" if share.mem_gb else None,

@@ -1,4 +1,4 @@
-"""How far a run is, from its files alone: on a login node, after the fact, without SLURM."""
+"""Progress of feature sets and runs, from their files alone: works on a login node, without SLURM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METRICS_SHOWN = 3
 
 @dataclass(frozen=True)
 class FeatureStatus:
-    """One feature set at one moment."""
+    """State of one feature set."""
 
     path: str
     encoder: str
@@ -38,37 +38,37 @@ class FeatureStatus:
     utterances_done: int
     """Number of utterances in published shards, embedded or failed."""
     audio_s: float
-    """Encoded by the tasks that left a heartbeat."""
+    """Seconds of audio encoded by the tasks that left a heartbeat."""
     speed: float | None
-    """Seconds of audio per second, over the tasks that run now."""
+    """Seconds of audio per second of wall time, summed over the running tasks."""
     eta_s: float | None
     tasks: dict[str, int]
-    """State -> number of tasks; `lost` are those that stopped reporting."""
+    """Number of tasks by state; `lost` are those that stopped reporting."""
     failures: dict[str, int]
-    """Kind -> number, known after merge."""
+    """Number of failures by kind, known after merge."""
     num_failed: int
     last_errors: list[str]
     is_merged: bool
     is_stale: bool
-    """Shards were made or fixed since the merge."""
+    """Whether shards were made or fixed after the merge."""
     advice: str | None
     next_step: str
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run: what was trained, and how well it does."""
+    """State of one run: what was trained, and its results."""
 
     path: str
     what: str
-    """`mlp of digit, on mfcc`."""
+    """Summary such as `mlp of digit, on mfcc`."""
     results: dict[str, dict[str, float | None]]
-    """Split -> its first metrics; intervals are in metrics.json."""
+    """First metrics of each split; intervals are in metrics.json."""
     next_step: str
 
 
 def feature_dirs(path: Path) -> list[FeatureDir]:
-    """The feature sets at or below a path: a feature set, or an experiment.
+    """Return the feature sets at or below a path: a feature set, or an experiment.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def feature_dirs(path: Path) -> list[FeatureDir]:
 
 
 def runs(path: Path) -> list[RunStatus]:
-    """The runs at or below a path: a run, or an experiment with any number of them."""
+    """Return the runs at or below a path: a run, or an experiment with any number of them."""
     places = [path, *sorted((path / "runs").glob("*"))]
     return [_run_status(place) for place in places if (place / "model").is_dir() and (place / "metrics.json").exists()]
 
@@ -103,7 +103,7 @@ def _run_status(path: Path) -> RunStatus:
 
 
 def status(path: Path) -> list[FeatureStatus]:
-    """The state of every feature set at or below a path."""
+    """Return the state of every feature set at or below a path."""
     return [_status(folder) for folder in feature_dirs(path)]
 
 

@@ -21,22 +21,22 @@ STUCK = ("DependencyNeverSatisfied", "JobHeldAdmin", "JobHeldUser", "launch fail
 
 @dataclass(frozen=True)
 class StepStatus(Usage):
-    """One step at one moment, with what all runs of its tasks used so far."""
+    """State of one step, with what all runs of its tasks used so far."""
 
     name: str
     num_tasks: int
     tasks: dict[str, int]
-    """done, running, queued, failed, killed, stopped, waiting or missing -> number of tasks."""
+    """Number of tasks by state: done, running, queued, failed, killed, stopped, waiting or missing."""
     attempts: int
     failures: list[str]
     """The most frequent messages of tasks that failed, with counts."""
     queue: list[str]
-    """Why its elements wait, with counts; empty where the queue cannot be read."""
+    """Why its array elements wait, with counts; empty if the queue cannot be read."""
     next_step: str | None
 
 
 def step_statuses(path: Path) -> list[StepStatus]:
-    """The steps of a submitted experiment; empty where nothing was submitted."""
+    """Return the steps of a submitted experiment; empty if nothing was submitted."""
     if not Record(path).exists:
         return []
     cluster = Cluster.of(path)
@@ -81,7 +81,7 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
 
 
 def _until_now(written: Record, step: str, record: TaskRecord, own: Sequence[queue.QueuedTask]) -> TaskRecord:
-    """A record of a task that runs, with its time up to now: it writes only once a minute.
+    """Return the record of a running task with its time up to now; the task writes it only once a minute.
 
     Its times are of the clock of its node, so what has passed since is added to them.
     """

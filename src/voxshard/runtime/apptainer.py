@@ -19,14 +19,14 @@ MIN_FREE_BYTES = 32 << 20
 
 
 class Container(Settings):
-    """How images are run."""
+    """How images are run on a site."""
 
     program: str | None = None
-    """apptainer or singularity; null: whichever is on PATH."""
+    """Program that runs images: apptainer or singularity; null: the one that is on PATH."""
     module: str | None = None
-    """Environment module that provides it."""
+    """Environment module that provides the program."""
     gpu_flag: str | None = None
-    """E.g. --nv or --rocm; null: by the GPU. Passed on nodes that have one."""
+    """Option that makes GPUs available, e.g. --nv or --rocm; null: chosen by the GPU. Passed on nodes with a GPU."""
     binds: tuple[str, ...] = ()
     """Folders that jobs need to see in addition to their own; behind a link its target is shown too."""
     options: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ def of_site(container: Container) -> list[RequiredPath]:
 
 
 def program_of(container: Container) -> str:
-    """The container program to use.
+    """Return the container program to use.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def absent_folders() -> Iterator[tuple[str, str]]:
 
 
 def check_temporary_folders() -> None:
-    """Make sure that the folders for temporary files and binds exist and have room.
+    """Check that the folders for temporary files and binds exist and have room.
 
     Raises
     ------

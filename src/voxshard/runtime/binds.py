@@ -56,7 +56,7 @@ def folders(needs: Iterable[RequiredPath]) -> list[Path]:
 
 
 def corpus(root: str, what: str) -> list[RequiredPath]:
-    """A corpus that has no manifest yet, and what in it is a link to elsewhere: folders, and its protocols."""
+    """Return the folders of a corpus without a manifest: its root, and the targets of links in it."""
     found = needed(root, what)
     if not found or not found[0].path.is_dir():
         return found
@@ -82,7 +82,7 @@ def corpus(root: str, what: str) -> list[RequiredPath]:
 
 
 def weights(place: Path, what: str) -> Iterator[RequiredPath]:
-    """A folder (or file) of weights, and where files in it that are links lead (as in a cache of a hub)."""
+    """Yield a folder (or file) of weights, and the targets of links in it (as in a cache of a hub)."""
     yield RequiredPath(place, what)
     real = place.resolve()
     inside = [real] if real.is_file() else real.rglob("*")
@@ -94,7 +94,7 @@ def weights(place: Path, what: str) -> Iterator[RequiredPath]:
 
 
 def audio(manifest: Path, already_bound: Sequence[RequiredPath]) -> list[RequiredPath]:
-    """The root of a manifest's audio, and folders in it that are links to elsewhere.
+    """Return the root of a manifest's audio, and folders in it that are links to elsewhere.
 
     Parameters
     ----------
@@ -129,6 +129,6 @@ def audio(manifest: Path, already_bound: Sequence[RequiredPath]) -> list[Require
 
 
 def _linked_folder(path: Path, root: Path) -> Path | None:
-    """The outermost folder below the root, on the way to a file, that is a link."""
+    """Return the outermost folder below the root, on the way to a file, that is a link."""
     between = [place for place in path.parents if place != root and place.is_relative_to(root)]
     return next((place for place in reversed(between) if place.is_symlink()), None)

@@ -1,4 +1,4 @@
-"""Which GPUs this machine lets us use; asked of the driver's own tool, so that no framework is needed."""
+"""GPUs that this process may use, asked of the driver's own tool, so that no framework is needed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ of the largest published models (bench/memory.py), 0.5 for the CUDA context, a q
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, or a slice of one, that a process can be given."""
+    """GPU, or a slice of one, that a process can be given."""
 
     uuid: str
     memory_gb: float
 
 
 def usable_gpus() -> list[str]:
-    """Names of the GPUs, as CUDA_VISIBLE_DEVICES takes them: what it allows, else all that the driver lists.
+    """Return the names of the usable GPUs: those that CUDA_VISIBLE_DEVICES allows, else all that the driver lists.
 
     Those of the driver are UUIDs, since the driver and CUDA number GPUs in different orders. Of a GPU that is divided
     (MIG) each slice is one.
@@ -59,7 +59,7 @@ def visible(names: str) -> list[str]:
 
 
 def listed_gpus() -> list[Gpu]:
-    """GPUs and MIG slices of this machine, from the driver's tool; none where there is no driver."""
+    """Return the GPUs and MIG slices of this machine, from the driver's tool; none if there is no driver."""
     sizes = [line.split(", ") for line in _smi("--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits")]
     memory_mib = {line[0]: line[-1] for line in sizes}
     found: list[Gpu] = []
@@ -85,12 +85,12 @@ def driver_version() -> str | None:
 
 
 def only(gpu: str) -> dict[str, str]:
-    """The environment in which a process sees one GPU, in an image too."""
+    """Return the environment in which a process sees one GPU, in an image too."""
     return {f"{prefix}{_VARIABLE}": gpu for prefix in ("", *ENVIRONMENT_PREFIXES)}
 
 
 def _smi(*words: str) -> list[str]:
-    """Lines that nvidia-smi prints; none where it does not work."""
+    """Return the lines that nvidia-smi prints; none if it does not work."""
     try:
         done = subprocess.run(
             ["nvidia-smi", *words], capture_output=True, text=True, timeout=30, check=True, stdin=subprocess.DEVNULL

@@ -21,7 +21,7 @@ from voxshard.runtime.image_command import DIGEST_VARIABLE
 
 @dataclass(frozen=True)
 class Invocation:
-    """A command line, and what to add to our environment for it."""
+    """Command line, and the variables to add to our environment for it."""
 
     words: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def command(
     site: Container | None = None,
     kept: Path | None = None,
 ) -> Invocation:
-    """What runs `voxshard` with these arguments in a runtime, from this folder on this node.
+    """Return the command that runs `voxshard` with these arguments in a runtime, from this folder on this node.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ def command(
 
 
 def image_of(runtime: str) -> Path | None:
-    """The image a runtime names; None for the other kinds."""
+    """Return the image that a runtime names; None for the other kinds."""
     kind, place = split(runtime)
     return Path(place).expanduser().absolute() if kind == "image" else None
 
 
 def split(runtime: str) -> tuple[str, str]:
-    """Kind and place of a runtime.
+    """Split a runtime into its kind and its place.
 
     Raises
     ------
