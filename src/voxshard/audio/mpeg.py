@@ -27,6 +27,8 @@ _CONFIRMED_BY = 3
 """Frames in a row that show that a pattern of bits is a frame's header and no accident."""
 _DECODER_DELAY = 529
 """Samples by which every decoder of layer III is late (LAME's technical FAQ)."""
+_ENCODERS = (b"LAME", b"Lavc", b"Lavf")
+"""First letters of the tags that state the encoder's delay and its padding."""
 _HEADERS = (b"Xing", b"Info", b"VBRI")
 _HEADER_LETTERS = b"XIV"
 _FIRST_BYTES = 4000
@@ -60,8 +62,13 @@ class _Places(dict[bytes, tuple[int, int] | None]):
 
     def __missing__(self, first: bytes) -> tuple[int, int] | None:
         frame = _frame(first)
-        self[first] = place = None if frame is None or frame.kind != self._kind else frame[1:]
-        return place
+        if frame is None or frame.kind != self._kind:
+            return None
+        self[first] = frame[1:]
+        return frame[1:]
+
+
+_places = functools.cache(_Places)
 
 
 @dataclass
@@ -79,10 +86,6 @@ class FrameRun:
     """Number of frames as that header states it; None: no header, or it does not count."""
     stated_bytes: int | None = None
     """Size of all frames as that header states it."""
-    places: _Places = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.places = _Places(self.kind)
 
     @property
     def has_stated_bytes(self) -> bool:
@@ -106,7 +109,7 @@ class FrameRun:
             return frames, 0
         first = _frame(frames[:4])
         delay = source[self.header_at + 141 : self.header_at + 144]
-        has_tag = source[self.header_at + 120 : self.header_at + 124] in (b"LAME", b"Lavc", b"Lavf")
+        has_tag = source[self.header_at + 120 : self.header_at + 124] in _ENCODERS
         late = (int.from_bytes(delay, "big") >> 12) + _DECODER_DELAY if has_tag else 0
         return frames[first.num_bytes if first else 0 :], late
 
@@ -176,7 +179,7 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
 
 def _run(part: FrameRun, content: bytes, at: int, end: int) -> int:
     """Collect consecutive frames of one kind, and return the offset after the last of them."""
-    start, num_frames, places = at, 0, part.places
+    start, num_frames, places = at, 0, _places(part.kind)
     while (place := places[content[at : at + 4]]) is not None:
         num_bytes, header_offset = place
         following, word = at + num_bytes, at + header_offset
@@ -249,13 +252,22 @@ def _header(content: bytes, at: int, frame: _Frame) -> tuple[int | None, int | N
     return None, None, None
 
 
+class StatedLength(NamedTuple):
+    """What the header of a file states."""
+
+    sample_rate: int
+    num_channels: int
+    num_samples: int | None
+    """Samples per channel without the encoder's delay and padding; None: it does not state these."""
+
+
 def after_tag(source: Source) -> int:
     """Return the offset after an ID3 tag at the start of a file; 0 where it begins with none."""
     return tag_bytes(source.head, 0, len(source.head)) if source.head[:3] == b"ID3" else 0
 
 
-def states_right_length(source: Source) -> bool:
-    """Whether a header states the length of a file: its number of bytes is the file's, and that of frames is likely.
+def stated_length(source: Source) -> StatedLength | None:
+    """Return what a header states, if its number of bytes is the file's, and that of frames is likely.
 
     Frames at the start of the file show how large one is; where the stated numbers make that another size, all frames
     are to be counted.
@@ -264,18 +276,25 @@ def states_right_length(source: Source) -> bool:
     first = source.read_at(at, _FIRST_BYTES)
     frame = _frame(first[:4])
     if frame is None:
-        return False
-    _, num_frames, num_bytes = _header(first, 0, frame)
-    if not num_frames or not num_bytes:
-        return False
+        return None
+    word, num_frames, num_bytes = _header(first, 0, frame)
+    if word is None or not num_frames or not num_bytes:
+        return None
     excess = source.num_bytes - at - num_bytes
     has_tag = abs(excess - 128) <= 1 and source.read_at(source.num_bytes - 128, 3) == b"TAG"
     if abs(excess) > 1 and not has_tag:
-        return False
+        return None
     start = FrameRun(frame.kind, [(0, frame.num_bytes)], 0)
     found_bytes = _run(start, first, frame.num_bytes, len(first)) - frame.num_bytes
     stated = (num_bytes - frame.num_bytes) / num_frames
-    return 1 / _LARGEST_RATIO <= stated * start.num_frames / max(1, found_bytes) <= _LARGEST_RATIO
+    if not 1 / _LARGEST_RATIO <= stated * start.num_frames / max(1, found_bytes) <= _LARGEST_RATIO:
+        return None
+    num_samples = None
+    if first[word + 120 : word + 124] in _ENCODERS:
+        delays = int.from_bytes(first[word + 141 : word + 144], "big")
+        late, padding = (delays >> 12) + _DECODER_DELAY, max(0, (delays & 0xFFF) - _DECODER_DELAY)
+        num_samples = num_frames * frame.kind.num_samples - late - padding
+    return StatedLength(frame.kind.sample_rate, 1 if first[3] >> 6 == 3 else 2, num_samples)
 
 
 def tag_bytes(content: bytes, at: int, end: int) -> int:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_BEGINS, _ENDS = 2, 4  # flags of a page
+_CONTINUED, _BEGINS, _ENDS = 1, 2, 4  # flags of a page
 
 
 @dataclass
@@ -94,6 +94,8 @@ def repaired_opus(content: bytes, link: Link) -> tuple[bytes, bool] | None:
     -------
     None where nothing is wrong.
     """
+    if _is_regular(content, link):
+        return None
     pages = [content[start:end] for start, end in link.pages]
     rate_at = pages[0].find(b"OpusHead") + 12
     has_rate = any(pages[0][rate_at : rate_at + 4])
@@ -121,6 +123,25 @@ def repaired_opus(content: bytes, link: Link) -> tuple[bytes, bool] | None:
         page[22:26] = bytes(4)
         page[22:26] = checksum(page).to_bytes(4, "little")
     return b"".join(changed), is_wrong
+
+
+def _is_regular(content: bytes, link: Link) -> bool:
+    """Whether the first page with sound and the last one show that nothing needs to be repaired."""
+    first = next((page for page in link.pages[1:] if _position(content[page[0] : page[0] + 14]) > 0), None)
+    if first is None or first == link.pages[-1] or not link.has_end_flag:
+        return False
+    head, opening, before, last = (content[a:b] for a, b in (link.pages[0], first, *link.pages[-2:]))
+    rate_at = head.find(b"OpusHead") + 12
+    if not any(head[rate_at : rate_at + 4]) or opening[5] & _CONTINUED or last[5] & _CONTINUED or not last[26]:
+        return False
+    is_at_start = _position(opening) <= _page_samples(opening)
+    return is_at_start and 0 <= _position(last) - _position(before) <= _page_samples(last)
+
+
+def _page_samples(page: bytes) -> int:
+    """Samples at 48 kHz in the packets that end on a page, if all are as long as the first."""
+    at = 27 + page[26]
+    return _packet_samples(page[at : at + 2]) * (page[26] - page.count(b"\xff", 27, at))
 
 
 def _counted(pages: Sequence[bytes]) -> list[int]:

@@ -233,8 +233,10 @@ def mpeg_after_junk(source: Source) -> Layout | None:
 
 
 def _mpeg(source: Source, *, is_probe: bool) -> Layout | None:
-    if is_probe and mpeg.states_right_length(source):
-        return Layout((Part(source, is_noisy=True),))
+    stated = mpeg.stated_length(source) if is_probe else None
+    if stated is not None:
+        is_known = stated.num_samples is not None and stated.num_samples > 0
+        return Layout((Part(source, is_noisy=True, facts=StreamFacts(*stated, "mp3") if is_known else None),))
     content = source.whole()
     frames = mpeg.scan(content)
     if sum(part.num_frames for part in frames.parts) < _SHORTEST_MPEG and mpeg.is_free_format(content):

@@ -215,14 +215,15 @@ class _Quiet(AbstractContextManager[None]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_users = 0
-        self._null = self._real = -1
+        self._null = self._real = -1  # opened once: such calls are slow next to decoding a second of sound
 
     def __enter__(self) -> None:
         with self._lock:
             if self._num_users == 0:
                 if self._null < 0:
-                    self._null = os.open(os.devnull, os.O_WRONLY)
-                self._real = os.dup(2)
+                    self._null, self._real = os.open(os.devnull, os.O_WRONLY), os.dup(2)
+                else:
+                    os.dup2(2, self._real, inheritable=False)
                 os.dup2(self._null, 2)
             self._num_users += 1
 
@@ -231,7 +232,6 @@ class _Quiet(AbstractContextManager[None]):
             self._num_users -= 1
             if self._num_users == 0:
                 os.dup2(self._real, 2)
-                os.close(self._real)
 
 
 _QUIET = _Quiet()
