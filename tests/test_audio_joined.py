@@ -11,7 +11,7 @@ import pytest
 
 from support.recordings import JOINED, RATE, encoded, put, result_of, tone
 from voxshard import audio
-from voxshard.audio import flac, sources
+from voxshard.audio import flac, sndfile, sources
 from voxshard.errors import UnreadableAudioError
 
 CONTAINERS = ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC"]
@@ -157,6 +157,18 @@ def test_a_size_that_the_writer_could_not_know_is_that_of_the_file(
     found = result_of(put(tmp_path / "x", with_bytes(content, content.find(word) + place, size)))
     np.testing.assert_array_equal(found.samples, decoded(tmp_path, content))
     assert found.warning is None
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 2), (24000, 1), (44100, 2), (48000, 1)])
+@pytest.mark.parametrize("seconds", [0.02, 0.5, 2.0])
+def test_the_length_of_an_mp3_is_known_without_a_decoder(
+    tmp_path: Path, rate: int, channels: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "x.mp3", encoded("MP3", "MPEG_LAYER_III", tone(seconds, rate, channels), rate))
+    samples = audio.read(path, sample_rate=rate)
+    monkeypatch.setattr(sndfile, "_open", lambda part: pytest.fail("opens a decoder"))
+    header = audio.probe(path)
+    assert (header.num_frames, header.sample_rate, header.num_channels) == (len(samples), rate, channels)
 
 
 @pytest.mark.parametrize("stated", [1, 10, 1000])
