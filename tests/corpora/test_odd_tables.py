@@ -130,6 +130,22 @@ def test_a_name_written_in_another_way_than_the_files_gets_a_hint(
     assert notes.lines[-1].startswith(f"1 of 1 missing recordings exist under a name that {what}")
 
 
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("C:\\data\\x.wav", "backslashes"),
+        (" x.wav", "blanks around them"),
+        ("\u200bx.wav", "invisible characters"),
+        (NFD + ".wav", "letters that Unicode writes in two ways (NFC, NFD)"),
+    ],
+)
+def test_an_odd_name_in_a_bucket_gets_a_hint_without_a_listing(corpus: Path, written: str, what: str) -> None:
+    notes = Notes()
+    of_text(corpus / "t.csv", f'path,label\n"{written}",x\na.wav,y\n')
+    prepare("table", f"file://{corpus}/t.csv", corpus / "m.parquet", notes)
+    assert notes.lines[-1].startswith(f"1 of 1 missing recordings have names with {what}, such as ")
+
+
 def test_entries_of_a_list_that_are_written_in_another_way_are_named(corpus: Path) -> None:
     split = of_text(corpus / "train.txt", "A.WAV\nb.wav\n")
     with pytest.raises(ManifestError, match="1 match but for blanks, backslashes, or upper and lower case"):

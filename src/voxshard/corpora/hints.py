@@ -17,25 +17,43 @@ def missing_hints(root: str, paths: list[str | bytes]) -> list[str]:
 
     Parameters
     ----------
-    paths : of recordings that were not found, as in the manifest.
+    paths : of recordings that were not found, as in the manifest. In a bucket no other names are looked for.
     """
-    if audio.is_url(root):
-        return []
-    found: dict[str, tuple[str, str]] = {}
-    counts: dict[str, int] = {}
-    texts = [path for path in paths if isinstance(path, str)]
-    for path in texts[:_LOOKED_AT]:
-        for what, other in _other_names(root, path):
-            if os.path.exists(os.path.join(root, other)):  # noqa: PTH110, PTH118  names stay as they are
-                found.setdefault(what, (path, other))
-                counts[what] = counts.get(what, 0) + 1
-                break
-    tried = min(len(texts), _LOOKED_AT)
-    return [
-        f"{counts[what]} of {tried} missing recordings exist under a name that {what}, such as {other!r} for {path!r}; "
-        "correct the names in the list, or rename the files"
-        for what, (path, other) in found.items()
-    ]
+    texts = [path for path in paths if isinstance(path, str)][:_LOOKED_AT]
+    found: dict[str, list[str]] = {}
+    for path in texts:
+        other = None if audio.is_url(root) else _existing(root, path)
+        if other is not None:
+            text = (
+                f"exist under a name that {other[0]}, such as {other[1]!r} for {path!r}; correct the list or the names"
+            )
+        elif oddity := _oddity(path):
+            text = f"have names with {oddity}, such as {path!r}; the files may be called otherwise"
+        else:
+            continue
+        found.setdefault(text.split(", such as")[0], []).append(text)
+    return [f"{len(lines)} of {len(texts)} missing recordings {lines[0]}" for lines in found.values()]
+
+
+def _existing(root: str, path: str) -> tuple[str, str] | None:
+    """How the name of a file that exists differs from one in a list, and that name."""
+    for what, other in _other_names(root, path):
+        if os.path.exists(os.path.join(root, other)):  # noqa: PTH110, PTH118  names stay as they are
+            return what, other
+    return None
+
+
+def _oddity(path: str) -> str | None:
+    """What in a name often makes it another one than the file's; None where it is plain."""
+    if "\\" in path:
+        return "backslashes"
+    if path != path.strip():
+        return "blanks around them"
+    if any(unicodedata.category(letter) == "Cf" for letter in path):
+        return "invisible characters"
+    if unicodedata.normalize("NFC", path) != unicodedata.normalize("NFD", path):
+        return "letters that Unicode writes in two ways (NFC, NFD)"
+    return None
 
 
 def _other_names(root: str, path: str) -> Iterator[tuple[str, str]]:
