@@ -17,7 +17,7 @@ import pytest
 from support.archives import archive, special
 from support.hub_server import ODD_HEADERS, Hub, serving
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError, TransientFaultError
-from voxshard.weights import archives, fetch
+from voxshard.weights import archives, fetch, web
 from voxshard.weights.catalogue import WeightSet, WeightSource, hub_source, weight_set
 from voxshard.weights.web import download
 
@@ -54,6 +54,15 @@ def test_a_file_arrives_complete_readable_by_the_group_and_nothing_else_stays(hu
     assert stat.S_IMODE((folder / "model").stat().st_mode) & 0o440 == 0o440
     assert sorted(path.name for path in folder.iterdir()) == ["model", "weights.json"]
     assert fetch.read_record(folder)[0].checked_against == "published"
+
+
+def test_a_server_that_does_not_stop_is_left(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files["/model"] = CONTENT
+    hub.headers = {"Content-Length": ""}
+    monkeypatch.setattr(web, "MAX_BYTES", len(CONTENT) - 1)
+    with pytest.raises(CorruptFileError, match=r"/model: more than the 1,023,999 bytes that were expected at most"):
+        get(hub, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_transfer_that_is_cut_off_is_tried_again(hub: Hub, tmp_path: Path) -> None:

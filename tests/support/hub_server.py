@@ -44,7 +44,7 @@ class Hub:
     cut_after: list[int] = field(default_factory=list)
     """Bytes after which each of the next answers to GET breaks off."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Headers to send instead of the right ones, or besides them."""
+    """Headers to send instead of the right ones, or besides them; "" leaves one out."""
     instead: dict[str, bytes] = field(default_factory=dict)
     """Content to serve under a path that the hub describes otherwise."""
     redirect: dict[str, str] = field(default_factory=dict)
@@ -128,7 +128,10 @@ def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def answer(self, status: int, headers: dict[str, str], *, end: bool = True) -> None:
             self.send_response(status)
             for name, value in ({"Content-Length": "0", **headers} if end else headers).items():
-                self.send_header(name, value)
+                if value:
+                    self.send_header(name, value)
+                elif name == "Content-Length":
+                    self.close_connection = True  # which ends the content then
             self.end_headers()
 
     return Handler

@@ -138,6 +138,15 @@ def test_a_gpu_that_fails_while_a_model_is_loaded_is_no_damaged_file(
         saved_model.load(model, 1024)
 
 
+def test_a_package_that_is_missing_while_a_model_is_loaded_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: str) -> None:
+        raise ModuleNotFoundError("No module named 'made_up'")
+
+    monkeypatch.setattr(saved_model.tf.saved_model, "load", fails)
+    with pytest.raises(ModuleNotFoundError, match="made_up"):
+        saved_model.load(saved_model.ClipModel(Path("folder"), "trillsson3", ("saved_model.pb",), 1024), 1024)
+
+
 def test_a_convolution_without_room_for_any_algorithm_is_tried_in_smaller_batches() -> None:
     def function(batch: tf.Tensor) -> tf.Tensor:
         if len(batch) > 8:

@@ -283,7 +283,7 @@ def test_what_holds_more_than_plain_values_is_refused_in_one_line(
         (arguments_file, pickle.dumps(argparse.Namespace(a=1)), "not what naip-w2v2 or naip-ecapa-tdnn wrote: label_g"),
         (arguments_file, None, "no args.pkl next to old_mdl.pt"),
         (path, saved_by_torch({"model.a": Program()}), "refused: its checkpoint is a pickle that holds other"),
-        (path, b"nonsense", "not a readable model|refused"),
+        (path, b"nonsense", "not a readable checkpoint|refused"),
     ]  # fmt: skip
     for file, content, reason in cases:
         before = file.read_bytes()

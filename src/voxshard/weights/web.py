@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import IO, Any
 
 from voxshard import files
 from voxshard.errors import CorruptFileError, MissingWeightsError, TransientFaultError
@@ -12,6 +13,8 @@ from voxshard.errors import CorruptFileError, MissingWeightsError, TransientFaul
 _TRIES = 4
 _TIMEOUT_S = 60.0
 _BLOCK = 1 << 20
+MAX_BYTES = 16 << 30
+"""No file of weights is larger; a server that states no length and never ends would fill the disk."""
 _BUSY = (408, 425, 429)
 """Statuses that pass (RFC 9110, RFC 8470, RFC 6585), as those from 500 on may."""
 
@@ -40,7 +43,7 @@ def download(url: str, target: Path, *, sha256: str | None, num_bytes: int | Non
     """
     target.unlink(missing_ok=True)  # pooch would take a file that exists for the one that is wanted
     with files.storage_errors(target):
-        _retrieve(url, target, wait_s)
+        _retrieve(url, target, num_bytes or MAX_BYTES, wait_s)
     found = files.sha256_of(target)
     size = target.stat().st_size
     problem = None
@@ -54,17 +57,38 @@ def download(url: str, target: Path, *, sha256: str | None, num_bytes: int | Non
     return found
 
 
-def _retrieve(url: str, target: Path, wait_s: float) -> None:
+class _Bounded:
+    """Passes on what is written, up to a number of bytes."""
+
+    def __init__(self, stream: IO[bytes], url: str, num_bytes: int) -> None:
+        self._stream, self._url, self._bound, self._left = stream, url, num_bytes, num_bytes
+        self.flush = stream.flush
+
+    def write(self, content: bytes) -> int:
+        self._left -= len(content)
+        if self._left < 0:
+            raise CorruptFileError(
+                f"{self._url}: more than the {self._bound:,} bytes that were expected at most; nothing was kept"
+            )
+        return self._stream.write(content)
+
+
+def _retrieve(url: str, target: Path, most_bytes: int, wait_s: float) -> None:
     import pooch
     import requests
     import urllib3
 
     pooch.get_logger().setLevel(logging.ERROR)
     downloader = pooch.HTTPDownloader(chunk_size=_BLOCK, timeout=_TIMEOUT_S)
+
+    def download_bounded(url: str, path: str, caller: Any) -> None:
+        with open(path, "wb") as stream:
+            downloader(url, _Bounded(stream, url, most_bytes), caller)
+
     reason = ""
     for attempt in range(1, _TRIES + 1):
         try:
-            pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=downloader)
+            pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=download_bounded)
         except requests.HTTPError as exc:
             status, text = exc.response.status_code, f"{exc.response.status_code} {exc.response.reason}"
             if status not in _BUSY and status < 500:

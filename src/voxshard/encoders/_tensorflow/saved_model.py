@@ -92,6 +92,8 @@ def load(model: ClipModel, dim: int) -> Callable[[tf.Tensor], tf.Tensor]:
     except Exception as exc:  # a damaged file makes the loader trip in ever other ways
         if problem := problem_of(exc):
             raise problem from exc
+        if isinstance(exc, ImportError) or (isinstance(exc, OSError) and exc.errno is not None):
+            raise  # no verdict on the file
         raise CorruptFileError(
             f"{model.folder}: TensorFlow cannot load this SavedModel: {_first_line(exc)} (its files:"
             f" {', '.join(model.files)}); `voxshard weights fetch {model.title}` downloads all of it"

@@ -5,7 +5,6 @@ Suffixes: B utterances, C channels, F frames, T frames of the padded batch, M me
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from torch import nn
 
 from voxshard.encoders._torch.base import TorchEncoder
 from voxshard.encoders._torch.masking import ValidFrames
+from voxshard.encoders._torch.torch_files import read_tensors
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.ecapa import CHECKPOINT, EcapaSettings
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SpeechBrainFbank
-from voxshard.encoders.weight_files import hash_files, locate, refused_pickle
+from voxshard.encoders.weight_files import hash_files, locate
 from voxshard.errors import CorruptFileError
 
 _CODE_VERSION = 1
@@ -36,7 +36,7 @@ class EcapaEncoder(TorchEncoder):
     def __init__(self, name: str, settings: EcapaSettings, known_hashes: KnownHashes) -> None:
         self.settings = settings
         self.folder = locate(name, settings.weights, required=(CHECKPOINT,))
-        self.sizes = sizes_of(_read_checkpoint(self.folder / CHECKPOINT, "meta"), where=self.folder / CHECKPOINT)
+        self.sizes = sizes_of(read_tensors(self.folder / CHECKPOINT, "meta"), where=self.folder / CHECKPOINT)
         self.preparer = SpeechBrainFbank(num_mels=self.sizes["input_size"])
         # Reflection at the end of an utterance needs one frame more than it fills.
         self.reach = max(_reaches(self.sizes["kernel_sizes"], self.sizes["dilations"]))
@@ -63,7 +63,7 @@ class EcapaEncoder(TorchEncoder):
         path = self.folder / CHECKPOINT
         network = ECAPA_TDNN(**self.sizes)
         try:
-            network.load_state_dict(_read_checkpoint(path, "cpu"), strict=True)
+            network.load_state_dict(read_tensors(path), strict=True)
         except RuntimeError as exc:
             raise CorruptFileError(f"{path}: does not fit the sizes read from it: {exc}") from exc
         self.reflection = ReflectAtEnd(network)
@@ -159,15 +159,3 @@ def sizes_of(state: dict[str, torch.Tensor], *, where: Path) -> dict[str, Any]:
         }
     except (KeyError, IndexError, ValueError) as exc:
         raise CorruptFileError(f"{where}: not an ECAPA-TDNN checkpoint: no tensor {exc}") from exc
-
-
-def _read_checkpoint(path: Path, device: str) -> dict[str, torch.Tensor]:
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise refused_pickle(path) from exc
-    except Exception as exc:  # torch.load raises whatever its unpickler meets
-        raise CorruptFileError(
-            f"{path}: not a readable checkpoint: {str(exc).splitlines()[0]}; fetch it again"
-        ) from exc
-    return dict(state)

@@ -17,6 +17,7 @@ from voxshard.encoders._torch.base import TorchEncoder
 from voxshard.encoders._torch.pooling import valid_mask
 from voxshard.encoders._torch.repcodec import RepCodecEncoder, latent_size, load_repcodec
 from voxshard.encoders._torch.speech_model import FilterBankModel
+from voxshard.encoders._torch.torch_files import read_tensors
 from voxshard.encoders._torch.transformers_model import LayerTap, attention_cost_frames, load_model, read_config
 from voxshard.encoders.base import KnownHashes, describe
 from voxshard.encoders.filterbanks import SeamlessFeatures
@@ -111,13 +112,13 @@ class _Statistics(nn.Module):  # type: ignore[misc]  # torch is Any where it is 
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            mean, variance = found["mean"].float(), found["var"].float()
-        except Exception as exc:  # torch.load raises whatever its unpickler meets
-            raise CorruptFileError(f"{path}: expected a dict with the tensors mean and var: {exc}") from exc
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", variance.sqrt())
+        found = read_tensors(path)
+        if not {"mean", "var"} <= found.keys():
+            raise CorruptFileError(
+                f"{path}: holds {', '.join(found) or 'nothing'}; the tensors mean and var belong there"
+            )
+        self.register_buffer("mean", found["mean"].float())
+        self.register_buffer("deviation", found["var"].float().sqrt())
 
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         return (hidden_BTD - self.mean) / self.deviation

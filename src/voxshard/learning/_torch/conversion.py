@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import torch
 
 from voxshard import __version__, files
 from voxshard.encoders import hf
-from voxshard.encoders.weight_files import refused_pickle
+from voxshard.encoders._torch.torch_files import read_tensors
 from voxshard.errors import CorruptFileError, MissingWeightsError
 from voxshard.learning import results
 from voxshard.learning.label_groups import number_groups
@@ -53,7 +52,7 @@ def convert_clinical_model(source: Path, out: Path, base: str | None) -> Path:
     """
     check_is_run(out)
     arguments = arguments_file(source)
-    state = _read_state(source)
+    state = read_tensors(source)
     model = describe(arguments, {name: tensor.shape for name, tensor in state.items()})
     with tempfile.TemporaryDirectory() as folder:
         assets = Path(folder)
@@ -63,18 +62,6 @@ def convert_clinical_model(source: Path, out: Path, base: str | None) -> Path:
     _load(network, state, source)
     _publish(out, network.eval(), model, [source, arguments])
     return out
-
-
-def _read_state(path: Path) -> State:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise refused_pickle(path) from exc
-    except Exception as exc:  # torch.load raises whatever its unpickler meets
-        raise CorruptFileError(f"{path}: not a readable model: {str(exc).partition(chr(10))[0]}") from exc
-    if not isinstance(found, dict) or not all(isinstance(item, torch.Tensor) for item in found.values()):
-        raise CorruptFileError(f"{path}: not a state dict, tensors by name, as the programs save it")
-    return found
 
 
 def _base_folder(checkpoint: str, base: str | None, source: Path) -> Path:
