@@ -92,6 +92,50 @@ def test_a_recording_that_kills_its_worker_every_time_is_one_named_failure(
     )
 
 
+def test_a_recording_for_which_memory_suffices_alone_is_decoded(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    """Its worker is killed while others decode, as by the OOM killer, and not when they do nothing."""
+    manifest = Manifest.read(make_corpus([0.1] * 5 + [0.2] + [0.1] * 60))
+    crash = tmp_path / "crash"
+    crash.mkdir()
+    (crash / "3200").touch()
+
+    def note(_: str) -> None:
+        deaths.append(1)
+
+    deaths: list[int] = []
+    busy: list[int] = []
+    with DecodePool(decoder_of(manifest, crash_on=crash), 2, on_death=note) as pool:
+
+        def look() -> None:
+            under_way = [block.number for worker in pool._workers for block in worker.blocks]
+            if pool._last_tries.intersection(under_way):
+                busy.append(len(under_way))
+
+        dispatch = pool._dispatch
+
+        def dispatch_and_look() -> None:
+            if len(deaths) == 2:
+                (crash / "3200").unlink(missing_ok=True)
+            dispatch()
+            look()
+
+        pool._dispatch = dispatch_and_look  # type: ignore[method-assign]
+        assert kinds(list(pool.decode(blocks_of(manifest, 6)))) == ["ok"] * 66
+    assert len(deaths) == 2
+    assert set(busy) == {1}
+
+
+def test_workers_that_are_killed_whatever_they_decode_lack_memory(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    manifest = Manifest.read(make_corpus([0.1] * 4))
+    (tmp_path / "crash").mkdir()
+    (tmp_path / "crash" / "1600").touch()
+    with (
+        DecodePool(decoder_of(manifest, crash_on=tmp_path / "crash"), 2) as pool,
+        pytest.raises(TransientFaultError, match=r"'u000\d', 'u000\d'\), probably for lack of memory; .*more memory"),
+    ):
+        list(pool.decode(blocks_of(manifest, 2)))
+
+
 def test_storage_that_fails_for_a_while_is_waited_for(make_corpus: MakeCorpus) -> None:
     manifest = Manifest.read(make_corpus([0.1] * 4))
     root = Path(manifest.root)

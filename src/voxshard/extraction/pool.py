@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,8 @@ READERS_PER_WORKER = 2
 BLOCKS_PER_WORKER = 2
 """Blocks a worker holds: one it decodes, one that waits so that it never does."""
 ISOLATED_TRIES = 2
-"""How often a recording may kill the worker that decodes nothing else, before the recording is at fault."""
+"""How often a recording may kill the worker that decodes nothing else, before the recording is at fault; the last time
+no other worker decodes anything either, so that memory that all of them together lack is not its fault."""
 BLOCK_TIMEOUT_S = 900.0
 MAX_DEATHS_AT_START = 3
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -84,6 +86,9 @@ class DecodePool:
         self._suspects: dict[int, _Isolated] = {}
         self._isolated: dict[int, tuple[int, int]] = {}  # number of a one-utterance block -> (its suspects, position)
         self._next_isolated = -1
+        self._last_tries: set[int] = set()
+        self._killed: list[str] = []
+        """Recordings whose last try was killed, since one was decoded."""
         self.max_ahead = num_workers * BLOCKS_PER_WORKER + 1
         try:
             pickled = pickle.dumps(decoder)
@@ -181,6 +186,7 @@ class DecodePool:
             self._finish(message)
 
     def _finish(self, block: DecodedBlock) -> None:
+        self._killed.clear()
         if block.number not in self._isolated:
             self._done[block.number] = block
             return
@@ -242,19 +248,32 @@ class DecodePool:
         suspects.crashes[position] = suspects.crashes.get(position, 0) + 1
         utterance = block.utterances[0]
         if suspects.crashes[position] < ISOLATED_TRIES:
-            self._try_alone(number, position, utterance)
+            self._last_tries.add(self._try_alone(number, position, utterance))
             return
+        if code == -signal.SIGKILL:
+            self._killed.append(utterance.utterance_id)
+            if len(self._killed) > 1:
+                raise TransientFaultError(
+                    f"decode workers are killed one after the other, each alone with one recording "
+                    f"({self._killed[0]!r}, {self._killed[1]!r}), probably for lack of memory; what is finished is "
+                    "kept. Give the job more memory (mem_gb, --mem), and run the same command again"
+                )
         how = f"signal {-code}" if code < 0 else f"code {code}"
         message = f"decoding it ended the worker process ({how}), {ISOLATED_TRIES} times, with nothing else in it"
         self._record(number, position, Failure(utterance.utterance_id, WorkerCrashedError.__name__, message), 0.0)
 
-    def _try_alone(self, number: int, position: int, utterance: Utterance) -> None:
-        self._isolated[self._next_isolated] = (number, position)
-        self._todo.append(Block(self._next_isolated, [utterance]))
+    def _try_alone(self, number: int, position: int, utterance: Utterance) -> int:
+        isolated = self._next_isolated
+        self._isolated[isolated] = (number, position)
+        self._todo.append(Block(isolated, [utterance]))
         self._next_isolated -= 1
+        return isolated
 
     def _dispatch(self) -> None:
         while self._todo:
+            under_way = [block.number for worker in self._workers for block in worker.blocks]
+            if under_way and self._last_tries.intersection((*under_way, self._todo[0].number)):
+                return
             free = [worker for worker in self._workers if worker.is_ready and len(worker.blocks) < BLOCKS_PER_WORKER]
             if not free:
                 return
