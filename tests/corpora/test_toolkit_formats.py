@@ -224,3 +224,39 @@ def test_compressed_cut_and_foreign_archives_are_refused(tmp_path: Path) -> None
         path.write_bytes(changed)
         with pytest.raises(ManifestError, match=what):
             prepare("tar", tmp_path / "c", tmp_path / "m.parquet")
+
+
+def test_links_in_archives_are_named_and_odd_names_are_read(tmp_path: Path) -> None:
+    odd = ("x.tar:5+6:y.wav", "a:b.wav", "a b.wav")
+    path = archive(tmp_path / "a.tar", dict.fromkeys(odd, encoded(0.1)))
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("hard.wav", tarfile.LNKTYPE), ("soft.json", tarfile.SYMTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "nowhere"
+            tar.addfile(link)
+    notes = Notes()
+    manifest = prepare("tar", path, tmp_path / "m.parquet", notes)
+    assert column(manifest, "problem") == [None] * 3
+    assert any(line.endswith("are left out: 2 links") for line in notes.lines)
+
+
+def test_a_sparse_member_is_refused_by_name(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("s.wav")
+    header.pax_headers = {"GNU.sparse.size": "9000", "GNU.sparse.name": "s.wav", "GNU.sparse.map": "0,512"}
+    header.size = 512
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(header, io.BytesIO(bytes(512)))
+    with pytest.raises(ManifestError, match=r"s\.wav is stored as a sparse file"):
+        prepare("tar", tmp_path / "a.tar", tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize(("channel", "is_noted"), [(0, True), ([1], True), ([0, 1], False)])
+def test_supervisions_of_some_of_the_channels_are_noted(tmp_path: Path, channel: object, is_noted: bool) -> None:
+    write_audio(tmp_path / "a.wav", seconds=1.0)
+    source = {"type": "file", "channels": [0, 1], "source": str(tmp_path / "a.wav")}
+    put_lines(tmp_path / "recordings.jsonl", recording("r", "", sources=[source]))
+    about = {"id": "s", "recording_id": "r", "start": 0.0, "duration": 1.0, "channel": channel}
+    put_lines(tmp_path / "supervisions.jsonl", about)
+    notes = Notes()
+    prepare("lhotse", tmp_path, tmp_path / "m.parquet", notes)
+    assert any("1 supervisions are of some of the channels" in line for line in notes.lines) == is_noted

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from voxshard.errors import UnreadableAudioError
 
-_REFERENCE = re.compile(r"(.*\.tar):(\d+)\+(\d+):(.*)", re.DOTALL)
+_REFERENCE = re.compile(r"(.*?\.tar):(\d+)\+(\d+):(.*)", re.DOTALL)
 HEADER_BYTES = 512
 """The header is the block before the content (POSIX.1-1988 ustar)."""
 

@@ -148,8 +148,8 @@ def _supervised(
         start, length = item.get("start", 0.0), item.get("duration")
         if not isinstance(start, int | float) or not isinstance(length, int | float) or start < 0 or length <= 0:
             raise ManifestError(f"{file}: {name}: start {start!r}, duration {length!r}; expected seconds")
-        has_several = len(recording["sources"][0].get("channels") or [0]) > 1
-        num_channels += has_several and item.get("channel") is not None
+        channel, channels = item.get("channel"), recording["sources"][0].get("channels") or [0]
+        num_channels += channel is not None and len(channel if isinstance(channel, list) else [channel]) < len(channels)
         whole = start == 0 and abs(length - float(recording.get("duration") or 0)) < _one_sample(recording)
         custom = item.get("custom")
         labels = {key: value for key, value in item.items() if key not in _OWN}
@@ -160,7 +160,7 @@ def _supervised(
     if left := len(recordings) - len(used):
         notes.append(f"{file}: {left:,} of {len(recordings):,} recordings have no supervision and are left out")
     if num_channels:
-        notes.append(f"{file}: {num_channels:,} supervisions are of one channel of several; the mean of all is read")
+        notes.append(f"{file}: {num_channels:,} supervisions are of some of the channels; the mean of all is read")
     return rows
 
 

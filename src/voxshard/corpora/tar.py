@@ -57,7 +57,7 @@ def list_corpus(request: Request) -> Listing:
         raise EmptyCorpusError(f"{request.root}: no recordings in {len(archives):,} tar archives")
     notes = [f"{len(archives):,} archives with {len(rows):,} recordings, read in place"]
     if others:
-        shown = ", ".join(f"{count:,} .{name}" for name, count in others.most_common(5))
+        shown = ", ".join(f"{count:,} {name}" for name, count in others.most_common(5))
         notes.append(f"files of other kinds in the archives are left out: {shown}")
     paths = path_array([row.pop("path") for row in rows])
     ids = path_text(path_array([row.pop("utterance_id") for row in rows]))
@@ -75,14 +75,16 @@ def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Count
     for member, content in _members(path):
         stem, kind = os.path.splitext(member.name)  # noqa: PTH122
         kind = kind[1:].lower()
-        if kind in AUDIO_EXTENSIONS:
+        if not member.isreg():
+            others["links"] += 1
+        elif kind in AUDIO_EXTENSIONS:
             if member.name in names:
                 raise ManifestError(f"{path}: {member.name} is in it twice; a recording has one place")
             names.add(member.name)
             place = Member(archive, member.offset_data, member.size, member.name)
             recordings.append((stem, {"path": str(place), "utterance_id": f"{archive}/{member.name}"}))
         elif content is None:
-            others[kind or "no extension"] += 1
+            others[f".{kind}" if kind else "without extension"] += 1
         elif kind == "json":
             about.setdefault(stem, {}).update(_json(content, f"{path}: {member.name}"))
         else:
@@ -95,7 +97,7 @@ def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Count
 
 
 def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-    """Yield the regular files of an archive, with the content of those that become columns."""
+    """Yield the members of an archive except folders, with the content of those that become columns."""
     try:
         with path.open("rb") as stream:
             start = stream.read(2)
@@ -111,11 +113,16 @@ def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]
                     if start_of_archive and archive.firstmember is None:  # type: ignore[attr-defined]
                         raise ManifestError(f"{path}: damaged at byte {start_of_archive:,}: no header of a file")
                     for member in archive:
-                        if not member.isreg():
+                        if member.isdir():
                             continue
+                        if member.issparse():
+                            raise ManifestError(
+                                f"{path}: {member.name} is stored as a sparse file, which cannot be read in place; "
+                                "write the archive again without `tar --sparse`"
+                            )
                         if member.offset_data + member.size > size:
                             raise ManifestError(f"{path}: cut: {member.name} ends beyond the end of the archive")
-                        is_text = extension_of(member.name) in ("json", *_TEXTS)
+                        is_text = member.isreg() and extension_of(member.name) in ("json", *_TEXTS)
                         file = archive.extractfile(member) if is_text else None
                         yield member, file.read() if file is not None else None
                     end = archive.offset
