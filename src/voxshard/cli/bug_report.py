@@ -1,4 +1,4 @@
-"""What becomes of an exception that no part of voxshard expected: the machine's fault, or a bug to report."""
+"""Unexpected exceptions: either a fault of the machine, or a bug to report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_RESOURCES = ("can't start new thread", "unable to allocate", "failed to map 
 
 
 def of_the_machine(error: BaseException) -> str | None:
-    """The message for an exception that the machine caused; None if it is a bug.
+    """Return the message for an exception that the machine caused; None if it is a bug.
 
     The machine is at fault where memory, threads or a package are missing, or the operating system refused something.
     """

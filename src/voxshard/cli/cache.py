@@ -1,4 +1,4 @@
-"""`voxshard cache`: what was downloaded from buckets."""
+"""`voxshard cache`: manage the copies of data from buckets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voxshard.locations import cache_entries, cache_root, clear_cache
 
 @click.group()
 def command() -> None:
-    """List or remove what was downloaded from buckets into $VOXSHARD_CACHE (default ~/.cache/voxshard).
+    """List or remove copies of data from buckets in $VOXSHARD_CACHE (default ~/.cache/voxshard).
 
     Recordings are read in place and are never in the cache.
     """
@@ -29,7 +29,7 @@ def list_command() -> None:
 @command.command("clear")
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 def clear_command(urls: tuple[str, ...]) -> None:
-    """Remove the copies of these URLs; without any, the complete cache, also of uploads that were interrupted.
+    """Remove the copies of these URLs; without URLS, the complete cache, with the remains of interrupted uploads.
 
     Nothing may be using the cache at that time.
     """

@@ -1,4 +1,4 @@
-"""`voxshard cancel`: end the jobs of an experiment."""
+"""`voxshard cancel`: cancel the jobs of an experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxshard.slurm import submit
 @click.command()
 @click.argument("path", type=EXISTING)
 def command(path: Path) -> None:
-    """End every queued and running job of the experiment PATH, and no other.
+    """Cancel every queued and running job of the experiment PATH, and no other job.
 
     Jobs are identified by a token in `--comment`; SLURM reuses job ids. Finished work is
     kept; `voxshard retry PATH` continues.

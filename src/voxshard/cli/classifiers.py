@@ -12,7 +12,7 @@ from voxshard.learning.train_config import TrainingSettings, available, settings
 @click.command()
 @click.argument("name", required=False, type=NameType(available))
 def command(name: str | None) -> None:
-    """List the classifiers; with NAME, its settings, what they mean and their defaults.
+    """List the classifiers; with NAME, its settings with their meanings and defaults.
 
     Settings go to `voxshard train --classifier NAME --set KEY=VALUE`, or into `train.settings` of a config.
     """

@@ -1,4 +1,4 @@
-"""`voxshard completion`: what a shell needs to complete commands, options, names and paths."""
+"""`voxshard completion`: the shell script that completes commands, options, names and paths."""
 
 from __future__ import annotations
 

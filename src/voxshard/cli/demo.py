@@ -1,4 +1,4 @@
-"""`voxshard demo`: a complete experiment on a corpus that it makes."""
+"""`voxshard demo`: run a complete experiment on a synthetic corpus."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(folder: Path) -> None:
 
 
 def _config(folder: Path, progress: Progress) -> str:
-    """The experiment's YAML, with ge2e where its weights are here or can be downloaded."""
+    """Return the experiment's YAML, with ge2e if its weights exist here or can be downloaded."""
     text = (package_files(demo) / "demo.yaml").read_text().replace("FOLDER", folder.as_posix())
     try:
         weights = fetch.fetch(catalogue.weight_set("ge2e"), folder / "weights", progress=progress)

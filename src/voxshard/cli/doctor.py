@@ -1,4 +1,4 @@
-"""`voxshard doctor`: what would go wrong, before it does."""
+"""`voxshard doctor`: find problems before a job is submitted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from voxshard.slurm.submit import Cluster
 )
 @set_option
 def command(config: AnyLocation | None, site: str | None, assignments: tuple[str, ...]) -> None:
-    """Check the cluster, and with CONFIG an experiment on it: PASS, WARN or FAIL, and the remedy.
+    """Check the cluster, and with CONFIG an experiment on it; print PASS, WARN or FAIL, and the remedy.
 
     SLURM, partitions, account and limits, runtimes and their version, weights, binds, free space and files, quota,
     purges, network. Exit code 4 if anything fails.

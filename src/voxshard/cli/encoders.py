@@ -13,7 +13,7 @@ from voxshard.encoders.base import EncoderSettings
 @click.command()
 @click.argument("name", required=False, type=NameType(registry.available))
 def command(name: str | None) -> None:
-    """List the encoders; with NAME, its settings, what they mean and their defaults."""
+    """List the encoders; with NAME, its settings with their meanings and defaults."""
     if name is None:
         specs = registry.available()
         width = max(len(key) for key in specs)
@@ -31,7 +31,7 @@ def command(name: str | None) -> None:
 
 
 def _group_of(spec: registry.EncoderSpec) -> str:
-    """Heading: what an encoder runs in, and what installs that."""
+    """Return the heading of an encoder's group: its framework, and the command that installs it."""
     if spec.requires is None:
         return "Of other packages"
     if not spec.is_supported:

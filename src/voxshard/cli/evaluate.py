@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--group-by", multiple=True, metavar="COL", help="Metrics per value of a column; a,b for combinations.")
 @config_option
 def command(config_file: AnyLocation | None, **options: Any) -> None:
-    """Score RUN again: on its own splits, with labels that came later, or on other features.
+    """Score RUN again: on its own splits, with labels added later, or on other features.
 
     Scores, metrics with 95 % intervals and tables go into RUN. Features made with another encoder, other settings or
     other weights than those RUN was trained on are refused.
@@ -48,7 +48,7 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
 
 
 def results_table(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
-    """Lines of a table: a row per metric, a column per split, values with intervals.
+    """Format a table: a row per metric, a column per split, values with intervals.
 
     Of several labels each has its AUC; of classes the AUC of each is left out.
     """
@@ -72,7 +72,7 @@ def _estimate(estimate: Mapping[str, float | None] | None) -> str:
 
 
 def _breakdown(table: pa.Table) -> list[str]:
-    """A breakdown table's values, without the ends of the intervals: these are in its CSV file."""
+    """Return the values of a breakdown table, without the ends of the intervals, which are in its CSV file."""
     names = [name for name in table.column_names if not name.endswith(("_low", "_high")) and "." not in name]
     rows = [names]
     for row in table.select(names).to_pylist():

@@ -1,4 +1,4 @@
-"""`voxshard export`: a feature set in other programs' formats."""
+"""`voxshard export`: write a feature set in the formats of other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`voxshard ingest`: a feature set from features computed elsewhere."""
+"""`voxshard ingest`: make a feature set from features that other programs computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`voxshard logs`: what the jobs of an experiment printed."""
+"""`voxshard logs`: print the logs of an experiment's jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from voxshard.slurm.submit import Cluster
     "--lines", type=click.IntRange(1), default=20, show_default=True, help="Number of lines of each log, from its end."
 )
 def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
-    """Print the last lines of every task's log of the submitted experiment PATH, under the log's path.
+    """Print the last lines of every task's log of the submitted experiment PATH, below the path of the log.
 
     All runs of a task, requeued ones too, are in one file.
     """
@@ -56,7 +56,7 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
 
 
 def _jobs(cluster: Cluster) -> list[QueuedTask]:
-    """What the queue knows; nothing where it cannot be asked: a log without a record is shown then."""
+    """Return the jobs in the queue; none if it does not answer: logs without a record are then shown."""
     try:
         return cluster.jobs()
     except SchedulerError:

@@ -15,7 +15,7 @@ from voxshard.networks.settings import FAMILIES, SUMMARIES, NetworkSettings
 @click.command()
 @click.argument("name", required=False, type=NameType(lambda: FAMILIES))
 def command(name: str | None) -> None:
-    """List the networks; with NAME, its settings and those of its training, what they mean and their defaults.
+    """List the networks; with NAME, its settings and those of its training, with their meanings and defaults.
 
     Settings go to `voxshard train --network NAME --set KEY=VALUE`; in a config each section is a separate key.
     """

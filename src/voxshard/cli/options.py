@@ -1,4 +1,4 @@
-"""Options and habits that several commands share."""
+"""Options and helpers that several commands share."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic be
 
 
 class NameType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.3
-    """One of some names, which the shell completes; what is no such name is refused later, with a better message."""
+    """Parameter type for a name that the shell completes; unknown names are refused later, with a better message."""
 
     name = "name"
 
@@ -68,7 +68,7 @@ class NameType(click.ParamType):  # type: ignore[type-arg]  # not generic before
         self._names = names
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """List the names that begin as the word does."""
+        """List the names that begin with the incomplete word."""
         return [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
 
 

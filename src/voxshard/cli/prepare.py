@@ -1,4 +1,4 @@
-"""`voxshard prepare`: describe a corpus."""
+"""`voxshard prepare`: make the manifest of a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`voxshard retry`: do what is missing."""
+"""`voxshard retry`: compute what is missing."""
 
 from __future__ import annotations
 

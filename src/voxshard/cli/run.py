@@ -1,4 +1,4 @@
-"""`voxshard run`: every stage of a config, on this machine."""
+"""`voxshard run`: run every stage of a config on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from voxshard.slurm import site as sites
               show_default=True, help="The site whose settings for images are used; also $VOXSHARD_SITE.")  # fmt: skip
 @set_option
 def command(config: AnyLocation, site: str, assignments: tuple[str, ...]) -> None:
-    """Run every stage of CONFIG here: prepare, extract, merge, train, evaluate, report.
+    """Run every stage of CONFIG on this machine: prepare, extract, merge, train, evaluate, report.
 
     Finished work is skipped, so the same command continues after a kill. Keys of the config can be changed with --set,
     e.g. --set out=trial --set prepare.limit=100 --set extract.mfcc.encoder.pooling=mean.

@@ -79,7 +79,7 @@ def command(scores: AnyLocation, keys: AnyLocation, as_json: bool, num_replicate
 
 
 def _of_the_keys_splits(scores: Scores, keys: Keys) -> Scores:
-    """A run's scores of the splits that the keys are about: one scores.tsv holds dev and eval alike."""
+    """Select a run's scores of the splits in the keys: one scores.tsv contains dev and eval."""
     trials = scores.path.with_name("trials.parquet")
     if scores.path.name != "scores.tsv" or not trials.exists():
         return scores

@@ -64,7 +64,7 @@ def print_settings(model: type[BaseModel], *, common: type[BaseModel], only: Seq
 
 
 def _section(item: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section and nothing else; single values (`gain=6`) stay one key."""
+    """Return the model of a field that is a section and nothing else; single values (`gain=6`) remain one key."""
     kinds = [kind for kind in typing.get_args(item.annotation) or [item.annotation] if kind is not type(None)]
     if item.metadata or len(kinds) != 1 or not isinstance(kinds[0], type) or not issubclass(kinds[0], BaseModel):
         return None
@@ -85,7 +85,7 @@ def _default_of(item: FieldInfo) -> str:
 
 
 def _spelled(annotation: object) -> str:
-    """A type as a user reads it: int, text, a or b, list of ..."""
+    """Format a type for users: int, text, a or b, list of ..."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " | ".join(str(value) for value in arguments)

@@ -1,4 +1,4 @@
-"""`voxshard status`: one screen about a feature set, a run or an experiment."""
+"""`voxshard status`: show the state of a feature set, a run or an experiment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REFRESH_S = 2.0
 @click.option("--watch", is_flag=True, help="Keep the screen up to date until Ctrl-C.")
 @click.option("--json", "as_text", is_flag=True, help="Print one JSON object, for scripts.")
 def command(path: Path, watch: bool, as_text: bool) -> None:
-    """Show how far PATH is, what is slow, what failed, and what to type next."""
+    """Show how far PATH is, what is slow, what failed, and which command comes next."""
     if as_text:
         steps, features, trained = _state(path)
         found = {
@@ -51,7 +51,7 @@ def command(path: Path, watch: bool, as_text: bool) -> None:
 
 
 def _state(path: Path) -> tuple[list[StepStatus], list[FeatureStatus], list[RunStatus]]:
-    """Steps of a submitted experiment, feature sets, and runs; of one just submitted there are steps only."""
+    """Return steps, feature sets and runs; an experiment that was just submitted has only steps."""
     steps, trained = step_statuses(path), runs(path)
     try:
         return steps, status(path), trained
@@ -123,7 +123,7 @@ def _features(item: FeatureStatus, *, is_submitted: bool, is_trained: bool) -> T
 
 
 def _lines(rows: Iterable[tuple[str, str]]) -> Text:
-    """Names and what they are, a line each and an empty one."""
+    """Format names and their descriptions, one per line, with an empty line at the end."""
     text = Text()
     for name, value in rows:
         text.append(f"{printable(name):<10}  ", "bold").append(f"{printable(value)}\n")

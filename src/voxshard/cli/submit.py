@@ -1,4 +1,4 @@
-"""`voxshard submit`: every stage of a config, as SLURM jobs."""
+"""`voxshard submit`: submit every stage of a config as SLURM jobs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[st
 
 
 def _show(cluster: submit.Cluster) -> None:
-    """Scripts to stdout, costs to stderr."""
+    """Print the scripts to stdout and the costs to stderr."""
     with progress_display() as progress:
         works = task_count.known_work(cluster, progress)
     cluster, choices = task_count.fitted(cluster, works)

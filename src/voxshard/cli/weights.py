@@ -1,4 +1,4 @@
-"""`voxshard weights`: what pretrained weights there are, fetching, checking and converting them."""
+"""`voxshard weights`: list, fetch, verify and convert pretrained weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command() -> None:
 @_ROOT
 @click.option("--files", is_flag=True, help="Also each file with its address and SHA-256.")
 def list_(root: Path | None, files: bool) -> None:
-    """Show what each encoder needs, where it comes from, its licence, and what is here."""
+    """List the weights that each encoder needs, their origin and licence, and whether they exist here."""
     here = fetch.weights_root(root) if root or os.environ.get(WEIGHTS_VARIABLE) else None
     for item in catalogue.known_sets().values():
         _show(item, here, files=files)
@@ -95,7 +95,7 @@ def fetch_(names: tuple[str, ...], root: Path | None, revision: str | None) -> N
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @_ROOT
 def verify(names: tuple[str, ...], root: Path | None) -> None:
-    """Compare every file with its recorded or published SHA-256; exit 3 if one is changed or missing."""
+    """Compare every file with its recorded or published SHA-256; exit with code 3 if one is changed or missing."""
     where = fetch.weights_root(root)
     bad = count = 0
     for finding in fetch.verify(where, list(names)):
@@ -112,7 +112,7 @@ def verify(names: tuple[str, ...], root: Path | None) -> None:
 @click.argument("folder", type=PATH, required=False)
 @click.option("--base", metavar="FOLDER|ORG/NAME", help="What a MODEL.pt of naip-w2v2 began as, if it is not found.")
 def convert(source: Path, folder: Path | None, base: str | None) -> None:
-    """Turn SOURCE into files that voxshard reads, in FOLDER.
+    """Convert SOURCE to files that voxshard reads, in FOLDER.
 
     VGGish's TensorFlow checkpoint becomes a safetensors file, for use without TensorFlow; FOLDER is by default the one
     SOURCE is in. A MODEL.pt of the clinical speech programs naip-w2v2 and naip-ecapa-tdnn becomes a run, for `evaluate

@@ -191,7 +191,7 @@ def _names_in(column: pa.ChunkedArray, where: str) -> list[str]:
 
 
 def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all: bool) -> tuple[pa.Array, Notes]:
-    """For each utterance the index of the entry that names it, or null; by the first kind of name that fits.
+    """Return for each utterance the index of the entry that names it, or null, by the first kind of name that fits.
 
     Kinds are tried from the strictest on, and the one that leaves the fewest entries over is taken. A file name or
     stem must belong to one utterance only.

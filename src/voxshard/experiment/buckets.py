@@ -1,4 +1,4 @@
-"""What an experiment needs of buckets, checked before hours of work."""
+"""Checks of an experiment's URLs before hours of work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voxshard.runtime import runtime
 
 
 def check_buckets(config: ExperimentConfig) -> None:
-    """Make sure, without any request, that the URLs in a config can be used in this environment.
+    """Check, without any request, that the URLs in a config can be used in this environment.
 
     Nothing is checked if the stages run in another one: there, each stage checks its own.
 

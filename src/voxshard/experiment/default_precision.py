@@ -1,4 +1,4 @@
-"""The precision of an experiment's encoders, set once: by the config's `jobs`, or for all experiments of a site."""
+"""Default precision of an experiment's encoders: from the config's `jobs`, or from the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A commented config for a corpus that was looked at, as `voxshard init` writes it."""
+"""Draft a commented config for a corpus, as `voxshard init` writes it."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ _PREFERRED = ("label", "class", "genre", "emotion", "scene", "key", "digit", "sp
 
 @dataclass
 class Draft:
-    """What was found in a corpus."""
+    """Properties of a corpus that a config needs."""
 
     root: Path
     format: str
     num_utterances: int
     sample_rate: int | None
-    """Sample rate of most of the recordings that were looked at; None where none can be read."""
+    """Sample rate of most of the inspected recordings; None if none can be read."""
     label: str | None = None
     """Column to predict."""
     classes: int = 0
     splits: Sequence[str] = ()
     folds: str | None = None
-    """Column to cross-validate over, where there are no splits."""
+    """Column to cross-validate over, if there are no splits."""
     label_from: str | None = None
     split_from: list[str] = field(default_factory=list)
 
 
 def inspected(root: Path) -> Draft:
-    """Look at a corpus: its format, splits and labels, and the sample rate of a few recordings.
+    """Inspect a corpus: its format, splits and labels, and the sample rate of a few recordings.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def inspected(root: Path) -> Draft:
 
 
 def format_of(root: Path) -> str:
-    """Name of the corpus format that a folder's content looks like; `table` for a file."""
+    """Return the corpus format that a folder's content suggests; `table` for a file."""
     if root.is_file():
         return "table"
     return next((name for name, marks in _MARKS.items() if any(any(root.glob(mark)) for mark in marks)), "folder")
@@ -100,7 +100,7 @@ def _values(table: pa.Table, column: str) -> list[str]:
 
 
 def _guess_from_paths(draft: Draft, paths: list[str]) -> None:
-    """Splits from folders at the top; labels from the folders of the files, or from the words of their names."""
+    """Guess splits from top-level folders, and labels from the folders or the words of the file names."""
     tops = sorted({path.split("/")[0] for path in paths if "/" in path})
     found = {top: _SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
     draft.split_from = [f"^{re.escape(top)}/={split}" for top, split in found.items()]

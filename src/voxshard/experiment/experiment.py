@@ -47,11 +47,11 @@ class Experiment:
         self.resolved = self.path / "config.yaml"
 
     def features(self, name: str) -> Path:
-        """Folder of one feature set."""
+        """Return the folder of one feature set."""
         return self.path / "features" / name
 
     def classifiers(self) -> list[TrainConfig]:
-        """The trainings of classifiers, with features as folders.
+        """Return the trainings of classifiers, with features as folders.
 
         Raises
         ------
@@ -71,14 +71,14 @@ class Experiment:
         return found
 
     def networks(self, name: str) -> list[NetworkConfig]:
-        """The trainings of one entry of `networks`."""
+        """Return the trainings of one entry of `networks`."""
         section = self.config.networks[name]
         features = None if section.features is None else self.features(section.features)
         manifest = self.manifest if features is None else None
         return section.expand(name, self.runs, manifest=manifest, features=features)
 
     def trainings(self) -> list[tuple[Training, str]]:
-        """Every training with its runtime: classifiers first, then networks.
+        """Return every training with its runtime: classifiers first, then networks.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Experiment:
         return found
 
     def check_columns(self) -> None:
-        """Make sure that what is to be learned is in the manifest, before hours of extraction.
+        """Check that the columns to learn are in the manifest, before hours of extraction.
 
         Raises
         ------
@@ -110,20 +110,20 @@ class Experiment:
             raise ConfigError(f"{', '.join(missing)}: not in {self.manifest}; its columns: {', '.join(there)}")
 
     def resolved_text(self) -> str:
-        """The config as it is in EXP/config.yaml."""
+        """Return the config as EXP/config.yaml contains it."""
         return dump_config(self.config)
 
     def runtime(self, name: str) -> str:
-        """The runtime that has the framework of one feature set."""
+        """Return the runtime that has the framework of one feature set."""
         return self.config.extract[name].runtime or self.config.runtime
 
     def runtimes(self) -> list[str]:
-        """Every runtime that a stage runs in, once."""
+        """Return every runtime in which a stage runs, once."""
         networks = [section.runtime or self.config.runtime for section in self.config.networks.values()]
         return list(dict.fromkeys([*map(self.runtime, self.config.extract), *networks, self.config.runtime]))
 
     def audio(self) -> list[RequiredPath]:
-        """The corpus: what prepare is asked to read, or the root that the manifest states."""
+        """Return the corpus: the input of prepare, or the root that the manifest states."""
         if self.manifest.exists():
             of_site = apptainer.of_site(self.images)
             return binds.audio(self.manifest, [*of_site, *binds.needed(self.path, "out")])
@@ -140,7 +140,7 @@ class Experiment:
         ]
 
     def weights(self, name: str) -> list[RequiredPath]:
-        """The weights folder of one feature set's encoder; nothing for those without, or if an image holds them."""
+        """Return the weights folder of one encoder; None if it has no weights, or if an image contains them."""
         encoder = self.config.extract[name].encoder
         given = encoder.get("weights")
         if not registry.has_weights(encoder["name"]) and given is None:
@@ -156,7 +156,7 @@ class Experiment:
         return list(binds.weights(place, what))
 
     def named_paths(self, training: Training) -> list[RequiredPath]:
-        """Weights to start from and files that the config of a network names."""
+        """Return the weights to start from and the files that the config of a network names."""
         if isinstance(training, TrainConfig):
             return []
         found = binds.needed(training.labels_file, "labels_file") if training.labels_file else []
@@ -176,7 +176,7 @@ class Experiment:
         needs: Callable[[], list[RequiredPath]] = list,
         environment: dict[str, str] | None = None,
     ) -> Job:
-        """A stage with the config in a file, in its runtime; an image is shown the experiment's folder and `needs`.
+        """Return a stage with its config in a file, in its runtime; an image sees EXP and `needs`.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ class Experiment:
         return Job(name, found.words, found.environment, is_in_image)
 
     def _frozen(self, name: str, config: Settings) -> Path:
-        """Write the config of a stage into EXP/jobs, unless its file has that content already."""
+        """Write the config of a stage into EXP/jobs, unless its file already has that content."""
         path, text = self.jobs / f"{name}.yaml", dump_config(config)
         self.jobs.mkdir(parents=True, exist_ok=True)
         if not path.exists() or files.read_text(path) != text:
@@ -233,18 +233,18 @@ class Experiment:
         files.publish_bytes(self.resolved, self.resolved_text().encode())
 
     def extractions(self, name: str) -> list[ExtractConfig]:
-        """The extractions of one feature set, one per split, to be run one after the other."""
+        """Return the extractions of one feature set, one per split, which run one after the other."""
         section = self.config.extract[name]
         values = {**section.options(), "manifest": self.manifest, "out": self.features(name)}
         splits = section.splits or (None,)
         return [validated(ExtractConfig, {**values, "split": split}, where=f"extract.{name}") for split in splits]
 
     def extract_jobs(self, name: str, *options: str) -> list[Job]:
-        """The jobs of `extractions`, each with these options."""
+        """Return the jobs of `extractions`, each with these options."""
         return [self.extract_job(name, config, *options) for config in self.extractions(name)]
 
     def extract_job(self, name: str, config: ExtractConfig, *options: str, part: str = "") -> Job:
-        """One extraction of a feature set.
+        """Return one extraction of a feature set.
 
         Parameters
         ----------
@@ -257,14 +257,14 @@ class Experiment:
         return self._extract_job(name, title + part, self._frozen(title, config), *options)
 
     def probe_job(self, name: str, config_file: Path) -> Job:
-        """An extraction of a few recordings of a feature set, with a config of its own."""
+        """Return an extraction of a few recordings of a feature set, with a config for itself."""
         return self._extract_job(name, "probe", config_file)
 
     def _extract_job(self, name: str, title: str, file: Path, *options: str) -> Job:
         return self._job("extract", title, file, *options, where=self.runtime(name), needs=lambda: self._inputs(name))
 
     def _inputs(self, name: str) -> list[RequiredPath]:
-        """What an extraction reads."""
+        """Return the inputs of an extraction."""
         return [*self.audio(), *self.weights(name)]
 
     def merge_job(self, name: str) -> Job:
@@ -273,20 +273,20 @@ class Experiment:
         return self._job("merge", title, self._frozen(title, config))
 
     def repair_job(self, name: str, *options: str) -> Job:
-        """Another try for the recordings of a feature set that failed, with the options of its last extraction."""
+        """Return a job that retries the failed recordings of a feature set with the options of its last extraction."""
         return self._command(f"repair-{name}", ["retry", str(self.features(name)), "--failed", *options],
                              self.runtime(name), lambda: self._inputs(name))  # fmt: skip
 
     def training_file(self, training: Training) -> Path:
-        """The file with the config of one training."""
+        """Return the file with the config of one training."""
         return self.jobs / f"train-{training.out.name}.yaml"
 
     def freeze_training(self, training: Training) -> Path:
-        """Write the config of one training, unless its file has that content already."""
+        """Write the config of one training, unless its file already has that content."""
         return self._frozen(self.training_file(training).stem, training)
 
     def is_trained(self, training: Training) -> bool:
-        """Whether a run was trained with this config from what its inputs are now, by their content."""
+        """Whether a run was trained with this config from the current content of its inputs."""
         path = self.training_file(training)
         frozen = None
         if path.exists() and not Run(as_path(training.out)).inputs_file.exists():
@@ -294,7 +294,7 @@ class Experiment:
         return is_trained_from(Run(as_path(training.out)), training, frozen)
 
     def is_evaluated(self, training: Training) -> bool:
-        """Whether a run has a table for each column; training it again leaves none."""
+        """Whether a run has a table for each column; training it again removes them."""
         columns = self.config.evaluate.group_by
         return all(any((as_path(training.out) / "tables").glob(f"by-{file_name(column)}-*.csv")) for column in columns)
 
@@ -303,7 +303,7 @@ class Experiment:
         return self._job("train", f"train-{training.out.name}", file, environment={"OMP_NUM_THREADS": "1"})
 
     def network_job(self, name: str, training: NetworkConfig) -> Job:
-        """One training of an entry of `networks`."""
+        """Return one training of an entry of `networks`."""
         file = self.freeze_training(training)
         return self._job("train", f"network-{training.out.name}", file, where=self.config.networks[name].runtime,
                          needs=lambda: [*self.audio(), *self.named_paths(training)])  # fmt: skip
@@ -323,7 +323,7 @@ class Experiment:
         return self._job("report", "report", self._frozen("report", config))
 
     def publish_job(self) -> Job:
-        """Upload what is missing; what this experiment has published before may be replaced."""
+        """Return a job that uploads what is missing; it may replace what this experiment published before."""
         url = self.config.publish
         assert url is not None
         replaces = (published_record(self.path) or {}).get("url") == str(url)
@@ -331,7 +331,7 @@ class Experiment:
         return self._job("publish", "publish", self._frozen("publish", config))
 
     def is_published(self) -> bool:
-        """Whether the report, which names everything else, is at the URL as it is here."""
+        """Whether the report at the URL, which names everything else, equals the local one."""
         record = published_record(self.path)
         if record is None or not self.report.exists():
             return False

@@ -1,4 +1,4 @@
-"""Commands on this machine: a bounded pool of child processes, all ended when we are asked to stop."""
+"""Run commands on this machine in a bounded pool of child processes that ends when a stop is requested."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _GRACE_S = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """One command to run."""
+    """Command to run."""
 
     name: str
     command: Sequence[str]
     environment: dict[str, str] | None = None
-    """Added to our own."""
+    """Variables to add to our environment."""
     is_in_image: bool = False
 
     def exit_code(self, code: int) -> int:
@@ -55,7 +55,7 @@ class JobFailedError(VoxshardError):
 
 
 def run_one(job: Job, stop: threading.Event) -> None:
-    """Run one command on this terminal: what it prints is seen as it comes.
+    """Run one command on this terminal, which shows its output at once.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def run_many(
     what: str,
     gpus: Sequence[str] = (),
 ) -> None:
-    """Run commands side by side, at most `size` at once; each one's output goes to its own log.
+    """Run commands concurrently, at most `size` at a time; the output of each goes to a log.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _start(job: Job, log: Path | None, more: Mapping[str, str] | None = None) ->
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask children to stop, and insist after a while."""
+    """Ask children to stop, and kill them if they do not."""
     for child in children:
         child.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_S

@@ -1,4 +1,4 @@
-"""A complete experiment on this machine, stage by stage; what is done is skipped."""
+"""Run a complete experiment on this machine, stage by stage; finished stages are skipped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from voxshard.store.layout import FeatureDir
 
 
 def run_experiment(experiment: Experiment, stop: threading.Event, progress: Progress) -> Path:
-    """Prepare, extract, merge, train, evaluate, report and, if the config asks for it, publish.
+    """Prepare, extract, merge, train, evaluate, report and, if the config requests it, publish.
 
     Every stage runs in its own process, in the runtime its framework lives in; its state is its files, so that
     the same command continues wherever an earlier one was stopped or killed.
@@ -59,7 +59,7 @@ def _prepare(experiment: Experiment, stop: threading.Event, progress: Progress) 
 
 
 def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threading.Event, progress: Progress) -> None:
-    """One process; with several GPUs, for an encoder that uses them, one process per GPU, each on its share."""
+    """Run the extractions: one process, or one per GPU for an encoder that uses GPUs."""
     section = experiment.config.extract[name]
     on_gpus = extract_kind(experiment, name) == "extract" and section.device in ("auto", "cuda")
     for config in experiment.extractions(name):
@@ -84,7 +84,7 @@ def _train(experiment: Experiment, stop: threading.Event, progress: Progress) ->
 
 
 def _train_networks(experiment: Experiment, name: str, stop: threading.Event) -> None:
-    """One after the other: each takes the GPU, or every CPU, for itself."""
+    """Train networks one after the other: each uses the GPU, or all CPUs."""
     for training in experiment.networks(name):
         if not experiment.is_trained(training):
             run_one(experiment.network_job(name, training), stop)

@@ -40,14 +40,14 @@ Runtime = Annotated[str, AfterValidator(_checked_runtime)]
 
 
 class ExtractSection(ExtractOptions):
-    """One feature set of the experiment."""
+    """Settings of one feature set of the experiment."""
 
     encoder: Annotated[dict[str, Any], BeforeValidator(_as_encoder)]
     """Name of the encoder, or its `name` and settings."""
     runtime: Runtime | None = None
-    """Runtime that has its framework: here, venv:PATH or image:PATH; null: where the other stages run."""
+    """Runtime that has its framework: here, venv:PATH or image:PATH; null: the experiment's `runtime`."""
     splits: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    """Only these splits; none given: all."""
+    """Splits to extract; none given: all."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -59,27 +59,27 @@ class ExtractSection(ExtractOptions):
         return self
 
     def options(self) -> dict[str, Any]:
-        """Return these as fields of ExtractConfig, without paths and split."""
+        """Return these settings as fields of ExtractConfig, without paths and split."""
         settings = {key: value for key, value in self.encoder.items() if key != "name"}
         common = self.model_dump(include=set(ExtractOptions.model_fields))
         return {"encoder": self.encoder["name"], "settings": settings, **common}
 
 
 class ClassifierGrid(GridOptions):
-    """A grid of classifiers; see `voxshard train`."""
+    """Settings of a grid of classifiers; see `voxshard train`."""
 
     features: list[Annotated[tuple[str, ...], BeforeValidator(as_list)]] = Field(default_factory=list)
-    """Names of feature sets; a list among them is joined into one. None given: each alone."""
+    """Names of feature sets; a list among them is joined into one. None given: each set alone."""
 
 
 class TrainSection(ClassifierGrid):
-    """A grid of classifiers, and further ones that differ from it."""
+    """Settings of a grid of classifiers, and of further grids that differ from it."""
 
     also: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Name -> a further grid, by the keys in which it differs from this one; in EXP/runs/<features>-<name>-..."""
 
     def grids(self) -> dict[str | None, ClassifierGrid]:
-        """This grid, without a name, and the further ones.
+        """Return this grid, without a name, and the further ones.
 
         Raises
         ------
@@ -95,16 +95,16 @@ class TrainSection(ClassifierGrid):
 
 
 class NetworkSection(NetworkGrid):
-    """A grid of networks; see `voxshard train --network`."""
+    """Settings of a grid of networks; see `voxshard train --network`."""
 
     runtime: Runtime | None = None
-    """Runtime that has PyTorch: here, venv:PATH or image:PATH; null: where the other stages run."""
+    """Runtime that has PyTorch: here, venv:PATH or image:PATH; null: the experiment's `runtime`."""
     features: str | None = None
     """Name of a `logmel` feature set to train on; null: the recordings."""
 
 
 class EvaluateSection(Settings):
-    """What is distinguished in the results."""
+    """Settings of the breakdown of results."""
 
     group_by: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Columns to break the results down by."""
@@ -112,24 +112,24 @@ class EvaluateSection(Settings):
 
 class ReportSection(Settings):
     title: str | None = None
-    """Heading; null: the experiment's name."""
+    """Heading of the report; null: the experiment's name."""
 
 
 class JobOptions(Settings):
-    """What the jobs of one stage ask of a cluster; null: what the site specifies."""
+    """Resources that the jobs of one stage request from a cluster; null: what the site specifies."""
 
     partitions: Annotated[tuple[str, ...] | None, BeforeValidator(as_list)] = None
-    """Names from the site; the tasks are split over them."""
+    """Names of the site's partitions; the tasks are distributed over them."""
     tasks: int | None = Field(default=None, ge=1)
     """Elements of the array (extract only: elsewhere the work decides); in a site's file the most, see `num_tasks`."""
     minutes: int | None = Field(default=None, ge=1)
-    """Time limit of one task."""
+    """Time limit of one task, in minutes."""
     mem_gb: float | None = Field(default=None, gt=0)
     """Memory of one task; null on a partition that specifies none: the cluster's default."""
     throttle: int | None = Field(default=None, ge=1)
-    """Maximum number of tasks of one array at once."""
+    """Maximum number of tasks of one array that run at the same time."""
     growth: float | None = Field(default=None, ge=1)
-    """Factor on memory and time for every further attempt; null or 1: none."""
+    """Factor on memory and time for every further attempt; null or 1: no growth."""
     precision: Precision | None = None
     """Arithmetic of the encoders that use a GPU and whose settings have none (extract only): float32, tf32, bf16 or
     fp16; part of the fingerprint."""
@@ -145,12 +145,12 @@ def check_precision(stages: Mapping[str, JobOptions], where: str) -> None:
 
 
 class ExperimentConfig(Settings):
-    """A complete experiment."""
+    """Settings of a complete experiment."""
 
     out: LocalPath
     """Folder of the experiment (EXP)."""
     runtime: Runtime = "here"
-    """Where stages run that name no runtime: here, venv:PATH or image:PATH."""
+    """Runtime of stages that name none: here, venv:PATH or image:PATH."""
     prepare: PrepareOptions
     extract: dict[str, ExtractSection] = Field(default_factory=dict)
     """Name -> feature set, in EXP/features/<name>."""
@@ -163,7 +163,7 @@ class ExperimentConfig(Settings):
     publish: Location | None = None
     """URL that the finished experiment is uploaded to, as the last step; null: it stays local."""
     jobs: dict[str, JobOptions] = Field(default_factory=dict)
-    """Stage (`extract`) or step (`extract-<name>`) -> what its jobs ask of a cluster."""
+    """Resources of jobs by stage (`extract`) or step (`extract-<name>`)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -195,7 +195,7 @@ class ExperimentConfig(Settings):
         return self
 
     def _check_names(self) -> None:
-        """Names become folders of the experiment and words of job scripts."""
+        """Check names, which become folders of the experiment and words of job scripts."""
         check_one_line({"out": str(self.out), "jobs": self.model_dump(include={"jobs"})["jobs"]})
         also = self.train.also if self.train else {}
         for section, names in (("extract", self.extract), ("networks", self.networks), ("train.also", also)):
@@ -208,7 +208,7 @@ class ExperimentConfig(Settings):
 
 
 def load(path: AnyLocation, overrides: Mapping[str, Any]) -> ExperimentConfig:
-    """A config file with single keys put over it (see `parse_assignments`).
+    """Load a config file with single keys replaced (see `parse_assignments`).
 
     Raises
     ------

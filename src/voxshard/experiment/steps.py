@@ -1,4 +1,4 @@
-"""An experiment as steps for a scheduler: what each runs, what it comes after, and which of its tasks are missing.
+"""Steps of an experiment for a scheduler: what each runs, what it depends on, and which of its tasks are missing.
 
 Everything is worked out from the experiment's files, so that any process on any node comes to the same answer.
 """
@@ -31,14 +31,14 @@ class Command:
 
     job: Job
     product: Path | None = None
-    """File that the command makes; it is not run if the file exists."""
+    """File that the command makes; the command is not run if the file exists."""
     request: Path | None = None
-    """The file that asks for it; removed once it went well."""
+    """File that requests the command; it is removed after success."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One array job: a stage, for one feature set where the stage is about one."""
+    """One array job: a stage, for one feature set if the stage concerns one."""
 
     name: str
     stage: str
@@ -47,7 +47,7 @@ class Step:
     commands: Callable[[int, bool], Sequence[Command]] = field(repr=False)
     """Task, and whether it was given a GPU -> what it runs, one after the other."""
     missing: Callable[[], list[int]] = field(repr=False)
-    """Tasks whose results do not exist (yet); empty: the step is done."""
+    """Tasks whose results do not exist yet; empty: the step is done."""
     can_take_over: Callable[[int], bool] = field(default=lambda task: False, repr=False)
     """Task that has nothing missing itself -> whether it can do what other tasks have not done."""
     features: FeatureDir | None = None
@@ -91,7 +91,7 @@ def extract_kind(experiment: Experiment, name: str) -> str:
 
 
 def network_kind(experiment: Experiment, name: str) -> str:
-    """The site's entry for trainings of networks: `networks`, or for those on the CPU that of extractions there."""
+    """Return the site's entry for trainings of networks: `networks`, or on the CPU that of extractions."""
     return "extract_cpu" if experiment.config.networks[name].device == "cpu" else "networks"
 
 
@@ -140,7 +140,7 @@ def _extract(experiment: Experiment, name: str, count: int) -> Step:
 
 
 def task_options(task: int, count: int) -> list[str]:
-    """The options of an extraction that is one task of several."""
+    """Return the options of an extraction that is one task of several."""
     return ["--task", str(task), "--tasks", str(count)]
 
 
@@ -153,7 +153,7 @@ def _must_use_gpu(experiment: Experiment, name: str) -> bool:
 
 
 def shards_by_split(folder: FeatureDir, splits: Sequence[str]) -> list[list[int]] | None:
-    """The shards each extraction of a set makes, in its order; None before there is a plan."""
+    """Return the shards of each extraction of a set, in its order; None before there is a plan."""
     if not (folder.identity.exists() and folder.plan.exists() and folder.manifest.exists()):
         return None
     shards = ShardTable.read(folder, Identity.read(folder.identity))
@@ -172,7 +172,7 @@ def missing_shards(folder: FeatureDir, groups: Sequence[Sequence[int]]) -> list[
 
 
 def repair_request(experiment: Experiment, name: str) -> Path:
-    """File that asks for another try of the failed recordings of a feature set, while it exists."""
+    """Return the file that requests a retry of the failed recordings of a feature set."""
     return experiment.jobs / f"repair-{name}" / "wanted"
 
 

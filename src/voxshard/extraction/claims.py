@@ -1,4 +1,4 @@
-"""Which shard a task takes next, without two tasks usually taking the same.
+"""Select the next shard of a task, so that two tasks rarely work on the same one.
 
 A lease is a small file next to the heartbeats that its owner touches once a minute. It is advice: a lost, stale or
 doubled lease costs work, never correctness, because publishing a shard decides alone (the first one wins).
@@ -18,7 +18,7 @@ from voxshard.store.layout import FeatureDir, shard_name
 
 
 class Claims:
-    """The shards one task works on: its own first, then whatever is missing."""
+    """Shards that one task works on: its own first, then any that is missing."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Claims:
         """Seen published; a shard never disappears while tasks work."""
 
     def __iter__(self) -> Iterator[int]:
-        """Shards to do, each leased when it is handed out; ends once some task works on every shard that is missing."""
+        """Yield shards to compute, each leased when it is yielded, until some task works on every missing shard."""
         self._look()
         for shard in self._order:
             if shard not in self._published and self._lease(shard):
@@ -66,11 +66,11 @@ class Claims:
                 yield shard
 
     def is_published(self, shard: int) -> bool:
-        """Whether the shard exists, whoever made it."""
+        """Whether the shard exists, whichever task made it."""
         return self._folder.shard(shard, self._num_shards).exists()
 
     def missing(self) -> list[int]:
-        """Shards that do not exist yet; one listing of their folder, however many there are."""
+        """Return the shards that do not exist yet, from one listing of their folder."""
         self._published.clear()
         self._look()
         return sorted(shard for shard in self._order if shard not in self._published)
@@ -80,7 +80,7 @@ class Claims:
         self._published |= {shard for shard in self._order if shard_name(shard, self._num_shards) in names}
 
     def touch(self) -> None:
-        """Report that this task is alive."""
+        """Report that this task is running."""
         for lease in list(self._held.values()):
             try:
                 os.utime(lease)
@@ -88,13 +88,13 @@ class Claims:
                 pass  # advice that could not be given
 
     def release(self, shard: int) -> None:
-        """The shard is published, or given up."""
+        """Release the lease of a shard that is published or given up."""
         lease = self._held.pop(shard, None)
         if lease is not None:
             lease.unlink(missing_ok=True)
 
     def release_all(self) -> None:
-        """Give up whatever is held."""
+        """Release all leases."""
         for shard in list(self._held):
             self.release(shard)
 
@@ -113,7 +113,7 @@ class Claims:
 
 
 def is_leased(folder: FeatureDir, shard: int) -> bool:
-    """Whether a living task is at this shard, as far as can be determined."""
+    """Whether a running task works on this shard, as far as can be determined."""
     path = _lease_file(folder, shard)
     return path.exists() and leases.is_held(path)
 
@@ -123,5 +123,5 @@ def _lease_file(folder: FeatureDir, shard: int) -> Path:
 
 
 def _length_class(audio_s: float) -> int:
-    """Lengths within a factor of the square root of two are alike."""
+    """Return the class of a length; lengths within a factor of the square root of two share one."""
     return round(2 * math.log2(max(audio_s, 1e-3)))

@@ -1,5 +1,4 @@
-"""What a decode worker does to one utterance: read, cut, prepare, and distinguish bad recordings from temporary
-faults."""
+"""Work of a decode worker on one utterance: read, cut, prepare, and tell bad recordings from temporary faults."""
 
 from __future__ import annotations
 
@@ -28,18 +27,18 @@ _WARM_UP_S = 1.0
 
 @dataclass(frozen=True)
 class PreparedUtterance:
-    """One utterance ready to be encoded."""
+    """Utterance that is ready to be encoded."""
 
     pieces: list[Features]
-    """One array, or several where the clip was longer than the encoder's chunk."""
+    """One array, or several if the clip was longer than the encoder's chunk."""
     audio_s: float
     warning: str | None = None
-    """What is odd about the recording, although it was decoded."""
+    """Irregularity of a recording that was decoded nevertheless."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Everything a worker needs; travels by pickle, imports no framework."""
+    """Everything that a worker needs; it is pickled, and imports no framework."""
 
     root: str
     sample_rate: int
@@ -47,13 +46,13 @@ class Decoder:
     chunk_samples: int | None
     clip: ClipSettings
     preparer: Callable[..., Features] | None
-    """Called with the waveform, and its rate in Hz where recordings keep theirs."""
+    """Function of the waveform, and of its rate in Hz if recordings keep theirs."""
     retry_delays_s: tuple[float, ...]
-    """Waits between attempts to read a recording whose storage fails; after the last the task ends."""
+    """Waits in seconds between attempts to read a recording whose storage fails; after the last, the task ends."""
     encoder: str = "the encoder"
     """Name and settings of the encoder, for messages."""
     keeps_rate: bool = False
-    """Recordings keep their own rate, which the preparer is given; `sample_rate` is nominal."""
+    """Whether recordings keep their own rate, which the preparer receives; `sample_rate` is then nominal."""
 
     @classmethod
     def of(
@@ -64,7 +63,7 @@ class Decoder:
         preparer: Callable[..., Features] | None,
         retry_delays_s: tuple[float, ...],
     ) -> Decoder:
-        """Gather what a worker needs of an encoder."""
+        """Collect what a worker needs of an encoder."""
         common = ClipSettings(**clip.model_dump(include=set(ClipSettings.model_fields)))
         chosen = [f"{key}={value}" for key, value in info.provenance.get("settings", {}).items()]
         label = f"encoder {info.name}" + (f" with {', '.join(chosen)}" if chosen else "")
@@ -81,7 +80,7 @@ class Decoder:
         )
 
     def warm_up(self) -> None:
-        """Import and compile what preparing needs before the first recording is timed or blamed.
+        """Import and compile what the preparer needs, before the first recording is timed or blamed.
 
         Raises
         ------
@@ -121,7 +120,7 @@ class Decoder:
         return self._decoded(utterance.utterance_id, lambda: self._read(utterance))
 
     def decode_samples(self, samples: Waveform, sample_rate: int, name: str) -> PreparedUtterance | Failure:
-        """Prepare samples (N,) that are in memory already as `decode` prepares those of a recording.
+        """Prepare samples (N,) that are already in memory, as `decode` prepares those of a recording.
 
         Parameters
         ----------
@@ -157,7 +156,7 @@ class Decoder:
         return PreparedUtterance(pieces, len(waveform) / rate, warning)
 
     def place(self, utterance: Utterance) -> str | bytes:
-        """Where a recording is; an object in a bucket is pinned to the version that was prepared."""
+        """Return the location of a recording; an object in a bucket is pinned to the version that was prepared."""
         place = audio.resolve(self.root, utterance.path)
         if utterance.object_version is not None and isinstance(place, str):
             return PinnedUrl(place, utterance.object_version)
@@ -176,7 +175,7 @@ class Decoder:
         )
 
     def _pieces(self, waveform: Waveform) -> list[Waveform]:
-        """Chunks of `chunk_samples`; a remainder too short for a chunk joins the one before it."""
+        """Cut a clip into chunks of `chunk_samples`; a remainder that is too short joins the chunk before it."""
         if self.chunk_samples is None or len(waveform) <= self.chunk_samples:
             return [waveform]
         starts = list(range(0, len(waveform), self.chunk_samples))

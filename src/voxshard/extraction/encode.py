@@ -1,4 +1,4 @@
-"""Features in, outputs out: batches under a budget, several in flight, out of memory survived, numbers checked."""
+"""Encode utterances in batches under a budget: several in flight, out of memory handled, numbers checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Item:
-    """One piece of one utterance on its way through the encoder."""
+    """One piece of one utterance."""
 
     position: int
     piece: int
@@ -42,7 +42,7 @@ class _Item:
 
 @dataclass
 class _Parts:
-    """The pieces of one utterance as they come back."""
+    """Outputs of the pieces of one utterance."""
 
     lengths: list[int]
     outputs: list[Output | None]
@@ -50,7 +50,7 @@ class _Parts:
 
 @dataclass
 class _Check:
-    """An utterance to encode again alone: the shortest of a much padded batch."""
+    """Utterance to encode again alone: the shortest of a batch with much padding."""
 
     padding: float
     position: int
@@ -59,7 +59,7 @@ class _Check:
 
 
 class ShardEncoder:
-    """Encodes the utterances of one shard; make a new one for each."""
+    """Encoder of the utterances of one shard; make a new one for each shard."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ShardEncoder:
         self.results: list[Result | None] = [None] * len(utterance_ids)
 
     def add(self, position: int, decoded: PreparedUtterance | Failure) -> None:
-        """Hand over one utterance; encodes whenever enough has gathered."""
+        """Add one utterance; encode when enough utterances are collected."""
         if isinstance(decoded, Failure):
             self.results[position] = decoded
             return
@@ -96,7 +96,7 @@ class ShardEncoder:
             self._encode_pending(keep_rest=True)
 
     def finish(self) -> list[Result]:
-        """Encode what is left; one result per utterance, in order."""
+        """Encode the remaining utterances, and return one result per utterance, in order."""
         self._encode_pending(keep_rest=False)
         while self._running:
             self._collect()
@@ -163,7 +163,7 @@ class ShardEncoder:
         return _done(self._encoder.encode(*arrays)) if alone else self._encoder.start(*arrays)
 
     def _attempt(self, batch: list[_Item], step: Callable[[], T]) -> tuple[T | None, str]:
-        """Run one step of a batch; None and the reason if it does not fit in memory.
+        """Run one step of a batch; return None and the reason if it does not fit in memory.
 
         The exception ends here: a handler that is still open while smaller batches are tried keeps the activations of
         the batch that failed.
@@ -229,12 +229,12 @@ class ShardEncoder:
 
 @dataclass
 class Budget:
-    """Cost of a batch, in seconds of padded audio; shrinks when memory runs out, and grows back after a while."""
+    """Cost of a batch, in seconds of padded audio; it shrinks when memory runs out, and grows again later."""
 
     seconds: float
     note: Callable[[str], None]
     grow_after: int = 32
-    """Batches in a row that must fit before it doubles again; twice as many after each further failure."""
+    """Number of successive batches that must fit before it doubles again; doubled after each further failure."""
     _asked: float = field(init=False)
     _fitted: int = field(default=0, init=False)
 
@@ -242,14 +242,14 @@ class Budget:
         self._asked = self.seconds
 
     def halve(self, failed: float) -> None:
-        """Shrink after a batch that cost `failed` did not fit."""
+        """Shrink after a batch of cost `failed` did not fit."""
         if self.seconds < self._asked:
             self.grow_after *= 2
         self.seconds, self._fitted = min(self.seconds, failed) / 2, 0
         self.note(f"out of device memory: batches are now at most {self.seconds:.1f} padded seconds")
 
     def succeeded(self) -> None:
-        """Count a batch that fitted; what was in the way, another program perhaps, may have gone."""
+        """Count a batch that fitted; another program may have released its memory."""
         self._fitted += 1
         if self.seconds < self._asked and self._fitted >= self.grow_after:
             self.seconds, self._fitted = min(self._asked, 2 * self.seconds), 0
@@ -261,7 +261,7 @@ def default_batch_seconds(device: str) -> float:
 
 
 def _owned(output: Output) -> Output:
-    """The output without what shares the memory of a decoded block, which would be held until the shard is written.
+    """Copy outputs that share the memory of a decoded block, which would otherwise be kept until the shard is written.
 
     Arrays of a block, and views of them, are read-only.
     """

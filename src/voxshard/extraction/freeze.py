@@ -19,7 +19,7 @@ from voxshard.store.shard_table import ShardTable, plan_footer
 
 
 def known_hashes(folder: FeatureDir) -> Mapping[Path, tuple[WeightFile, ...]]:
-    """Hashes of weights that an earlier command took for this feature set, so that tasks need not read them again."""
+    """Return the hashes of weights that an earlier command computed for this feature set."""
     if not folder.identity.exists():
         return {}
     identity = Identity.read(folder.identity)
@@ -31,7 +31,7 @@ def known_hashes(folder: FeatureDir) -> Mapping[Path, tuple[WeightFile, ...]]:
 def reopen(
     folder: FeatureDir, manifest: Path, info: EncoderInfo, *, limit: int | None, num_shards: int | None
 ) -> tuple[Identity, ShardTable] | None:
-    """Open what an earlier task froze without reading the rows of manifest and plan.
+    """Open a frozen feature set without reading the rows of manifest and plan.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def freeze(
 
 
 def _publish_manifest(folder: FeatureDir, manifest: Manifest, manifest_hash: str) -> None:
-    """Put the manifest in place, unless one with the same recordings exists already."""
+    """Publish the manifest, unless one with the same recordings already exists."""
     content = manifest.to_parquet()
     if not folder.manifest.exists():
         files.publish_bytes(folder.manifest, content, first_wins=True)
@@ -137,7 +137,7 @@ def _facts_of(path: Path) -> dict[str, Any]:
 
 
 def _is_source(path: Path, wanted: Mapping[str, Any] | None) -> bool:
-    """Whether a manifest is the file that a set was frozen with: unchanged by size and time, or else by its bytes."""
+    """Whether a set was frozen with this manifest file: same size and time, or else the same bytes."""
     if wanted is None:
         return False
     try:

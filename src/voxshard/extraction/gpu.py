@@ -1,4 +1,4 @@
-"""The GPU's own counters through NVML: utilisation, memory, power, temperature, energy. Quiet where there is no GPU."""
+"""GPU counters through NVML: utilisation, memory, power, temperature, energy. Without a GPU, nothing is reported."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_SAMPLES = 240
 
 @dataclass(frozen=True)
 class GpuSample:
-    """A GPU at one moment."""
+    """Counters of a GPU at one moment."""
 
     utilisation: float
-    """Share of the driver's last sample period in which a kernel ran, 0 to 1."""
+    """Fraction of the driver's last sample period in which a kernel ran, 0 to 1."""
     memory_used_gb: float
     memory_total_gb: float
-    """GB of 10^9 bytes."""
+    """Total memory, in GB of 10^9 bytes."""
     power_w: float
     temperature_c: float
     energy_j: float
@@ -38,7 +38,7 @@ class GpuSample:
 
 
 class GpuReader(Protocol):
-    """One look at a GPU's counters."""
+    """Interface that reads the counters of a GPU."""
 
     name: str
 
@@ -46,7 +46,7 @@ class GpuReader(Protocol):
 
 
 class NvmlReader:
-    """Reads one GPU through NVML."""
+    """Reader of one GPU through NVML."""
 
     def __init__(self, nvml: ModuleType, handle: Any) -> None:
         self._nvml, self._handle = nvml, handle
@@ -54,7 +54,7 @@ class NvmlReader:
         self.name = name.decode() if isinstance(name, bytes) else str(name)
 
     def read(self) -> GpuSample:
-        """Counters now; one a card does not have (a MIG slice has no power meter) is 0."""
+        """Return the current counters; one that a card does not have (a MIG slice has no power meter) is 0."""
         nvml, handle = self._nvml, self._handle
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         return GpuSample(
@@ -74,7 +74,7 @@ class NvmlReader:
 
 
 def open_reader(device: str) -> GpuReader | None:
-    """A reader of the GPU that `device` ("cuda", "cuda:1") means in this process; None where there is none to read."""
+    """Return a reader of the GPU that `device` ("cuda", "cuda:1") means in this process; None if there is none."""
     if not device.startswith("cuda"):
         return None
     try:
@@ -89,7 +89,7 @@ def open_reader(device: str) -> GpuReader | None:
 
 
 def _handle(nvml: ModuleType, index: int) -> Any:
-    """NVML counts the machine's GPUs, CUDA those in CUDA_VISIBLE_DEVICES, which may name them by UUID."""
+    """Return the NVML handle: NVML counts all GPUs, CUDA those in CUDA_VISIBLE_DEVICES, by number or UUID."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     name = [item.strip() for item in visible.split(",")][index] if visible else str(index)
     return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
@@ -97,11 +97,11 @@ def _handle(nvml: ModuleType, index: int) -> Any:
 
 @dataclass
 class GpuRecorder:
-    """A small time series of one GPU over one task."""
+    """Time series of one GPU over one task."""
 
     reader: GpuReader | None
     tell: Callable[[str], None] = lambda message: None
-    """Hears a line after loading, every minute, and at the end."""
+    """Receives a line after loading, every minute, and at the end."""
     clock: Callable[[], float] = time.time
     _series: list[tuple[float, GpuSample]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -122,7 +122,7 @@ class GpuRecorder:
             self.log("at the end")
 
     def sample(self) -> GpuSample | None:
-        """Take one sample; a GPU that cannot be read just now leaves none."""
+        """Take one sample; none is added if the GPU cannot be read."""
         if self.reader is None:
             return None
         try:
@@ -142,7 +142,7 @@ class GpuRecorder:
             self.tell(f"{self.reader.name} {when}: {sample}")
 
     def as_dict(self) -> dict[str, Any]:
-        """The series by column, and what the task used; empty where there was nothing to read."""
+        """Return the series by column, and what the task used; empty if there was nothing to read."""
         with self._lock:
             series = list(self._series)
         if self.reader is None or not series:

@@ -1,4 +1,4 @@
-"""One small file per task that reports how far it is; `voxshard status` reads them."""
+"""Heartbeats: one small file per task with its progress, which `voxshard status` reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SILENT_AFTER_S = 300.0
 
 @dataclass
 class TaskState:
-    """The content of a heartbeat."""
+    """Content of a heartbeat."""
 
     task: int
     num_tasks: int
@@ -28,9 +28,9 @@ class TaskState:
     device: str
     num_workers: int
     state: str = "starting"
-    """starting, running, done, stopped or failed."""
+    """State of the task: starting, running, done, stopped or failed."""
     num_shards: int = 0
-    """Shards this extraction should make, over all tasks."""
+    """Number of shards that all tasks of this extraction should make."""
     shards_published: int = 0
     """Number of shards that this task published."""
     current_shard: int | None = None
@@ -51,13 +51,13 @@ class TaskState:
 
 
 def progress_file(folder: Path, task: int, num_tasks: int, split: str | None) -> Path:
-    """Where task `task` of `num_tasks` keeps its heartbeat."""
+    """Return the file of the heartbeat of task `task` of `num_tasks`."""
     suffix = f"-{split}" if split else ""
     return folder / f"task-{task:05d}-of-{num_tasks:05d}{suffix.replace('/', '_')}.json"
 
 
 class Heartbeat:
-    """Writes a task's state at the start, once a minute, and at the end."""
+    """Writer of a task's state: at the start, once a minute, and at the end."""
 
     def __init__(self, path: Path, state: TaskState, *, on_beat: Callable[[], None] = lambda: None) -> None:
         """`on_beat` runs before each write, in the heartbeat's thread."""
@@ -76,7 +76,7 @@ class Heartbeat:
         self.write()
 
     def write(self) -> None:
-        """Overwrite the file in place; a reader that meets half of it looks again."""
+        """Overwrite the file in place; a reader that sees half of it reads again."""
         self._on_beat()
         self._state.updated = time.time()
         content = json.dumps(asdict(self._state), ensure_ascii=False).encode()
@@ -110,7 +110,7 @@ def is_silent(folder: Path, state: TaskState) -> bool:
 
 
 def read_progress(folder: Path) -> list[TaskState]:
-    """Every task's last heartbeat; files that are being written right now are read again, then left out."""
+    """Return every task's last heartbeat; files that are being written are read again, then left out."""
     states = []
     for path in sorted(folder.glob("task-*.json")):
         for _ in range(3):

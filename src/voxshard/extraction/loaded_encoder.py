@@ -1,4 +1,4 @@
-"""An encoder in this process, for notebooks and scripts: recordings or waveforms in, arrays out."""
+"""Encoder in this process, for notebooks and scripts: recordings or waveforms in, arrays out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GROUP_RECORDINGS = 256
 
 
 class LoadedEncoder:
-    """An encoder whose model is on a device, ready to embed; see `voxshard.load_encoder`.
+    """Encoder whose model is on a device, ready to embed; see `voxshard.load_encoder`.
 
     Recordings are decoded, cut, batched and encoded by the code that `voxshard extract` runs, so the numbers are the
     same: those of a recording do not depend on the others in the list.
@@ -60,7 +60,7 @@ class LoadedEncoder:
 
     @property
     def info(self) -> EncoderInfo:
-        """The facts of the encoder: sample_rate, dim, granularity, fingerprint and so on."""
+        """Return the facts of the encoder: sample_rate, dim, granularity, fingerprint and so on."""
         return self._encoder.info
 
     @overload
@@ -185,7 +185,7 @@ class LoadedEncoder:
 def _ahead(
     decode: Callable[[str | Array, str], PreparedUtterance | Failure], items: Sequence[tuple[str | Array, str]]
 ) -> Iterator[PreparedUtterance | Failure]:
-    """Results of `decode` in order, computed by threads that are a few recordings ahead of the reader."""
+    """Yield the results of `decode` in order, computed by threads a few recordings ahead."""
     if len(items) == 1:
         yield decode(*items[0])
         return
@@ -218,7 +218,7 @@ def _is_rate(value: Any) -> bool:
 
 
 def _item(number: int, item: Any, problems: list[str]) -> str | Array:
-    """A path as text, or a waveform as float32 (S,)."""
+    """Return a path as text, or a waveform as float32 (S,)."""
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
     where = f"recordings[{number}]"

@@ -1,4 +1,4 @@
-"""One task's extraction: decode | encode | write, each running while the others work.
+"""Extraction of one task: decoding, encoding and writing run concurrently.
 
 Workers decode the next shard while this one is encoded and the last one is written. Memory holds one shard's outputs,
 one more being written, and a few blocks of features, whatever the size of the corpus.
@@ -32,7 +32,7 @@ BLOCK_S = 300.0
 
 @dataclass(frozen=True)
 class ShardWork:
-    """One shard to make."""
+    """Shard to compute."""
 
     index: int
     utterances: list[Utterance]
@@ -40,7 +40,7 @@ class ShardWork:
 
 @dataclass
 class ShardResult:
-    """What is to be published as one shard."""
+    """Content of a shard to be published."""
 
     index: int
     outputs: list[tuple[str, Output]]
@@ -49,25 +49,25 @@ class ShardResult:
     timers: Timers
     self_check: float | None
     warnings: Mapping[str, str]
-    """utterance_id -> what is odd about a recording that was decoded."""
+    """Irregularities of decoded recordings, by utterance_id."""
 
 
 @dataclass
 class _Open:
-    """The shard being encoded."""
+    """Shard that is being encoded."""
 
     work: ShardWork
     encoder: ShardEncoder
     waiting: int
-    """Blocks not yet taken."""
+    """Blocks that were not taken yet."""
     earlier: Timers
     audio_s: float = 0.0
     warnings: dict[int, str] = field(default_factory=dict)
-    """Position in the shard -> what is odd about a recording."""
+    """Irregularities of recordings, by position in the shard."""
 
 
 class Pipeline:
-    """Runs shards through decoding, the encoder and the writer."""
+    """Pipeline that takes shards through decoding, the encoder and the writer."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Pipeline:
         self._advise_after_s = AFTER_BATCHES * batch_seconds if advises else math.inf
 
     def run(self, shards: Iterable[ShardWork]) -> None:
-        """Make every shard; finished work is published even if this raises."""
+        """Make every shard; finished work is published even if this raises an error."""
         try:
             self._run(shards)
         finally:
@@ -149,7 +149,7 @@ class Pipeline:
             self._progress.note(advice)
 
     def _tick(self) -> None:
-        """Between batches: hear a stop, keep the workers busy, notice a writer in trouble."""
+        """Check, between batches, for a stop, for idle workers and for errors of the writer."""
         self._check()
         self._pool.poll()
         self._writer.raise_error()
@@ -166,7 +166,7 @@ class Pipeline:
         )
 
     def _blocks(self, shards: Iterator[ShardWork]) -> Iterator[Block | None]:
-        """Blocks of one shard after the other; None while the shard after next may not be begun yet."""
+        """Yield the blocks of one shard after the other; None while the shard after next may not begin."""
         numbers = itertools.count()
         while True:
             while self._begun > self._finished + 1:
@@ -183,7 +183,7 @@ class Pipeline:
                 yield Block(number, [work.utterances[position] for position in positions])
 
     def _groups(self, utterances: list[Utterance]) -> Iterator[list[int]]:
-        """Positions by block: longest first, so that like lengths share batches and memory is tested early."""
+        """Group positions into blocks, longest first: similar lengths share batches, and memory is tested early."""
         order = list(range(len(utterances)))
         if self._encoder.info.batch_policy != "single":
             order.sort(key=lambda position: -_size(utterances[position]))
@@ -224,7 +224,7 @@ class Pipeline:
         self._finished += 1
 
     def _encode_alone(self, work: ShardWork) -> tuple[list[Result], float]:
-        """Slow and rare: decode and encode a shard here, utterance by utterance, twice where it is cheap to compare."""
+        """Decode and encode a shard here, utterance by utterance (slow), twice if that is cheap, to compare."""
         encoder = self._shard_encoder(work, alone=True)
         worst = 0.0
         for position, utterance in enumerate(work.utterances):
@@ -260,7 +260,7 @@ def _size(utterance: Utterance) -> float:
 
 
 class _ShardWriter:
-    """Publishes shards in the background, one at a time; what went wrong there is raised where the next one is put."""
+    """Writer of shards in the background, one at a time; an error there is raised at the next shard."""
 
     def __init__(self, write: Callable[[ShardResult], None], timers: Timers) -> None:
         self._write, self._timers = write, timers
@@ -268,7 +268,7 @@ class _ShardWriter:
         self._last: Future[None] | None = None
 
     def put(self, result: ShardResult) -> None:
-        """Hand over a shard; waits until the one before it is written, so that a kill costs no more than these two."""
+        """Write a shard after the one before it is written, so that a kill costs no more than these two."""
         self._wait()
         self._last = self._thread.submit(self._timed, result)
 

@@ -1,4 +1,4 @@
-"""Manifest -> shards: contiguous runs of the manifest, of about equal work, never across a split."""
+"""Plan of the shards: contiguous ranges of the manifest, of similar work, never across a split."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _column(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
 
 
 def _weights(manifest: Manifest, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Work per row: seconds of audio; where nothing was probed, bytes; where not even those are known, one each."""
+    """Return the work per row: seconds of audio; without a probe bytes; if those are unknown too, one each."""
     for weights in (seconds, _column(manifest, "num_bytes")):
         known = np.isfinite(weights)
         if known.any():
@@ -101,14 +101,14 @@ def _bytes_per_row(info: EncoderInfo, seconds: npt.NDArray[np.float64], itemsize
 
 
 def _seconds_per_weight(weights: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> float:
-    """Seconds of audio in a unit of work, measured where probed, else assumed."""
+    """Return the seconds of audio per unit of work, measured if probed, else assumed."""
     known = np.isfinite(seconds)
     typical_s = float(np.median(seconds[known])) if known.any() else _ASSUMED_S
     return float(np.where(known, seconds, typical_s).sum()) / float(weights.sum()) if len(weights) else 1.0
 
 
 def _num_shards(num_utterances: int, total_s: float, per_shard_s: float, *, is_probed: bool) -> float:
-    """Shards of one split; where nothing was probed, even a few recordings may last hours."""
+    """Return the number of shards of one split; without a probe, even a few recordings may last hours."""
     least = next(shards for utterances, shards in LEAST_SHARDS if num_utterances >= utterances)
     by_length = total_s / per_shard_s
     if not is_probed:

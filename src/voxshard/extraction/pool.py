@@ -49,7 +49,7 @@ class _Worker:
 
 @dataclass
 class _Isolated:
-    """A block whose worker died: its utterances are decoded again one by one, each alone in a worker."""
+    """Block whose worker died: its utterances are decoded again one by one, each alone in a worker."""
 
     block: Block
     results: dict[int, PreparedUtterance | Failure] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class _Isolated:
 
 
 class DecodePool:
-    """Decodes blocks in worker processes and gives them back in order."""
+    """Pool that decodes blocks in worker processes and returns them in order."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class DecodePool:
         return len(self._workers)
 
     def close(self) -> None:
-        """End every worker at once, whatever it is doing."""
+        """End every worker at once, even during work."""
         for worker in self._workers:
             worker.connection.close()
             worker.process.kill()
@@ -120,7 +120,7 @@ class DecodePool:
         self._workers = []
 
     def decode(self, blocks: Iterator[Block | None]) -> Iterator[DecodedBlock]:
-        """Decode blocks ahead of the reader, and give them back in the order they came.
+        """Decode blocks ahead of the reader, and yield them in the order in which they came.
 
         Parameters
         ----------
@@ -155,7 +155,7 @@ class DecodePool:
             wanted += 1
 
     def poll(self) -> None:
-        """Take in what is finished and hand out what waits, without waiting."""
+        """Receive finished blocks and send waiting ones, without blocking."""
         self._poll(timeout_s=0.0)
 
     def _poll(self, timeout_s: float) -> None:
@@ -215,7 +215,7 @@ class DecodePool:
         self._replace_worker(worker)
 
     def _replace_worker(self, worker: _Worker) -> None:
-        """Replace a dead worker; what it was decoding becomes suspect, what merely waited is handed out again."""
+        """Replace a dead worker; the block that it decoded is isolated, its waiting blocks are sent again."""
         worker.connection.close()
         worker.process.kill()
         code = worker.process.wait()

@@ -1,4 +1,4 @@
-"""What another precision would gain on this device, and what it would cost: one line, from a short measurement."""
+"""Advice on precision: speed and deviation of another precision on this device, from a short measurement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORTH_SAYING = 1.2
 def precision_advice(
     encoder: Encoder, features: Sequence[Features], *, clock: Callable[[], float] = time.perf_counter
 ) -> str | None:
-    """Encode some utterances in float32 and in tf32.
+    """Encode some utterances in float32 and in tf32, and return one line of advice.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def precision_advice(
 
 
 def _timed(encode: Callable[[], list[Output]], clock: Callable[[], float]) -> tuple[float, list[Output]]:
-    """Seconds of a second call, after one that may compile and plan; and its outputs."""
+    """Return the seconds and the outputs of a second call, after one that may compile and plan."""
     encode()
     since = clock()
     outputs = encode()

@@ -1,4 +1,4 @@
-"""Rows that an earlier feature set already has, for a corpus that grew."""
+"""Reuse of rows of an earlier feature set, for a corpus that grew."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _FACTS = ("path", "start_s", "end_s", "num_bytes")
 
 @dataclass(frozen=True)
 class ReusedRows:
-    """What a merged set has of some utterances."""
+    """Rows of a merged set for some utterances."""
 
     outputs: Mapping[str, Output] = field(default_factory=dict)
-    """utterance_id -> its stored output."""
+    """Stored outputs by utterance_id."""
     warnings: Mapping[str, str] = field(default_factory=dict)
-    """utterance_id -> what decoding found odd about its recording."""
+    """Warnings of decoding by utterance_id."""
 
 
 class ReusableRows:
-    """The rows of a merged set, as far as they are of the same recordings."""
+    """Rows of a merged set that belong to the same recordings."""
 
     def __init__(self, features: FeatureSet) -> None:
         self._features = features
@@ -61,7 +61,7 @@ class ReusableRows:
         return cls(features)
 
     def read(self, utterances: Sequence[Utterance]) -> ReusedRows:
-        """What the set has of each utterance of the same path, size and span.
+        """Return the row of each utterance with the same path, size and span.
 
         Utterances whose size in bytes is unknown are left out: nothing shows that the recording is the same.
 

@@ -1,4 +1,4 @@
-"""Where the time goes: timers of one task, and one sentence of advice."""
+"""Timers of one task, and one sentence of advice on its speed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Timers:
     load_s: float = 0.0
     wait_decode_s: float = 0.0
     fill_s: float = 0.0
-    """The part of `wait_decode_s` until the first block came, less the work on it; workers start meanwhile."""
+    """Part of `wait_decode_s` until the first block came, less the work on it; workers start meanwhile."""
     encode_s: float = 0.0
     wait_write_s: float = 0.0
     write_s: float = 0.0
-    """Seconds of writing, in the background, alongside the others."""
+    """Seconds spent on writing, in the background, concurrently with the others."""
     decode_busy_s: float = 0.0
-    """Summed over workers."""
+    """Seconds summed over workers."""
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
@@ -39,7 +39,7 @@ class Timers:
             setattr(self, name, getattr(self, name) + time.monotonic() - since)
 
     def since(self, earlier: Timers) -> Timers:
-        """What was added after `earlier` was copied."""
+        """Return what was added after `earlier` was copied."""
         return Timers(**{name: value - getattr(earlier, name) for name, value in asdict(self).items()})
 
     def copy(self) -> Timers:
@@ -50,7 +50,7 @@ class Timers:
 
 
 def advice(timers: Mapping[str, float], *, num_workers: int, device: str) -> str:
-    """What a user could change, in one sentence.
+    """Return one sentence about a change that would make the extraction faster.
 
     Parameters
     ----------
@@ -79,6 +79,6 @@ def advice(timers: Mapping[str, float], *, num_workers: int, device: str) -> str
 
 
 def summed(timers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Timers of several tasks or shards added up; what none of them has is 0."""
+    """Add up the timers of several tasks or shards; a timer that none of them has is 0."""
     names = dict.fromkeys([*Timers().as_dict(), *(name for item in timers for name in item)])
     return {name: sum(item.get(name, 0.0) for item in timers) for name in names}

@@ -1,4 +1,4 @@
-"""How decode workers and the extraction hand things to each other: small pickles on a socket, arrays in memory files.
+"""Exchange between decode workers and the extraction: small pickles on a socket, arrays in memory files.
 
 A block's arrays are in one anonymous memory file whose descriptor travels over the socket. It has no name, so nothing
 is left behind whoever is killed, and the receiver maps it without a copy. Workers fill a file again once the receiver
@@ -36,7 +36,7 @@ RING_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Block:
-    """Some utterances that one worker decodes in one go; the unit of dispatch."""
+    """Utterances that one worker decodes together; the unit of dispatch."""
 
     number: int
     utterances: Sequence[Utterance]
@@ -44,7 +44,7 @@ class Block:
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What a worker is sent: a block, and which of its memory files have been read."""
+    """Message to a worker: a block, and which of its memory files have been read."""
 
     block: Block
     read: tuple[int, ...]
@@ -52,15 +52,15 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class Fault:
-    """Decoding failed for reasons outside the recordings."""
+    """Failure of decoding for reasons outside the recordings."""
 
     error: EnvironmentProblemError
-    """What the extraction is to raise."""
+    """Error that the extraction raises."""
 
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """What a worker is given when it starts."""
+    """Message that starts a worker."""
 
     decoder: bytes
     """The pickled Decoder; unpickling it imports the module of the encoder's preparer."""
@@ -68,18 +68,18 @@ class WorkerStart:
     """Name and settings of the encoder, for messages."""
     num_readers: int
     missing_hint: str
-    """What else may hide recordings from this process, for the error of a corpus that is gone."""
+    """Hint for the error of a corpus that disappeared: what else may hide recordings from this process."""
 
 
 @dataclass(frozen=True)
 class DecodedBlock:
-    """What came of a block."""
+    """Results of a block."""
 
     number: int
     results: Sequence[PreparedUtterance | Failure]
-    """One per utterance, in order."""
+    """One result per utterance, in order."""
     busy_s: float
-    """Seconds that the worker spent on it."""
+    """Seconds that the worker spent on the block."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ class _Header:
     num_bytes: int
     busy_s: float
     slot: int | None
-    """Index of the worker's memory file; None: one that is used once."""
+    """Index of the worker's memory file; None: a file that is used once."""
     sends_descriptor: bool
-    """The memory file follows: the receiver does not have it, or less of it."""
+    """Whether the memory file follows, because the receiver does not have it, or less of it."""
 
 
 class BlockSender:
-    """The worker's end: sends blocks, and fills memory files again that the receiver has read.
+    """Worker's end: sends blocks, and fills memory files again that the receiver has read.
 
     A fresh page costs four times what writing to it again costs.
     """
@@ -124,7 +124,7 @@ class BlockSender:
         self._free.extend(slots)
 
     def send(self, block: DecodedBlock) -> None:
-        """Send a block's results, arrays by memory file."""
+        """Send the results of a block; arrays go through a memory file."""
         num_bytes = 0
         placed: list[_Placed | Failure] = []
         arrays: list[tuple[int, Features]] = []
@@ -155,7 +155,7 @@ class BlockSender:
                 os.close(memory.descriptor)
 
     def _slot_for(self, num_bytes: int) -> int | None:
-        """Number of a memory file that may be filled; None where the ring is full."""
+        """Return the number of a memory file that may be filled; None if the ring is full."""
         left = RING_BYTES - sum(memory.num_bytes for memory in self._ring)
         free = [self._free.popleft() for _ in range(len(self._free))]
         slot = max(free, key=lambda number: self._ring[number].num_bytes, default=None)
@@ -169,7 +169,7 @@ class BlockSender:
 
 
 def _fill(descriptor: int, arrays: Sequence[tuple[int, Features]], num_bytes: int) -> None:
-    """Write arrays to their places; writing costs half of mapping the file, whose fresh pages fault one by one."""
+    """Write arrays to their places; writing costs half of mapping the file, whose new pages fault one by one."""
     pieces: list[memoryview] = []
     position = 0
     for start, array in arrays:
@@ -190,7 +190,7 @@ def _fill(descriptor: int, arrays: Sequence[tuple[int, Features]], num_bytes: in
 
 
 class BlockReceiver:
-    """The parent's end of one worker."""
+    """Parent's end of the connection to one worker."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -198,11 +198,11 @@ class BlockReceiver:
         self._read: deque[int] = deque()
 
     def take_read(self) -> tuple[int, ...]:
-        """Memory files of which no array is left here; the worker may fill them again."""
+        """Return the memory files of which no array is left here, so that the worker may fill them again."""
         return tuple(self._read.popleft() for _ in range(len(self._read)))
 
     def receive(self) -> DecodedBlock | Fault | str:
-        """Receive what the worker sends: a block's results, a fault, or the word that it is ready.
+        """Receive a message of the worker: a block's results, a fault, or that it is ready.
 
         Raises
         ------
@@ -222,7 +222,7 @@ class BlockReceiver:
         return DecodedBlock(message.number, results, message.busy_s)
 
     def _content(self, header: _Header) -> npt.NDArray[np.uint8]:
-        """A block's bytes; once no array shares them any more, their memory file counts as read."""
+        """Return a block's bytes; when no array shares them any more, their memory file counts as read."""
         memory = self._map(header.num_bytes) if header.sends_descriptor else self._ring[header.slot or 0]
         content = np.frombuffer(memory, np.uint8, header.num_bytes)
         if header.slot is not None:
@@ -252,7 +252,7 @@ def _view(content: npt.NDArray[np.uint8], piece: _Array) -> Features:
 
 
 class _MemoryFile:
-    """An anonymous file in memory, and how much of it the receiver knows."""
+    """Anonymous file in memory, and how much of it the receiver knows."""
 
     def __init__(self) -> None:
         self.num_bytes = 0

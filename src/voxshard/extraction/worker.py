@@ -1,4 +1,4 @@
-"""A decode worker: `python -m voxshard.extraction.worker FD`. It knows no framework, and never outlives its parent."""
+"""Decode worker: `python -m voxshard.extraction.worker FD`. It imports no framework, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUT_OF_MEMORY = 71
 
 
 def main(descriptor: int) -> None:
-    """Serve blocks until the parent hangs up."""
+    """Serve blocks until the parent closes the connection."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # they reach every process of a job; the parent decides
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     connection = Connection(descriptor)
@@ -73,8 +73,7 @@ def _decoder(start: WorkerStart) -> Decoder:
 
 
 def _listen(connection: Connection, blocks: queue.SimpleQueue[Block], sender: BlockSender, decoder: Decoder) -> None:
-    """Take blocks in, and fetch what they name in buckets; leave at once, whatever is being decoded, when the parent is
-    gone."""
+    """Receive blocks, and fetch what they name in buckets; exit at once when the parent ends."""
     ahead = ReadAhead(REQUESTS_PER_WORKER, READ_AHEAD_BYTES)
     while True:
         try:
@@ -90,7 +89,7 @@ def _listen(connection: Connection, blocks: queue.SimpleQueue[Block], sender: Bl
 
 
 def _fault(error: Exception, root: str, missing_hint: str) -> EnvironmentProblemError:
-    """The error with which the extraction ends; nothing of the shard under way is published."""
+    """Return the error with which the extraction ends; nothing of the current shard is published."""
     if isinstance(error, UnexpectedFaultError):
         return UnexpectedFaultError(
             f"{error}; this is no verdict on the recording, so it is not counted as failed and its shard is not "

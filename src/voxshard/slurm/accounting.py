@@ -1,4 +1,4 @@
-"""What a submitted experiment cost, step by step, and what to ask for next time; from the tasks' own records."""
+"""Cost of a submitted experiment by step, and advice for the next run, from the records of its tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPARE = 1.3
 
 
 def account(cluster: Cluster) -> list[dict[str, Any]]:
-    """One entry per step that ran: hours, cost, memory and time asked for and used, advice."""
+    """Return one entry per step that ran: hours, cost, requested and used memory and time, advice."""
     found = []
     for step in cluster.steps.values():
         records = list(cluster.record.tasks(step.name))
@@ -65,7 +65,7 @@ def _energy_kwh(states: Sequence[TaskState]) -> float | None:
 
 
 def advice(entry: dict[str, Any]) -> list[str]:
-    """What to change in the next run's `jobs`, as `--set` options."""
+    """Return advice on the next run's `jobs`, as `--set` options."""
     lines = []
     step, asked, used = entry["step"], entry["mem_gb"], entry["max_rss_gb"]
     fitting = max(1, round(used * _SPARE + 0.5))
@@ -81,12 +81,12 @@ def advice(entry: dict[str, Any]) -> list[str]:
 
 
 def write(cluster: Cluster) -> None:
-    """EXP/jobs/accounting.json, which the report shows."""
+    """Write EXP/jobs/accounting.json, which the report shows."""
     files.publish_json(Record(cluster.experiment.path).path / "accounting.json", account(cluster))
 
 
 def add_to_summary(cluster: Cluster, step: Step) -> None:
-    """Put the cost of an extraction into its merged set's summary.json, as `jobs`; once, so that it keeps its time."""
+    """Add the cost of an extraction to its merged set's summary.json, as `jobs`; once, so that its time stays."""
     assert step.features is not None
     summary = read_summary(step.features)
     entries = [entry for entry in account(cluster) if entry["step"] in step.depends_on]

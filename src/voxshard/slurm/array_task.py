@@ -1,4 +1,4 @@
-"""What one array element runs, on the host: the stage as a child in its own runtime, and what follows from its end.
+"""Work of one array element on the host: runs the stage as a child in its runtime, and handles its end.
 
 `python -m voxshard.slurm.array_task EXP --step NAME --attempt N --first K`, started by the scripts of `slurm`. It
 
@@ -39,11 +39,11 @@ _RECORD_PATIENCE_S = 3.0
 
 
 class _Waiting(Exception):
-    """The step's input is being made; it was submitted again, to start after that."""
+    """The input of the step is being made; the step was submitted again, to start after that."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one element; the exit code is the stage's."""
+    """Run one array element, and return the exit code of the stage."""
     parser = argparse.ArgumentParser(prog="python -m voxshard.slurm.array_task")
     parser.add_argument("experiment", type=Path)
     parser.add_argument("--step", required=True)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class ArrayTask:
-    """One task of one step, at work."""
+    """One task of one step."""
 
     def __init__(self, path: Path, step: str, attempt: int, task: int, job: str, restarts: int,
                  stop: threading.Event) -> None:  # fmt: skip
@@ -95,7 +95,7 @@ class ArrayTask:
         )
 
     def _asked(self) -> dict[str, Any]:
-        """What was asked for this element; of a script that was submitted by hand, what its first submission asked."""
+        """Return what was requested for this element, or for the first submission of a script submitted by hand."""
         array = int(self.job.partition("_")[0])
         deadline = time.monotonic() + _RECORD_PATIENCE_S
         while True:
@@ -109,7 +109,7 @@ class ArrayTask:
             time.sleep(0.5)
 
     def run(self) -> int:
-        """The exit code for SLURM."""
+        """Run the stage, and return the exit code for SLURM."""
         self._write("running")
         try:
             missing = self.step.missing()
@@ -131,7 +131,7 @@ class ArrayTask:
         return code
 
     def _commands(self) -> int:
-        """The stage, as children in their own runtimes."""
+        """Run the commands of the stage as children in their runtimes."""
         if self.step.stage == "report":
             accounting.write(self.cluster)
         for command in self.step.commands(self.task, bool(self.record.gpus)):
@@ -170,7 +170,7 @@ class ArrayTask:
         return code
 
     def _back_into_the_queue(self) -> int:
-        """Requeue this element if SLURM lets it run on; a cancelled one must stay cancelled."""
+        """Requeue this element if SLURM allows it; a cancelled one must stay cancelled."""
         site = self.cluster.site
         allowed = (
             site.requeue and self.record.restarts < site.max_requeues and not self.cluster.record.cancelled.exists()
@@ -192,7 +192,7 @@ class ArrayTask:
         return StoppedError.exit_code
 
     def _check_inputs(self) -> None:
-        """See that the steps before this one are done; submit again what is missing of them, and this one after it."""
+        """Check that the steps before this one are done; else submit their missing tasks, and this step after them."""
         for name in self.step.depends_on:
             before = self.cluster.steps[name]
             missing = before.missing()
@@ -205,7 +205,7 @@ class ArrayTask:
             self._wait_for(name, live)
 
     def _raise_if_final(self, before: Step, missing: Sequence[int]) -> None:
-        """What is missing because of an error of setting or data will not get better by itself."""
+        """Raise an error for missing tasks that a wrong setting or bad data caused: a retry cannot help."""
         for record in self.cluster.record.tasks(before.name):
             if record.is_final and record.task in missing:
                 log = self.cluster.record.logs(before.name) / f"{record.job}.out"
@@ -215,7 +215,7 @@ class ArrayTask:
                 )
 
     def _make_again(self, before: Step, missing: Sequence[int]) -> list[int]:
-        """Submit the missing tasks of a step."""
+        """Submit the missing tasks of a step again."""
         cluster = self.cluster
         number = cluster.record.last_number(before.name)
         tried = cluster.num_automatic(before.name)
@@ -244,7 +244,7 @@ class ArrayTask:
         )
 
     def _only_stopped(self, before: Step, missing: Sequence[int]) -> bool:
-        """Whether the missing tasks were asked to stop and could not go back into the queue by themselves.
+        """Whether the missing tasks were asked to stop and could not be requeued.
 
         A stop is no failed attempt; there are at most as many as the site allows requeues.
         """

@@ -20,13 +20,13 @@ _LONGEST_MESSAGE = 200
 
 @dataclass(frozen=True)
 class EarlyFailure:
-    """The last attempt of one task, which ended without a record."""
+    """Last attempt of one task that ended without a record."""
 
     task: int
     job: str
     """Job id as SLURM's commands take it: 7_0."""
     log: Path
-    """May not exist: SLURM creates it when the job starts."""
+    """Log file; it may not exist: SLURM creates it when the job starts."""
     message: str
 
 
@@ -54,7 +54,7 @@ def early_failures(record: Record, step: str, items: Sequence[QueuedTask]) -> It
 
 
 def _message(log: Path) -> str:
-    """The last line that a job printed."""
+    """Return the last line that a job printed."""
     try:
         with open(log, "rb") as stream:
             stream.seek(max(0, log.stat().st_size - _SHOWN_BYTES))

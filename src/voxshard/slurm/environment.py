@@ -1,4 +1,4 @@
-"""Which variables of the user reach SLURM's commands and job scripts: decided here, once, for all of them.
+"""Variables of the user that reach SLURM's commands and job scripts: decided here, once, for all of them.
 
 sbatch, srun, squeue and the other commands read options from the environment. Variables of an earlier allocation (a
 terminal that was opened inside a job), of a login script or of another project would change what a script states, or

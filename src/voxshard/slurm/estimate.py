@@ -1,4 +1,4 @@
-"""What an extraction will take: from what this encoder did before, else from a short probe, else not known."""
+"""Estimate of an extraction: from earlier work of this encoder, else from a short probe, else unknown."""
 
 from __future__ import annotations
 
@@ -47,36 +47,36 @@ class Rate:
 
     value: float
     start_s: float
-    """Seconds that a task takes in addition: Python, imports, loading the model."""
+    """Seconds that a task needs in addition: Python, imports, loading the model."""
     source: str
     """Where the rate was measured, and over how much work: the less, the rougher."""
     is_probe: bool = False
-    """True if the numbers come from a trial on this machine, not from a task."""
+    """Whether the numbers come from a trial on this machine, not from a task."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of one extraction."""
+    """Remaining work of one extraction."""
 
     audio_s: float | None
-    """None before `prepare`, or where nothing was probed."""
+    """Seconds of audio; None before `prepare`, or if nothing was probed."""
     rate: Rate | None
 
     @property
     def task_s(self) -> float | None:
-        """Seconds over all tasks, without their starts; None: not known."""
+        """Return the seconds over all tasks, without their starts; None: unknown."""
         return None if self.audio_s is None or self.rate is None else self.audio_s / self.rate.value
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One extraction."""
+    """Estimate of one extraction."""
 
     step: str
     num_tasks: int
     num_shards: int | None
     audio_h: float | None
-    """Still to do."""
+    """Hours of audio still to be encoded."""
     rate: Rate | None
     task_hours: float | None
     gpu_hours: float | None
@@ -87,7 +87,7 @@ class Estimate:
 
 
 def work_left(cluster: Cluster, step: Step, progress: Progress | None = None) -> Work:
-    """What one extraction still has to do.
+    """Return the remaining work of one extraction.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def work_left(cluster: Cluster, step: Step, progress: Progress | None = None) ->
 
 
 def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], work: Work) -> Estimate:
-    """What these arrays of one extraction will take."""
+    """Estimate the time and cost of these arrays of one extraction."""
     assert step.features is not None
     folder = step.features
     identity = Identity.read(folder.identity) if folder.identity.exists() else None
@@ -132,7 +132,7 @@ def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], work: Work) 
 
 
 def _weighted(arrays: Sequence[Array]) -> tuple[float, float | None]:
-    """GPUs and price of one task, over partitions."""
+    """Return GPUs and price of one task, averaged over partitions."""
     total = sum(array.num_tasks for array in arrays)
     gpus = sum(array.num_tasks * array.share.gpus for array in arrays) / total
     prices = [(array.num_tasks, array.share.units_per_hour) for array in arrays]
@@ -142,7 +142,7 @@ def _weighted(arrays: Sequence[Array]) -> tuple[float, float | None]:
 
 
 def _audio_left_s(cluster: Cluster, name: str) -> float | None:
-    """Seconds of audio that no shard holds yet; None before `prepare`, or where nothing was probed."""
+    """Return the seconds of audio that no shard contains yet; None before `prepare`, or if nothing was probed."""
     manifest = cluster.experiment.manifest
     if not manifest.exists():
         return None
@@ -231,7 +231,7 @@ def _same_encoder(place: Path, encoder: dict[str, object]) -> bool:
 
 
 def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | None:
-    """Embed some recordings here, with one worker."""
+    """Measure the rate by embedding some recordings here, with one worker."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "probe"
         since = time.monotonic()
@@ -256,7 +256,7 @@ def _probed(cluster: Cluster, name: str, shares: Sequence[Partition]) -> Rate | 
 
 
 def _run_for_a_while(words: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run a command, ask it to stop after `PROBE_S`, end it if it does not."""
+    """Run a command, ask it to stop after `PROBE_S`, and kill it if it does not."""
     none = subprocess.DEVNULL
     with subprocess.Popen(words, env=environment, stdin=none, stdout=none, stderr=none) as child:
         try:
@@ -283,7 +283,7 @@ def _existing(path: Path) -> Path:
 
 
 def lines_of(item: Estimate, unit: str, quota: Sequence[str] = ()) -> list[str]:
-    """An estimate for a person."""
+    """Format an estimate for the user."""
     shards = "shards not planned yet" if item.num_shards is None else f"{item.num_shards:,} shards"
     head = f"{item.step}: {item.num_tasks:,} tasks, {shards}"
     if item.audio_h is None:

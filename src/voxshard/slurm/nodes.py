@@ -1,4 +1,4 @@
-"""Nodes that a task is kept away from."""
+"""Nodes that a task must not use again."""
 
 from __future__ import annotations
 

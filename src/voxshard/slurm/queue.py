@@ -1,4 +1,4 @@
-"""SLURM's own commands, and what their answers mean. Nothing else in the program calls them."""
+"""SLURM's own commands and the meaning of their answers. Nothing else in the program calls them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATES = (*FINISHED, "PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "REQUEUED
 
 @dataclass(frozen=True)
 class QueuedTask:
-    """One array element, or the elements of an array that wait, in the queue."""
+    """One array element in the queue, or the elements of an array that wait."""
 
     job: int
     element: int | None
@@ -43,11 +43,11 @@ class QueuedTask:
     reason: str
     node: str
     script: str
-    """The batch script, as it was given to sbatch."""
+    """Batch script as it was given to sbatch."""
 
     @property
     def is_live(self) -> bool:
-        """Whether it runs or will."""
+        """Whether it runs or will run."""
         return self.state not in FINISHED
 
     @property
@@ -63,17 +63,17 @@ def is_available() -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one of SLURM's commands did."""
+    """Result of one of SLURM's commands."""
 
     code: int
-    """Exit code; negative: ended by a signal."""
+    """Exit code; negative: the command was ended by a signal."""
     stdout: str
     message: str
-    """What it printed about a failure."""
+    """Error message that it printed."""
 
     @property
     def is_unclear(self) -> bool:
-        """Whether the controller may have done what was asked although the command failed."""
+        """Whether the controller may have done the work although the command failed."""
         return self.code < 0 or (self.code != 0 and _UNREACHABLE.search(self.message) is not None)
 
 
@@ -106,7 +106,7 @@ def run_once(command: Sequence[str]) -> Answer:
 
 
 def call(command: Sequence[str], *, patience_s: float = PATIENCE_S) -> str:
-    """Run one of SLURM's commands and return what it prints; a controller that does not answer is asked again.
+    """Run one of SLURM's commands and return its output; retry if the controller does not answer.
 
     For questions, and for requests that may be made twice; `sbatch.submit` submits a job.
 
@@ -125,13 +125,13 @@ def call(command: Sequence[str], *, patience_s: float = PATIENCE_S) -> str:
 
 
 def _ignore_stop_signals() -> None:
-    """A stop that SLURM sends to every process of a job must not cut an answer short."""
+    """Ignore a stop signal, which SLURM sends to every process of a job, until the answer is complete."""
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def tasks(*, finished: bool = False, patience_s: float = PATIENCE_S) -> list[QueuedTask]:
-    """This user's jobs in the queue, and with `finished` those that ended a few minutes ago.
+    """Return this user's jobs in the queue, and with `finished` those that ended a few minutes ago.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def tasks(*, finished: bool = False, patience_s: float = PATIENCE_S) -> list[Que
 
 
 def _parse(line: str) -> QueuedTask | None:
-    """One line of squeue; None for a banner of the site."""
+    """Parse one line of squeue; None for a banner of the site."""
     fields = line.split(_SEPARATOR)
     if len(fields) != 8 or not fields[0].strip().isdigit():
         return None
@@ -154,7 +154,7 @@ def _parse(line: str) -> QueuedTask | None:
 
 
 def state_of(job: str, *, patience_s: float = 0.0) -> str | None:
-    """The state of one element now; None if SLURM does not know it.
+    """Return the current state of one element; None if SLURM does not know it.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def state_of(job: str, *, patience_s: float = 0.0) -> str | None:
 
 
 def setting(name: str) -> str | None:
-    """A line of `scontrol show config`."""
+    """Return a setting from `scontrol show config`."""
     for line in call(["scontrol", "show", "config"]).splitlines():
         key, equals, value = line.partition("=")
         if equals and key.strip() == name:
@@ -179,18 +179,18 @@ def setting(name: str) -> str | None:
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """scancel."""
+    """Cancel jobs with scancel."""
     if jobs:
         call(["scancel", *jobs])
 
 
 def spans(elements: Sequence[int]) -> str:
-    """[0, 1, 2, 5] as 0-2,5, the way --array takes it."""
+    """Format [0, 1, 2, 5] as 0-2,5, the form that --array takes."""
     return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in _runs(elements))
 
 
 def elements_of(text: str) -> list[int]:
-    """[0, 1, 2, 5] of 0-2,5: the inverse of `spans`."""
+    """Return [0, 1, 2, 5] for 0-2,5: the inverse of `spans`."""
     found: list[int] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
@@ -212,7 +212,7 @@ def _runs(elements: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def job_of(variables: Mapping[str, str]) -> tuple[str, int, int] | None:
-    """Inside an array element: its id as SLURM's commands take it, its index, how often it was requeued."""
+    """Return the id of this array element as SLURM's commands take it, its index, and its number of requeues."""
     job, element = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
     if job is None or element is None:
         return None

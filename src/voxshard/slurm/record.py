@@ -1,4 +1,4 @@
-"""What was submitted, and how each task fared: small files in EXP/jobs that any node can read and write.
+"""Records of submissions and tasks: small files in EXP/jobs that any node can read and write.
 
 They report what happened; whether a step is done is decided by its results alone (see `steps`).
 """
@@ -23,7 +23,7 @@ from voxshard.slurm.site import Site, expanded_overrides
 
 @dataclass(frozen=True)
 class Submission:
-    """The experiment as it was given to a cluster."""
+    """Experiment as it was submitted to a cluster."""
 
     token: str
     """A token in the comment of every job that identifies this experiment's jobs, since SLURM reuses ids."""
@@ -32,16 +32,16 @@ class Submission:
     python: str
     submitted: float
     tasks: Mapping[str, int] = field(default_factory=dict)
-    """Extraction -> number of its tasks, where fewer were chosen than the site's file states."""
+    """Number of tasks by extraction, if fewer were chosen than the site's file states."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One time that tasks of a step were submitted."""
+    """Submission of some tasks of a step."""
 
     number: int
     automatic: int
-    """The how-manyeth since a person asked, counted from 1; limited by the site's `max_attempts`."""
+    """Number of automatic submissions since the user asked, from 1; limited by the site's `max_attempts`."""
     why: str
     submitted: float
     jobs: Sequence[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Attempt:
 
 @dataclass
 class TaskRecord:
-    """One task's last attempt."""
+    """Last attempt of one task."""
 
     task: int
     attempt: int
@@ -72,30 +72,30 @@ class TaskRecord:
     units_per_hour: float | None = None
     max_rss_gb: float = 0.0
     to_requeue: bool = False
-    """Whether a stopped task was to go back into the queue, as far as is known."""
+    """Whether a stopped task was to be requeued, as far as is known."""
     before_s: float = 0.0
-    """Wall time of this task's earlier runs."""
+    """Wall time of this task's earlier runs, in seconds."""
     node: str = ""
-    """SLURM's name of the node it ran on."""
+    """SLURM's name of the node on which it ran."""
 
     @property
     def elapsed_s(self) -> float:
-        """Wall time of all its runs."""
+        """Return the wall time of all its runs, in seconds."""
         return self.before_s + max(0.0, self.updated - self.started)
 
     @property
     def is_fault_of_machine(self) -> bool:
-        """Whether another machine may do better."""
+        """Whether another machine may succeed."""
         return self.state == "failed" and self.exit_code == EnvironmentProblemError.exit_code
 
     @property
     def is_final(self) -> bool:
-        """Whether running it again would end the same way: a wrong setting, bad data, or our own fault."""
+        """Whether another run would end the same way: a wrong setting, bad data, or a bug."""
         return self.state == "failed" and self.exit_code in (1, 2, 3)
 
 
 class Record:
-    """EXP/jobs."""
+    """Folder EXP/jobs."""
 
     def __init__(self, experiment: Path) -> None:
         self.experiment_path = experiment
@@ -110,7 +110,7 @@ class Record:
 
     @property
     def cancelled(self) -> Path:
-        """File that keeps jobs from submitting anything by themselves while it exists."""
+        """Return the file that keeps jobs from submitting anything by themselves while it exists."""
         return self.path / "cancelled"
 
     def write(self, submission: Submission, site: Site) -> None:
@@ -119,7 +119,7 @@ class Record:
         files.publish_json(self._submission, asdict(submission))
 
     def submission(self) -> Submission:
-        """Raises IncompleteError where nothing was submitted."""
+        """Return the submission; raises IncompleteError if nothing was submitted."""
         try:
             return Submission(**json.loads(files.read_bytes(self._submission)))
         except FileNotFoundError as exc:
@@ -135,7 +135,7 @@ class Record:
         return validated(Site, merged(content, expanded_overrides(overrides or {})), where=str(self._site))
 
     def experiment(self, overrides: dict[str, Any] | None = None) -> Experiment:
-        """The experiment, at the place where its folder is now."""
+        """Return the experiment, at the current place of its folder."""
         path = self.experiment_path / "config.yaml"
         if not path.exists():
             raise IncompleteError(f"{path}: does not exist, so {self.experiment_path} is no experiment")
@@ -144,11 +144,11 @@ class Record:
         return Experiment(validated(ExperimentConfig, content, where=str(path)))
 
     def folder(self, step: str) -> Path:
-        """Scripts, attempts, tasks and logs of one step."""
+        """Return the folder of a step: scripts, attempts, tasks and logs."""
         return self.path / step
 
     def attempts(self, step: str) -> list[Attempt]:
-        """Every attempt of a step, in order."""
+        """Return every attempt of a step, in order."""
         found = []
         for path in sorted(self.folder(step).glob("attempt-*.json")):
             try:
@@ -158,7 +158,7 @@ class Record:
         return found
 
     def job_ids(self) -> frozenset[int]:
-        """Every job of the experiment that was recorded."""
+        """Return every recorded job of the experiment."""
         steps = {path.parent.name for path in self.path.glob("*/attempt-*.json")}
         return frozenset(int(job["job"]) for step in steps for attempt in self.attempts(step) for job in attempt.jobs)
 
@@ -188,7 +188,7 @@ class Record:
         return self.folder(step) / f"attempt-{number:03d}.json"
 
     def last_number(self, step: str) -> int:
-        """Number of the last attempt, whether it was submitted or only claimed; 0: none."""
+        """Return the number of the last attempt, submitted or only claimed; 0: none."""
         numbers = [int(path.stem.rpartition("-")[2]) for path in self.folder(step).glob("attempt-*.json")]
         return max(numbers, default=0)
 
@@ -199,14 +199,14 @@ class Record:
         files.publish_json(self.task_file(step, record.task), asdict(record))
 
     def task(self, step: str, task: int) -> TaskRecord | None:
-        """A task's record; None if it never began."""
+        """Return a task's record; None if it never began."""
         try:
             return TaskRecord(**json.loads(files.read_bytes(self.task_file(step, task))))
         except (OSError, ValueError, TypeError):
             return None
 
     def tasks(self, step: str) -> Iterator[TaskRecord]:
-        """The records of a step's tasks that began."""
+        """Yield the records of a step's tasks that began."""
         for path in sorted(self.folder(step).glob("task-*.json")):
             record = self.task(step, int(path.stem.rpartition("-")[2]))
             if record is not None:
@@ -218,18 +218,18 @@ class Record:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the runs of some tasks used and cost, all of them together."""
+    """Resources that the runs of some tasks used together, and their cost."""
 
     elapsed_s: float
-    """Wall time."""
+    """Wall time in seconds."""
     gpu_hours: float
     cpu_hours: float
     units: float | None
-    """Cost in the site's unit; None where the site names no price."""
+    """Cost in the site's unit; None if the site states no price."""
     max_rss_gb: float
-    """Memory of the largest task."""
+    """Memory of the largest task, in GB."""
     mem_gb: float | None
-    """Memory asked for."""
+    """Requested memory, in GB."""
 
     @classmethod
     def of(cls, records: Sequence[TaskRecord]) -> Usage:

@@ -1,4 +1,4 @@
-"""Submitting one job script exactly once, although answers get lost.
+"""Submit one job script exactly once, even if answers of SLURM are lost.
 
 SLURM may accept a job and fail to report it: the connection times out, or the site prints something around the id.
 After an unclear answer the queue is searched for the job, and what is found is adopted.
@@ -27,7 +27,7 @@ _LIMIT = re.compile(r"Assoc\w*Limit|QOS\w*Limit|Assoc(Grp|Max)\w*|QOS(Grp|Max)\w
 
 
 def submit(script: Path, is_ours: Callable[[QueuedTask], bool]) -> int:
-    """Submit a script and return the job's id; the controller is asked for two minutes if it does not answer.
+    """Submit a script and return the job's id; ask the controller for two minutes if it does not answer.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def submit(script: Path, is_ours: Callable[[QueuedTask], bool]) -> int:
 
 
 def _adopt(is_ours: Callable[[QueuedTask], bool], give_up: float) -> int | None:
-    """The job that SLURM accepted without reporting it; of several the first, the others are cancelled."""
+    """Return the job that SLURM accepted without reporting it; of several the first, the others are cancelled."""
     appears_by = time.monotonic() + _APPEARS_WITHIN_S
     while True:
         jobs = sorted({item.job for item in queue.tasks(finished=True, patience_s=give_up - time.monotonic())
@@ -77,7 +77,7 @@ def _adopt(is_ours: Callable[[QueuedTask], bool], give_up: float) -> int | None:
 
 
 def _withdraw(is_ours: Callable[[QueuedTask], bool]) -> None:
-    """Cancel what SLURM accepted nevertheless."""
+    """Cancel a job that SLURM accepted nevertheless."""
     try:
         queue.cancel(sorted({str(item.job) for item in queue.tasks() if is_ours(item)}))
     except SchedulerError:

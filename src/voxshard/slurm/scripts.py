@@ -1,4 +1,4 @@
-"""The text of a job script: submitit checks the options and writes it, for our own command."""
+"""Text of a job script: submitit checks the options and writes it, for our own command."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class Array:
     step: str
     partition: str
     first: int
-    """Task of array element 0."""
+    """Index of the task of array element 0."""
     elements: Sequence[int]
     minutes: int
     mem_gb: float | None
     share: Partition
     script: Path
     text: str
-    """The script, in which `{dependency}` is still open: see `with_dependency`."""
+    """Script in which `{dependency}` is still a placeholder: see `with_dependency`."""
 
     @property
     def num_tasks(self) -> int:
         return len(self.elements)
 
     def with_dependency(self, jobs: Sequence[int]) -> str:
-        """The script, to start after these jobs have ended."""
+        """Return the script, to start after these jobs have ended."""
         line = f"#SBATCH --dependency=afterany:{':'.join(map(str, jobs))}\n" if jobs else ""
         return self.text.replace(DEPENDENCY_LINE, line)
 
     def for_reading(self) -> str:
-        """The script, its dependency in words."""
+        """Return the script with its dependency in words."""
         return self.text.replace(DEPENDENCY_LINE, "#SBATCH --dependency=afterany:<the jobs it comes after>\n")
 
 
@@ -45,7 +45,7 @@ DEPENDENCY_LINE = "#SBATCH --dependency=DEPENDENCY\n"
 
 
 def sbatch_text(folder: Path, parameters: Mapping[str, Any], command: str) -> str:
-    """The script submitit would submit with these options, for our command."""
+    """Return the script that submitit would submit with these options, for our command."""
     try:
         import submitit
     except ModuleNotFoundError as exc:

@@ -1,4 +1,4 @@
-"""The facts of one cluster, from one small file: partitions and their shares, limits, containers, paths, prices."""
+"""Facts of one cluster, from one small file: partitions and their shares, limits, containers, paths, prices."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def _as_list(value: Any) -> Any:
 
 
 class Partition(Settings):
-    """One partition, and the share of a node that one task gets there."""
+    """Settings of one partition, and the resources that one task gets there."""
 
     gpus: int = Field(0, ge=0)
-    """GPUs of one task."""
+    """Number of GPUs of one task."""
     cpus: int = Field(1, ge=1)
-    """Cores of one task."""
+    """Number of cores of one task."""
     mem_gb: float | None = Field(default=None, gt=0)
-    """Memory of one task; null: what the cluster gives with the share (on many sites asking for more bills more)."""
+    """Memory of one task in GB; null: the cluster's default (on many sites asking for more bills more)."""
     max_minutes: int | None = Field(default=None, ge=1)
-    """Longest time limit."""
+    """Maximum time limit, in minutes."""
     units_per_hour: float | None = Field(default=None, ge=0)
-    """What one task costs per hour, in the site's `unit`."""
+    """Price of one task per hour, in the site's `unit`."""
     options: dict[OptionName, OptionValue] = Field(default_factory=dict)
     """Further sbatch options, e.g. `{qos: preempt, gres: "gpu:a100:1"}`; `gres` takes the place of the GPU request."""
 
@@ -63,7 +63,7 @@ class Partition(Settings):
 
 
 def _times(gres: str, count: int) -> str:
-    """`gpu`, `gpu:2`, `gpu:a100` or `gpu:a100:2` with `count` times as many; other resources as they are."""
+    """Return `gpu`, `gpu:2`, `gpu:a100` or `gpu:a100:2` with `count` times as many; other resources unchanged."""
     if gres.partition(":")[0] != "gpu":
         return gres
     kind, _, number = gres.rpartition(":")
@@ -71,30 +71,30 @@ def _times(gres: str, count: int) -> str:
 
 
 class Paths(Settings):
-    """Storage."""
+    """Folders of storage on a cluster."""
 
     scratch: str | None = None
-    """Fast shared storage; `$NAME` is left to the shell."""
+    """Folder of fast shared storage; `$NAME` is left to the shell."""
     scratch_purge_days: int | None = Field(default=None, ge=1)
-    """Age at which files there are removed."""
+    """Age in days at which files there are removed."""
     local: str | None = None
-    """Storage of the node."""
+    """Folder on the node itself."""
     quota_command: tuple[str, ...] = ()
-    """Command that prints the quota."""
+    """Command that prints the user's quota."""
 
 
 class Site(Settings):
-    """A cluster."""
+    """Settings of a cluster."""
 
     name: str
     scheduler: Literal["slurm", "none"] = "slurm"
-    """none: there is no SLURM; use `voxshard run`."""
+    """Scheduler of the cluster; none: no SLURM, use `voxshard run`."""
     account: str | None = None
     """Account to bill; null: the user's default."""
     unit: str = "units"
     """Name of what is billed."""
     partitions: dict[str, Partition] = Field(default_factory=dict)
-    """Name -> share."""
+    """Partitions by name."""
     stages: dict[str, JobOptions] = Field(default_factory=dict)
     """Stage -> partitions, time and number of tasks, unless the experiment's `jobs` states otherwise. `extract_cpu` is
     for encoders without a framework; `networks` (as `extract`, if it has no entry) for training networks; `publish`
@@ -102,20 +102,20 @@ class Site(Settings):
     max_array_size: int | Literal["ask"] = "ask"
     """SLURM's MaxArraySize; ask: read it from the controller."""
     max_submitted: int | None = Field(default=None, ge=1)
-    """Most array elements a user may have in the queue."""
+    """Maximum number of array elements that a user may have in the queue."""
     throttle: int | None = Field(default=None, ge=1)
-    """Most tasks of one array at once."""
+    """Maximum number of tasks of one array that run at the same time."""
     signal: str = "USR2"
-    """Sent before the time limit."""
+    """Signal that is sent before the time limit."""
     signal_delay_s: int = Field(180, ge=1)
     """Seconds before the time limit at which the signal is sent; longer than a batch takes. SLURM may be a minute
     early."""
     requeue: bool = True
-    """Let tasks that were asked to stop go back into the queue by themselves."""
+    """Whether tasks that were asked to stop requeue themselves."""
     max_requeues: int = Field(20, ge=0)
-    """How often one task is requeued in one attempt."""
+    """Maximum number of requeues of one task in one attempt."""
     max_attempts: int = Field(3, ge=1)
-    """How often missing tasks of a step are submitted before a person must look."""
+    """Maximum number of times that missing tasks of a step are submitted before a user must act."""
     srun_cpus: bool = True
     """Pass --cpus-per-task to srun too (SLURM 22.05 to 23.02 do not hand it on)."""
     setup: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class Site(Settings):
         return self
 
     def options(self, stage: str) -> JobOptions:
-        """What jobs of a stage ask for; a stage without partitions gets the site's first."""
+        """Return what jobs of a stage request; a stage without partitions gets the site's first."""
         base = self.stages.get("default", JobOptions()).model_dump(exclude_none=True)
         alike = "extract" if stage in ("extract_cpu", "networks") else stage
         own = self.stages.get(stage) or self.stages.get(alike)
@@ -175,17 +175,17 @@ class Site(Settings):
 
 
 def _folders() -> list[Path]:
-    """The folders of site files, in the order they are searched."""
+    """Return the folders of site files, in the order in which they are searched."""
     return [*map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))), Path("configs/sites"), PACKAGED]
 
 
 def names() -> list[str]:
-    """Names of the sites there are."""
+    """Return the names of the available sites."""
     return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")} - {"template"})
 
 
 def find(name: str) -> AnyLocation:
-    """The file of a site: a path, else `NAME.yaml` in $VOXSHARD_SITES, ./configs/sites, or the package's own.
+    """Return the file of a site: a path, else `NAME.yaml` in $VOXSHARD_SITES, ./configs/sites, or the package.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def find(name: str) -> AnyLocation:
 
 
 def expanded_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `--set site.KEY` options with variables replaced by their values, but for the shell lines of `setup`."""
+    """Replace variables in `--set site.KEY` options by their values, except in the shell lines of `setup`."""
     shell = {key: value for key, value in overrides.items() if key == "setup"}
     others = {key: value for key, value in overrides.items() if key not in shell}
     return {**expanded(others, where="--set site"), **shell}

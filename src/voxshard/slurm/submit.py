@@ -1,4 +1,4 @@
-"""Steps as SLURM array jobs: what is missing is submitted, each step after the ones it needs.
+"""Submit steps as SLURM array jobs: missing tasks are submitted, each step after those it depends on.
 
 submitit checks the options and writes the scripts. What a job runs is our own command line instead of submitit's
 pickles, so that a kept script can be read and submitted again by hand (docs/decisions/slurm.md).
@@ -35,7 +35,7 @@ from voxshard.store.merged import read_summary
 
 
 class Cluster:
-    """An experiment on a site."""
+    """Experiment on a site."""
 
     def __init__(self, experiment: Experiment, site: Site, submission: Submission) -> None:
         self.experiment = Experiment(experiment.config, site.container)
@@ -45,12 +45,12 @@ class Cluster:
 
     @classmethod
     def of(cls, path: Path, config: Mapping[str, Any] | None = None, site: Mapping[str, Any] | None = None) -> Cluster:
-        """A submitted experiment, from its files; keys of its config and its site may be replaced."""
+        """Load a submitted experiment from its files; keys of its config and its site may be replaced."""
         record = Record(path.absolute())
         return cls(record.experiment(dict(config or {})), record.site(dict(site or {})), record.submission())
 
     def options(self, step: Step) -> JobOptions:
-        """What a step's jobs ask for: the experiment's `jobs` over the site's `stages`."""
+        """Return what a step's jobs request: the experiment's `jobs` over the site's `stages`."""
         stage, name = step.stage, step.name
         if stage == "repair":  # an extraction of a few recordings
             stage, name = "extract", f"extract-{name.removeprefix('repair-')}"
@@ -70,7 +70,7 @@ class Cluster:
         return options
 
     def array_limit(self) -> int:
-        """Array indices are below this."""
+        """Return the limit of array indices, which are below it."""
         if self.site.max_array_size != "ask":
             return self.site.max_array_size
         found = queue.setting("MaxArraySize")
@@ -79,7 +79,7 @@ class Cluster:
         return int(found)
 
     def arrays(self, step: Step, tasks: Sequence[int], attempt: int, automatic: int, limit: int) -> list[Array]:
-        """The sbatch calls for some tasks of a step: over its partitions, below the cluster's largest index."""
+        """Return the sbatch calls for some tasks of a step: over its partitions, below the cluster's largest index."""
         options = self.options(step)
         names = options.partitions or ()
         pieces = []
@@ -95,7 +95,7 @@ class Cluster:
         ]
 
     def minutes(self, options: JobOptions, share: Partition, growth: float = 1.0) -> int:
-        """Time limit of one task on a partition, in minutes."""
+        """Return the time limit of one task on a partition, in minutes."""
         wanted = round((options.minutes or share.max_minutes or 60) * growth)
         return min(wanted, share.max_minutes or wanted)
 
@@ -163,7 +163,7 @@ class Cluster:
         return Array(step.name, partition, first, list(elements), minutes, mem_gb, share, script, text)
 
     def _share(self, step: Step, partition: str) -> Partition:
-        """What one task gets on a partition; a training on several GPUs gets as many shares as these are in."""
+        """Return what one task gets on a partition; a training on several GPUs gets as many shares as contain them."""
         share = self.site.partitions[partition]
         if step.stage != "networks" or not share.gpus:
             return share
@@ -171,23 +171,23 @@ class Cluster:
         return share.times(-(-devices // share.gpus))
 
     def _modules(self) -> list[str]:
-        """What provides the container program, where a stage runs in an image."""
+        """Return the module that provides the container program, if a stage runs in an image."""
         module = self.site.container.module
         uses_images = any(map(runtime.image_of, self.experiment.runtimes()))
         return [f"module load {shlex.quote(module)}"] if module and uses_images else []
 
     def live(self, steps: Sequence[str] | None = None) -> list[queue.QueuedTask]:
-        """This experiment's elements that run or will, of some steps or all."""
+        """Return this experiment's elements that run or will run, of some steps or all."""
         names = None if steps is None else {f"{self.experiment.path.name}:{step}" for step in steps}
         own = self.record.own(queue.tasks(), self.submission.token)
         return [item for item in own if item.is_live and (names is None or item.name in names)]
 
     def jobs(self) -> list[queue.QueuedTask]:
-        """This experiment's elements in the queue, and those that ended a few minutes ago."""
+        """Return this experiment's elements in the queue, and those that ended a few minutes ago."""
         return self.record.own(queue.tasks(finished=True), self.submission.token)
 
     def missing_tasks(self) -> dict[str, list[int]]:
-        """Step -> tasks to submit: what is missing, and everything that comes after something missing."""
+        """Return the tasks to submit by step: missing ones, and everything that depends on them."""
         found: dict[str, list[int]] = {}
         for step in self.steps.values():
             tasks = step.missing()
@@ -200,7 +200,7 @@ class Cluster:
         return found
 
     def render_arrays(self, todo: Mapping[str, Sequence[int]]) -> dict[str, list[Array]]:
-        """The sbatch calls for these tasks, not submitted."""
+        """Return the sbatch calls for these tasks, without submitting them."""
         limit = self.array_limit()
         return {
             name: self.arrays(self.steps[name], tasks, self.record.last_number(name) + 1, 1, limit)
@@ -208,7 +208,7 @@ class Cluster:
         }
 
     def submit(self, drafts: Mapping[str, Sequence[Array]], why: str, progress: Progress) -> dict[str, list[int]]:
-        """Submit steps, each after those it needs; all of them, or none.
+        """Submit steps, each after those it depends on; all of them, or none.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class Cluster:
 
     def resubmit_from_job(self, step: Step, tasks: Sequence[int], after: Sequence[int], *, attempt: int, why: str,
               counts: bool) -> list[int] | None:  # fmt: skip
-        """Submit tasks of a step once more, from inside a job. Of several processes that try, one does it.
+        """Submit tasks of a step once more from inside a job; of several processes that try, one does it.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ class Cluster:
         return attempts[-1].automatic if attempts else 0
 
     def _check(self, array: Array) -> str | None:
-        """Ask SLURM whether it takes this job: partition, account, limits.
+        """Ask SLURM whether it accepts this job: partition, account, limits.
 
         Returns
         -------
@@ -298,7 +298,7 @@ class Cluster:
         raise SchedulerError(f"{message} ({self._asked_for(array)}); nothing was submitted. {_advice(message, array)}")
 
     def _real_partition(self, name: str, share: Partition) -> str | None:
-        """SLURM's name of a partition of the site; None: the cluster's default."""
+        """Return SLURM's name of a partition of the site; None: the cluster's default."""
         found = {"partition": name, **self.site.sbatch, **share.options}["partition"]
         return None if found is None else str(found)
 
@@ -343,7 +343,7 @@ class Cluster:
 
 
 def _advice(message: str, array: Array) -> str:
-    """What to change after SLURM refused an array."""
+    """Return advice on what to change after SLURM refused an array."""
     if sbatch.is_limit(message):
         return (
             f"Fewer jobs: --set jobs.{array.step}.tasks=N, or wait until others have ended; "
@@ -353,7 +353,7 @@ def _advice(message: str, array: Array) -> str:
 
 
 def given_tasks(experiment: Experiment, name: str) -> int | None:
-    """Array elements of one extraction as the experiment's config has it; None: that is left to the site."""
+    """Return the array elements of one extraction that the config requests; None: the site decides."""
     jobs = experiment.config.jobs
     for options in (jobs.get(f"extract-{name}"), jobs.get("extract")):
         if options is not None and options.tasks is not None:
@@ -392,7 +392,7 @@ def _asked(array: Array) -> dict[str, Any]:
 
 
 def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Submission]:
-    """An experiment made ready for its first submission; paths are absolute from here on.
+    """Prepare an experiment for its first submission; paths become absolute.
 
     An experiment that was submitted before keeps its token, so that its jobs are still known, and its numbers of tasks.
     """
@@ -416,7 +416,7 @@ def new_submission(experiment: Experiment, site: Site) -> tuple[Experiment, Subm
 
 
 def write_submission(cluster: Cluster) -> None:
-    """Write everything the jobs read: config, site, submission, configs of trainings.
+    """Write everything that the jobs read: config, site, submission, configs of trainings.
 
     Raises
     ------
@@ -439,7 +439,7 @@ def write_submission(cluster: Cluster) -> None:
 def resubmit(
     path: Path, config: Mapping[str, Any], site: Mapping[str, Any], progress: Progress, *, why: str, failed: bool
 ) -> dict[str, list[int]]:
-    """Submit what is missing of an experiment that was submitted before; empty if nothing is.
+    """Submit what is missing of an experiment that was submitted before; empty if nothing is missing.
 
     Parameters
     ----------
@@ -463,7 +463,7 @@ def resubmit(
 
 
 def _request_repairs(cluster: Cluster) -> list[Path]:
-    """Ask for another try of what failed, of every feature set that is begun and is not merged without a failure."""
+    """Request a retry of failures in every feature set that is begun and is not merged without a failure."""
     requests = []
     for name in cluster.experiment.config.extract:
         folder = FeatureDir(cluster.experiment.features(name))
@@ -480,7 +480,7 @@ def _request_repairs(cluster: Cluster) -> list[Path]:
 
 
 def cancel(path: Path) -> list[queue.QueuedTask]:
-    """End every job of an experiment, and keep those that end from submitting anything.
+    """Cancel every job of an experiment, and keep those that end from submitting anything.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How many tasks an extraction gets: those of the site's file, or fewer, so that starting them costs little.
+"""Number of tasks of an extraction: those of the site's file, or fewer, so that starting them costs little.
 
 Every task starts once: interpreter, imports, an image, the model. What is chosen is kept with the submission, so that
 every process of the experiment counts the same tasks; a number in the experiment's config is obeyed.
@@ -21,7 +21,7 @@ START_SHARE = 0.02
 
 @dataclass(frozen=True)
 class TaskCount:
-    """The tasks of one extraction whose work is known."""
+    """Number of tasks of one extraction whose work is known."""
 
     step: str
     asked: int
@@ -43,11 +43,11 @@ class TaskCount:
 
     @property
     def is_notable(self) -> bool:
-        """Whether a person should know of it."""
+        """Whether to inform the user."""
         return self.is_fewer or self.start_share(self.num_tasks) > START_SHARE
 
     def line(self) -> str:
-        """What, why, and how to have it otherwise."""
+        """Return one line: how many tasks, why, and how to change it."""
         num, option = self.num_tasks, f"--set jobs.{self.step}.tasks="
         minutes = (self.start_s + self.work_s / num) / 60
         head = f"{self.step}: {num:,} task{'s' if num > 1 else ''} of about {minutes:,.1f} min"
@@ -61,7 +61,7 @@ class TaskCount:
 
 
 def known_work(cluster: Cluster, progress: Progress | None = None) -> dict[str, Work]:
-    """Step -> what is left, of the extractions that miss something; see `work_left`."""
+    """Return the remaining work of the extractions that miss something, by step; see `work_left`."""
     return {
         step.name: work_left(cluster, step, progress)
         for step in _with_tasks(cluster, {}).steps.values()
@@ -70,7 +70,7 @@ def known_work(cluster: Cluster, progress: Progress | None = None) -> dict[str, 
 
 
 def fitted(cluster: Cluster, works: Mapping[str, Work]) -> tuple[Cluster, list[TaskCount]]:
-    """Return the experiment with the numbers of tasks that suit its work, and the reasons.
+    """Return the experiment with numbers of tasks that suit its work, and the reasons.
 
     What is not known, or from a trial alone, stays as it was: a submit does not wait for one, and does as its dry run.
     """

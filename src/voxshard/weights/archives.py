@@ -1,4 +1,4 @@
-"""Unpacking tar archives from the internet: plain files only, names inside the folder, sizes bounded.
+"""Unpack tar archives from the internet: plain files only, names inside the folder, sizes bounded.
 
 The checks are our own, and nothing is extracted by `tarfile` itself: its filters differ between releases of Python, and
 those of older ones could be led outside by a chain of links.
@@ -73,11 +73,11 @@ def unpack(archive: Path, folder: Path, *, where: str, reserved: tuple[str, ...]
 
 
 class _Refused(Exception):
-    """What the archive holds is not unpacked; the text gives the reason."""
+    """The archive contains something that is not unpacked; the text gives the reason."""
 
 
 class _Bounded:
-    """Reads a stream up to a number of bytes."""
+    """Stream that can be read up to a number of bytes."""
 
     def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
         self._stream, self._bound, self._left = stream, num_bytes, num_bytes

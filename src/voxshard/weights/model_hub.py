@@ -30,11 +30,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class HubFile:
-    """What the hub publishes about one file."""
+    """Facts that the hub publishes about one file."""
 
     num_bytes: int | None
     sha256: str | None
-    """Published digest of a large file."""
+    """Published SHA-256 digest of a large file."""
     git_blob: str | None
     """SHA-1 (hex) of a small file, with git's header before its content."""
 
@@ -47,11 +47,11 @@ class HubModel:
     commit: str
     files: Mapping[str, HubFile]
     is_from_cache: bool = False
-    """Whether the hub was not reached, and the cache of huggingface_hub on this machine describes it."""
+    """Whether the hub was not reached and the local cache of huggingface_hub describes the model."""
 
 
 def endpoint() -> str:
-    """Address of the hub, or of its mirror named by $HF_ENDPOINT."""
+    """Return the address of the hub, or of its mirror in $HF_ENDPOINT."""
     return os.environ.get(HUB_VARIABLE, _HUB).rstrip("/")
 
 
@@ -61,7 +61,7 @@ def is_commit(revision: str | None) -> bool:
 
 
 def model(repository: str, revision: str, *, wait_s: float) -> HubModel:
-    """Look up which commit a branch or tag is, and which files it has.
+    """Look up the commit of a branch or tag, and its files.
 
     Where the hub cannot be reached, the hub's cache on this machine describes a model that is in it.
 
@@ -96,7 +96,7 @@ def model(repository: str, revision: str, *, wait_s: float) -> HubModel:
 
 
 def download(wanted: HubModel, name: str, folder: Path, *, wait_s: float) -> str:
-    """Bring one file into a folder, under its name: from the hub's cache on this machine if it is there and intact.
+    """Fetch one file into a folder, under its name: from the hub's local cache if it is intact there.
 
     huggingface_hub resumes a transfer that was cut off if it can.
 
@@ -151,7 +151,7 @@ def download(wanted: HubModel, name: str, folder: Path, *, wait_s: float) -> str
 
 
 def in_cache(wanted: HubModel, name: str) -> Path | None:
-    """A file of a model in the hub's cache on this machine; None where it is not there."""
+    """Return a file of a model in the hub's local cache; None if it does not exist there."""
     path = _cache_folder(wanted.repository) / "snapshots" / wanted.commit / name
     return path if name in wanted.files and path.is_file() else None
 
@@ -161,7 +161,7 @@ def _cache_folder(repository: str) -> Path:
 
 
 def _cached(repository: str, revision: str) -> HubModel | None:
-    """A revision of a model as the hub's cache on this machine has it; its files are named after their digests."""
+    """Return a revision of a model from the hub's local cache; its files are named after their digests."""
     folder = _cache_folder(repository)
     ref = folder / "refs" / revision
     commit = revision if is_commit(revision) else ref.read_text().strip() if ref.is_file() else ""
@@ -192,7 +192,7 @@ def _mismatch(path: Path, sha256: str, published: HubFile) -> str | None:
 
 
 def _token() -> str | bool:
-    """The user's token, for the hub alone; False: none, whatever a login of huggingface_hub has stored."""
+    """Return the user's token, for the hub alone; False: send none, whatever a login stored."""
     return os.environ.get(TOKEN_VARIABLE) or False
 
 
@@ -221,7 +221,7 @@ def _with_retries(where: str, call: Callable[[], Result], wait_s: float, num_tri
 
 @contextmanager
 def _errors_named(where: str) -> Iterator[None]:
-    """Turn the errors of huggingface_hub and of the HTTP client below it into ours."""
+    """Convert the errors of huggingface_hub and of its HTTP client to ours."""
     from huggingface_hub import errors
 
     try:

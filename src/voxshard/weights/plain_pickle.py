@@ -1,4 +1,4 @@
-"""Settings out of a pickle, without running anything that is in it."""
+"""Read settings from a pickle without running anything in it."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 class _RefusedError(Exception):
-    """What a pickle holds that is not plain."""
+    """The pickle contains something that is not plain."""
 
 
 class _SettingsReader(pickle.Unpickler):
-    """An unpickler that knows stand-ins for a namespace and for paths, made for each file, and nothing else."""
+    """Unpickler that knows only stand-ins for a namespace and for paths."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -93,14 +93,14 @@ class _SettingsReader(pickle.Unpickler):
 
 
 def _check_memo(content: bytes) -> None:
-    """Refuse numbers in the memo that only a forged pickle has: room is made for all numbers below."""
+    """Refuse memo numbers that only a forged pickle has: memory is allocated for all numbers below."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
             raise _RefusedError(f"the memo number {argument}")
 
 
 class _Plain:
-    """Copies values that are plain, within bounds: a small pickle can refer to one list a thousand times."""
+    """Copies plain values within bounds: a small pickle can refer to one list a thousand times."""
 
     def __init__(self) -> None:
         self.count = 0

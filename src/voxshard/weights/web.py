@@ -1,4 +1,4 @@
-"""One file of an ordinary web server, through pooch: tried again when it is cut off, checked before it is used."""
+"""Download one file from a web server with pooch: retried after an interruption, verified before use."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BUSY = (408, 425, 429)
 
 
 class NotThereError(MissingWeightsError):
-    """The origin has no such file (404)."""
+    """The origin does not have the file (404)."""
 
 
 def download(url: str, target: Path, *, sha256: str | None, num_bytes: int | None, wait_s: float) -> str:
-    """Fetch a file; it appears under its name when it is complete and what it should be.
+    """Download a file; it appears under its name when it is complete and verified.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _retrieve(url: str, target: Path, most_bytes: int, wait_s: float) -> None:
 
 
 def unreachable(what: str, reason: str) -> TransientFaultError:
-    """The error for an origin that cannot be reached or breaks off."""
+    """Return the error for an origin that cannot be reached or breaks off."""
     return TransientFaultError(
         f"{what}: {reason}; run the same command again. Compute nodes often have no internet: use a login node, or"
         " fetch elsewhere and copy the folder"
