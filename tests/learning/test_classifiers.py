@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ from voxshard.errors import (
     IncompleteError,
 )
 from voxshard.learning.classifiers import CLASSIFIERS, build
+from voxshard.learning.data import ArrayRows
 from voxshard.learning.estimators import ClassMixtures, Prototypes
 from voxshard.learning.model import FeatureSource, Model, Target
 from voxshard.learning.scores import score_rows
 from voxshard.learning.train_config import NAMES, SETTINGS, settings_of
+from voxshard.learning.training import predict
 from voxshard.scoring.calibration import Calibration
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -93,6 +96,21 @@ def test_a_classifier_learns_and_says_the_same_after_it_was_stored(name: str, nu
         np.testing.assert_array_equal(before.second > 0, before.predicted == 1)
     else:
         assert before.second is None
+
+
+def test_knn_never_has_the_distances_of_all_rows_in_memory() -> None:
+    rows, numbers = _blobs(2, 4_000)  # 128 MB of distances, and as much for their order
+    target = Target(kind="classification", labels=["digit"], classes=["0", "1"])
+    model = Model(classifier="knn", target=target, features=[], layer=None, join="vote",
+                  pipelines=[_fitted("knn", rows, numbers)])  # fmt: skip
+    tracemalloc.start()
+    try:
+        _, predicted = predict(model, ArrayRows(rows, layer=None), np.arange(len(rows)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(predicted, numbers)
+    assert peak < 100e6
 
 
 @pytest.mark.parametrize(

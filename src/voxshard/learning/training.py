@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import sklearn
 
 from voxshard.errors import ConfigError, ScoreError
 from voxshard.learning import results
@@ -28,6 +29,8 @@ from voxshard.learning.train_flow import BaseTrainer, Ints
 from voxshard.scoring.calibration import fit_affine, fit_logistic
 
 Floats = npt.NDArray[np.float64]
+_DISTANCES_MB = 32
+"""Memory for distances to training rows at a time; scikit-learn's own limit, 1024, takes 1.7 GB in all."""
 Check = Callable[[], None]
 """Called between steps; raises if a stop was requested."""
 
@@ -47,7 +50,8 @@ def predict(model: Model, data: Dataset | ArrayRows, utterances: Ints) -> tuple[
     num_classes = 2 if multilabel else len(target.classes)
     for rows, positions, starts in data.blocks(utterances):
         for column, pipeline in enumerate(model.pipelines):
-            scored = score_rows(pipeline, model.score_kind, rows, num_classes)
+            with sklearn.config_context(working_memory=_DISTANCES_MB):
+                scored = score_rows(pipeline, model.score_kind, rows, num_classes)
             if data.is_joined:
                 scored = join_rows(scored, model.score_kind, starts, model.join)
             if multilabel:
