@@ -291,5 +291,7 @@ def check_output(out: AnyLocation) -> None:
     """Check, before any work, that results written to a URL can be uploaded from here."""
     if isinstance(out, Url):
         urls.require(out)
+        if urls.scheme_of(out) in ("http", "https"):
+            raise ConfigError(f"{out}: nothing can be written there; expected a bucket, such as gs://bucket/name")
         if not out.name or out.count("/") < 3:
             raise ConfigError(f"{out}: names a bucket; give the name of an object or folder in it")

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from voxshard.errors import (
-    BackendUnavailableError,
     ChangedObjectError,
     MissingObjectError,
     TransientFaultError,
     VoxshardError,
 )
 from voxshard.remote_faults import check_bucket, classified, kind_of
-from voxshard.urls import PACKAGES, normalized, require, scheme_of
+from voxshard.urls import PACKAGES, normalized, require, scheme_of, unavailable
 
 Result = TypeVar("Result")
 
@@ -289,9 +288,7 @@ def _store(url: str) -> tuple[Any, str]:
             if kind == "s3fs":
                 store.retries = 1
     except (ImportError, ValueError) as exc:
-        raise BackendUnavailableError(
-            f"{url}: {exc}; `pip install 'voxshard[buckets]'`, or install the package for this scheme"
-        ) from exc
+        raise unavailable(url, exc) from exc
     except Exception as exc:  # credentials are looked up here
         raise classified(url, None, exc) from exc
     return store, path

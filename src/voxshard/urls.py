@@ -9,8 +9,9 @@ from voxshard.errors import BackendUnavailableError, ConfigError
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_ALMOST = re.compile(rf"({'|'.join(PACKAGES)}|https?):/?(?!/)", re.IGNORECASE)
-_SECRET_IN_URL = re.compile(r"://[^/]*@")
+_ALMOST = re.compile(rf"({'|'.join(PACKAGES)}|https?|abfss?|az|hdfs):/?(?!/)", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"://[^/]*@")
+_SIGNED_URL = re.compile(r"https?://[^?]*\?.*(signature|token|sig)=", re.IGNORECASE)
 
 
 def is_url(path: object) -> bool:
@@ -74,9 +75,9 @@ def require(url: str) -> None:
     Raises
     ------
     BackendUnavailableError : fsspec, or the package for this scheme, is not installed.
-    ConfigError : the URL contains credentials.
+    ConfigError : the URL contains credentials, or is signed.
     """
-    if _SECRET_IN_URL.search(url):
+    if _USER_IN_URL.search(url) or _SIGNED_URL.match(url):
         raise ConfigError(
             f"{scheme_of(url)}://...: this URL contains credentials; leave them out, and set them in the environment "
             "(AWS_PROFILE, AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
@@ -88,3 +89,17 @@ def require(url: str) -> None:
             f"{url}: {scheme_of(url)}:// needs {' and '.join(missing)}, not installed in this environment: "
             "`pip install 'voxshard[buckets]'`"
         )
+    if package is None:
+        import fsspec
+
+        try:
+            fsspec.get_filesystem_class(scheme_of(url))
+        except (ImportError, ValueError) as exc:
+            raise unavailable(url, exc) from exc
+
+
+def unavailable(url: str, exc: Exception) -> BackendUnavailableError:
+    """The error for a URL whose scheme fsspec cannot open here."""
+    return BackendUnavailableError(
+        f"{url}: {exc}; `pip install 'voxshard[buckets]'`, or install the package for this scheme"
+    )

@@ -208,6 +208,20 @@ def test_no_file_and_no_log_holds_a_secret(s3: ObjectStore, tmp_path: Path) -> N
     assert not [path for path in written for secret in secrets if secret.encode() in path.read_bytes()]
 
 
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "HTTP_PROXY"])
+def test_a_password_in_the_url_of_a_proxy_or_an_endpoint_is_not_printed(name: str, tmp_path: Path) -> None:
+    """In its own process: clients keep the endpoint they were made for."""
+    environment = {**os.environ, **SECRETS, "AWS_DEFAULT_REGION": "us-east-1"}
+    environment |= {"AWS_ENDPOINT_URL": "http://store.invalid", name: "http://someone:hush@127.0.0.1:1"}
+    commands = [["prepare", "table", "s3://voices/x.csv", "--out", "m.parquet"]]
+    program = f"from voxshard import remote\nremote.RETRY_DELAYS_S = ()\n{_COMMANDS}"
+    command = [sys.executable, "-c", program, json.dumps(commands)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "codes [4]\n"
+    assert "s3://voices/x.csv: the store keeps failing" in done.stderr
+    assert "hush" not in done.stderr
+
+
 def test_credentials_in_a_url_are_refused_without_repeating_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         voxshard.prepare("folder", "s3://key:hush-hush@bucket/x", out=tmp_path / "m.parquet")

@@ -124,6 +124,26 @@ def test_without_the_packages_every_command_ends_with_exit_code_4_before_anythin
 
 
 @pytest.mark.parametrize(
+    "text", ["s3:/voices/x", "GS:/voices/x", "gcs:voices/x", "abfs:/c/x", "https:/host/x", "s3://"]
+)
+def test_no_command_takes_a_url_with_a_typo_for_a_path(text: str) -> None:
+    for where, parameter in all_parameters().items():
+        if isinstance(parameter.type, LocationType):
+            with pytest.raises((ConfigError, click.BadParameter)) as caught:
+                parameter.type.convert(text, parameter, None)
+            assert text in str(caught.value), where
+
+
+@pytest.mark.parametrize("url", ["S3://voices/x", "gcs://voices/x", "https://host/x", "memory://x"])
+def test_no_command_takes_a_url_for_a_path(url: str) -> None:
+    for where, parameter in all_parameters().items():
+        if isinstance(parameter.type, LocationType) and not parameter.type.local:
+            location = parameter.type.convert(url, parameter, None)
+            assert isinstance(location, Url), where
+            assert str(location) == url.replace("S3", "s3"), where
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["prepare", "folder", "s3://voices/c", "--out", "m.parquet"],

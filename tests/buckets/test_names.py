@@ -84,7 +84,9 @@ def test_a_url_has_one_form(store: ObjectStore, tmp_path: Path) -> None:
         ("s3://bad bucket/x", 2, "s3://bad bucket/x: not a name that the store takes"),
         ("s3:/voices/x", 2, "s3:/voices/x: looks like a URL; write s3://voices/x, or ./s3:/voices/x for a file"),
         ("gs:voices/x", 2, "gs:voices/x: looks like a URL; write gs://voices/x, or ./gs:voices/x for a file"),
+        ("abfs:/c/x", 2, "abfs:/c/x: looks like a URL; write abfs://c/x, or ./abfs:/c/x for a file"),
         ("foo://b/x", 4, "foo://b/x: Protocol not known: foo; "),
+        ("https://h/x?X-Amz-Signature=hush", 2, "https://...: this URL contains credentials"),
     ],
 )
 def test_what_is_no_url_of_a_bucket_is_one_line(
@@ -106,4 +108,12 @@ def test_an_output_has_a_name_in_its_bucket(
             main(["prepare", "folder", "corpus", "--out", out])
         assert caught.value.code == 2
     assert "s3://voices: names a bucket; give the name of an object or folder in it" in capsys.readouterr().err
+    for out, code, line in (
+        ("https://host/m.parquet", 2, "nothing can be written there; expected a bucket, such as gs://bucket/name"),
+        ("foo://c/m.parquet", 4, "foo://c/m.parquet: Protocol not known: foo; "),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["prepare", "folder", "nothing", "--out", out])
+        assert caught.value.code == code
+        assert line in capsys.readouterr().err, "before the corpus is looked at"
     assert not (tmp_path / "s3:").exists()
