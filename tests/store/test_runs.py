@@ -14,7 +14,7 @@ import pytest
 
 from voxshard import files
 from voxshard.errors import ConfigError, CorruptFileError, FormatVersionError, IncompleteError
-from voxshard.store.runs import Run, append_results, file_name, publish_run, results_table
+from voxshard.store.runs import Run, append_results, file_name, publish_run
 
 CONFIG = {
     "features": [{"path": "/data/mfcc", "name": "mfcc", "encoder": "mfcc", "fingerprint": "f" * 64}],
@@ -122,17 +122,6 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
         run.metrics  # noqa: B018
     with pytest.raises(IncompleteError, match=re.escape("no run here (no trials.parquet)")):
         run.trials()
-
-
-def test_the_results_table_has_a_row_per_run_and_null_where_a_run_has_nothing(tmp_path: Path) -> None:
-    _write(tmp_path / "a")
-    _write(tmp_path / "b")
-    Run(tmp_path / "b").write_metrics({"metrics": {"dev": {"eer": {"value": 0.1, "low": None, "high": None}}}})
-    table = results_table([Run.read(tmp_path / "a"), Run.read(tmp_path / "b")])
-    assert table["run"].to_pylist() == ["a", "b"]
-    assert table["features"].to_pylist() == ["mfcc", "mfcc"]
-    assert table["test.accuracy"].to_pylist() == [0.5, None]
-    assert table["dev.eer"].to_pylist() == [None, 0.1]
 
 
 def test_several_processes_append_to_one_results_file(tmp_path: Path) -> None:

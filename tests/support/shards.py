@@ -11,13 +11,13 @@ import numpy as np
 
 from voxshard.store import hdf5, lookup, seal
 from voxshard.store.layout import Identity, Plan
-from voxshard.store.shard import Shard, index_of, read_shard
+from voxshard.store.shard import Shard, read_shard
 from voxshard.store.shard_checks import check_contents, check_shard
 
 
 def verify_shard(path: Path, *, identity: Identity, plan: Plan) -> Shard:
     """Check everything about one shard: every byte, where it belongs, and every row exactly once, in order."""
-    index = index_of(path)
+    index = int(path.name.removeprefix("shard-").partition("-")[0])
     start, stop = plan.rows(index)
     ids = plan.ids_array.slice(start, stop - start)
     check_shard(path, index=index, identity=identity, ids=ids)

@@ -269,7 +269,7 @@ def breakdown(trials: pa.Table, target: Target, columns: Sequence[str], *, repli
         )
     else:
         cells = _multilabel_by_group(trials, target, values, replicates, seed)
-    rows = [
+    return table_of([
         {
             "+".join(columns): "+".join(value or "" for value in cell.group.values()),
             "count": sum(cell.counts.values()),
@@ -277,7 +277,11 @@ def breakdown(trials: pa.Table, target: Target, columns: Sequence[str], *, repli
             **_flat({name: item.to_json() for name, item in cell.metrics.items()}),
         }
         for cell in cells
-    ]
+    ])  # fmt: skip
+
+
+def table_of(rows: list[dict[str, Any]]) -> pa.Table:
+    """Return a table with one row per mapping; missing keys are null."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: [row.get(name) for row in rows] for name in names})
 

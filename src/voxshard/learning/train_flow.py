@@ -182,7 +182,7 @@ def _cross_validate(trainer: BaseTrainer[ModelT], chosen: Ints, column: str, tab
         parts.append(trainer.trials(model, tested, FOLDS))
         rows.append({"fold": name, "count": len(tested), **_values(parts[-1], target)})
         trainer.progress.advance()
-    tables[FOLDS] = table_of(rows)
+    tables[FOLDS] = results.table_of(rows)
     return pa.concat_tables(parts)
 
 
@@ -213,9 +213,9 @@ def _few_shot_curve(
                 found = _values(trainer.trials(model, utterances, split), target)
                 rows.append({"shots": shots, "run": run, "split": split, **found})
             trainer.progress.advance()
-    tables["n-shot"] = table_of(rows[::-1])
+    tables["n-shot"] = results.table_of(rows[::-1])
     curve = _curve(rows, config.n_shot)
-    tables["n-shot-mean"] = table_of(curve)
+    tables["n-shot-mean"] = results.table_of(curve)
     facts["n_shot"] = curve
     assert kept is not None
     return kept
@@ -244,12 +244,6 @@ def _curve(rows: list[dict[str, Any]], n_shot: Iterable[int]) -> list[dict[str, 
 
 def _values(trials: pa.Table, target: Target) -> dict[str, float | None]:
     return {name: item.value for name, item in results.metrics(trials, target, replicates=0, seed=0).items()}
-
-
-def table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    """Return a table with one row per mapping; missing keys are null."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: [row.get(name) for row in rows] for name in names})
 
 
 def _publish(

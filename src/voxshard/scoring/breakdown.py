@@ -5,7 +5,7 @@ Array suffix: N trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from voxshard.errors import ScoreError
 from voxshard.scoring.classification import ClassificationTrials
-from voxshard.scoring.detection import ASVSPOOF5, METRICS, DetectionCosts, DetectionTrials
-from voxshard.scoring.intervals import Interval, Trials, bootstrap
+from voxshard.scoring.detection import METRICS, DetectionTrials
+from voxshard.scoring.intervals import Interval, bootstrap
 from voxshard.scoring.ranking import Ints, finite_scores
 
 Rows = npt.NDArray[np.intp]
@@ -38,8 +38,6 @@ def detection_by_group(
     is_bonafide: npt.ArrayLike,
     columns: Mapping[str, Sequence[Any]],
     *,
-    costs: DetectionCosts = ASVSPOOF5,
-    groups: Sequence[Any] | None = None,
     num_replicates: int = 0,
     seed: int = 0,
 ) -> list[Cell]:
@@ -51,9 +49,9 @@ def detection_by_group(
 
     Parameters
     ----------
-    scores, is_bonafide, costs : (N,), as for `DetectionTrials`, but a class may be missing.
+    scores, is_bonafide : (N,), as for `DetectionTrials`, but a class may be missing.
     columns : name -> (N,) values.
-    groups, num_replicates, seed : as for `bootstrap`; 0 replicates give values without bounds.
+    num_replicates, seed : as for `bootstrap`; 0 replicates give values without bounds.
 
     Raises
     ------
@@ -61,7 +59,6 @@ def detection_by_group(
     """
     bonafide_N = np.asarray(is_bonafide, dtype=bool)
     scores_N = finite_scores(scores, labels_shape=bonafide_N.shape)
-    measured = _measured(groups, num_replicates, seed)
     codes, values = _coded(columns, len(bonafide_N))
     one_class = bonafide_N.all() or not bonafide_N.any()
     shared = [
@@ -84,7 +81,9 @@ def detection_by_group(
         metrics = dict.fromkeys(METRICS, Interval(None, None, None))
         if len(bonafide) and len(spoof):
             rows = np.concatenate((bonafide, spoof))
-            metrics = measured(DetectionTrials(scores_N[rows], bonafide_N[rows], costs), rows)
+            metrics = bootstrap(
+                DetectionTrials(scores_N[rows], bonafide_N[rows]), num_replicates=num_replicates, seed=seed
+            )
         counts = {"num_bonafide": len(bonafide), "num_spoof": len(spoof)}
         cells.append(Cell(_named(key, values), counts, metrics))
     return cells
@@ -96,7 +95,6 @@ def classification_by_group(
     num_classes: int,
     columns: Mapping[str, Sequence[Any]],
     *,
-    groups: Sequence[Any] | None = None,
     num_replicates: int = 0,
     seed: int = 0,
 ) -> list[Cell]:
@@ -105,33 +103,20 @@ def classification_by_group(
     Parameters
     ----------
     truth, predicted, num_classes : as for `ClassificationTrials`.
-    columns, groups, num_replicates, seed : as for `detection_by_group`.
+    columns, num_replicates, seed : as for `detection_by_group`.
 
     Raises
     ------
     ScoreError : as for `ClassificationTrials`, or lengths that differ.
     """
     truth_N, predicted_N = np.asarray(truth), np.asarray(predicted)
-    measured = _measured(groups, num_replicates, seed)
     codes, values = _coded(columns, len(truth_N))
     cells = []
     for key, rows in sorted(_rows_by_key(codes, np.arange(len(truth_N))).items(), key=lambda item: item[0]):
         trials = ClassificationTrials(truth_N[rows], predicted_N[rows], num_classes)
-        cells.append(Cell(_named(key, values), {"num_trials": len(rows)}, measured(trials, rows)))
+        metrics = bootstrap(trials, num_replicates=num_replicates, seed=seed)
+        cells.append(Cell(_named(key, values), {"num_trials": len(rows)}, metrics))
     return cells
-
-
-def _measured(
-    groups: Sequence[Any] | None, num_replicates: int, seed: int
-) -> Callable[[Trials, Rows], dict[str, Interval]]:
-    """Return a function that measures a cell, given its trials and their positions among all trials."""
-    groups_N = None if groups is None else np.asarray(groups)
-
-    def measured(trials: Trials, rows: Rows) -> dict[str, Interval]:
-        drawn = None if groups_N is None else groups_N[rows]
-        return bootstrap(trials, groups=drawn, num_replicates=num_replicates, seed=seed)
-
-    return measured
 
 
 def _coded(columns: Mapping[str, Sequence[Any]], num_trials: int) -> tuple[list[Ints], dict[str, list[str | None]]]:

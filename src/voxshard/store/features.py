@@ -94,7 +94,7 @@ class FeatureSet:
         self._intact: set[str] = set()
         """Arrays of the file that were checked completely."""
         self._shards = table_of_shards(self._file, self._layout, checks=check != "none")
-        self._open_shard = mapped.keep_open(self._checked_shard)
+        self._open_shard = functools.lru_cache(mapped.MAX_OPEN_SHARDS)(self._checked_shard)
         arrays = {name: self._array(name) for name in ARRAYS if name in self._layout}
         self._id_text, self._id_text_offsets = arrays["id_text"], arrays["id_text_offsets"]
         self._slot_hash, self._slot_row = arrays["id_hash"], arrays["id_row"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -359,12 +360,19 @@ class Plan:
                 # Threads keep the memory they read with.
                 return file.read(["utterance_id", "shard"], use_threads=False).replace_schema_metadata(None)
 
-        try:
+        with plan_errors(path):
             table = files.with_retries(path, read)
-        except FileNotFoundError as exc:
-            raise IncompleteError(
-                f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
-            ) from exc
-        except (OSError, *NO_TABLE) as exc:
-            raise CorruptFileError(f"{path}: not a plan: {exc}") from exc
         return cls(Texts(table["utterance_id"].combine_chunks()), table["shard"].to_numpy().astype(np.int32))
+
+
+@contextmanager
+def plan_errors(path: Path) -> Iterator[None]:
+    """Convert errors in the block into errors that name the plan: it is missing, or not a plan."""
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise IncompleteError(
+            f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
+        ) from exc
+    except (OSError, *NO_TABLE) as exc:
+        raise CorruptFileError(f"{path}: not a plan: {exc}") from exc

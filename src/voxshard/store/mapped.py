@@ -5,7 +5,6 @@ Nothing here keeps an HDF5 library handle, so that a reader can be forked, share
 
 from __future__ import annotations
 
-import functools
 import mmap
 import os
 import weakref
@@ -275,8 +274,3 @@ class ShardedRows:
     def _rows_of(self, part: ShardRange) -> PackedRows:
         shape = (part.stop - part.start, *self.shape[1:])
         return PackedRows(self._open_shard(part.path), part.at, shape, self.dtype, checks=self._checks)
-
-
-def keep_open(open_shard: Callable[[Path], MappedFile]) -> Callable[[Path], MappedFile]:
-    """Return `open_shard` with a cache that keeps the last `MAX_OPEN_SHARDS` shards open."""
-    return functools.lru_cache(MAX_OPEN_SHARDS)(open_shard)

@@ -264,31 +264,6 @@ def _rename_over(temporary: Path, path: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def results_table(runs: Sequence[Run]) -> pa.Table:
-    """Return one row per run: its inputs, then `<split>.<metric>` with the ends of its interval.
-
-    Columns that a run has no value for are null: grids mix classifiers, splits and metrics.
-    """
-    rows = []
-    for run in runs:
-        config = run.config
-        row: dict[str, Any] = {
-            "run": run.name,
-            "features": "+".join(item["name"] for item in config["features"]),
-            "classifier": config["classifier"],
-            "label": ",".join(config["label"]),
-            "seed": config["seed"],
-        }
-        for split, metrics in run.metrics["metrics"].items():
-            for name, estimate in metrics.items():
-                row[f"{split}.{name}"] = estimate["value"]
-                row[f"{split}.{name}.low"] = estimate.get("low")
-                row[f"{split}.{name}.high"] = estimate.get("high")
-        rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: [row.get(name) for row in rows] for name in names})
-
-
 def append_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append rows with equal keys to a CSV file that several processes may append to.
 

@@ -408,8 +408,3 @@ def _check_rows(shard: Shard, offsets: npt.NDArray[np.int64] | None) -> None:
             raise CorruptFileError(f"{shard.path}: /{name} has {size} rows, /utterance_id calls for {wanted}")
     if offsets is not None and (offsets[0] != 0 or (np.diff(offsets) < 0).any()):
         raise CorruptFileError(f"{shard.path}: /offsets does not start at 0 and rise")
-
-
-def index_of(path: Path) -> int:
-    """Return the index in a shard's file name."""
-    return int(path.name.removeprefix("shard-").partition("-")[0])

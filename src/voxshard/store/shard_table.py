@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxshard import files
-from voxshard.errors import CorruptFileError, IdentityError, IncompleteError
-from voxshard.files import quoted
+from voxshard.errors import CorruptFileError, IdentityError
 from voxshard.manifest import Manifest
 from voxshard.no_table import NO_TABLE
-from voxshard.store.layout import PLAN_FOOTER, FeatureDir, Identity, Plan
+from voxshard.store.layout import PLAN_FOOTER, FeatureDir, Identity, Plan, plan_errors
 
 _NO_TABLE = hashlib.sha256(b"").hexdigest()
 """Digest of the table of a plan of format 1 that was frozen before its identity."""
@@ -151,14 +150,8 @@ class PlanFile:
 
 
 def _open_plan(path: Path) -> pq.ParquetFile:
-    try:
+    with plan_errors(path):
         return files.with_retries(path, lambda: pq.ParquetFile(path, page_checksum_verification=True))
-    except FileNotFoundError as exc:
-        raise IncompleteError(
-            f"{path}: no plan; run `voxshard extract MANIFEST --out {quoted(path.parent)} --plan-only`"
-        ) from exc
-    except (OSError, *NO_TABLE) as exc:
-        raise CorruptFileError(f"{path}: not a plan: {exc}") from exc
 
 
 def _rows_of_format_1(folder: FeatureDir, identity: Identity) -> tuple[Plan, Manifest]:

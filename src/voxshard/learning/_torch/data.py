@@ -5,6 +5,7 @@ Letters: U utterances, S samples, L feature length, B utterances of a batch, C o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -282,14 +283,6 @@ class EpisodeOrder(Sampler[list[Key]]):  # type: ignore[misc]
             ]
 
 
-@dataclass(frozen=True)
-class _Collate:
-    policy: BatchPolicy
-
-    def __call__(self, items: Sequence[Item | Unusable]) -> AudioBatch:
-        return collate_batch(items, self.policy)
-
-
 def loader(
     examples: AudioDataset,
     batches: Sampler[list[Key]] | list[list[Key]],
@@ -302,7 +295,7 @@ def loader(
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=batches,
-        collate_fn=_Collate(policy),
+        collate_fn=functools.partial(collate_batch, policy=policy),
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         persistent_workers=num_workers > 0 and isinstance(batches, Sampler),

@@ -20,6 +20,7 @@ from voxshard import files
 from voxshard.config import dump_yaml
 from voxshard.encoders._torch.device import resolve_device
 from voxshard.errors import ConfigError, DataError, StoppedError
+from voxshard.learning import results
 from voxshard.learning._torch.augmentation import Augmenter, recordings_in
 from voxshard.learning._torch.data import (
     AudioDataset,
@@ -43,7 +44,7 @@ from voxshard.learning.data import source_of
 from voxshard.learning.label_groups import float_targets
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.stored_logmel import StoredLogMel
-from voxshard.learning.train_flow import BaseTrainer, table_of
+from voxshard.learning.train_flow import BaseTrainer
 from voxshard.locations import as_path, local_copy, origin
 from voxshard.manifest import Manifest
 from voxshard.networks.heads import PrototypeHead
@@ -178,10 +179,13 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
 
     def training_tables(self, model: FittedNetwork) -> dict[str, pa.Table]:
         """Return loss and learning rate over the training and by epoch, and the unusable recordings."""
-        tables = {"training-curve": table_of(model.curve), "training": table_of([dict(row) for row in model.history])}
+        tables = {
+            "training-curve": results.table_of(model.curve),
+            "training": results.table_of([dict(row) for row in model.history]),
+        }
         if self.failures:
             self.note(f"{len(self.failures):,} recordings cannot be used and are left out: see tables/failures.csv")
-            tables["failures"] = table_of(
+            tables["failures"] = results.table_of(
                 [{"utterance_id": name, "error": error, "message": message}
                  for name, (error, message) in sorted(self.failures.items())]
             )  # fmt: skip
