@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -44,6 +46,10 @@ def test_an_unexpected_exception_is_one_line_and_a_file_with_the_traceback(
     [
         (MemoryError("Unable to allocate 8.00 GiB"), "out of memory (Unable to allocate 8.00 GiB)"),
         (RuntimeError("can't start new thread"), "out of memory (can't start new thread)"),
+        (
+            RuntimeError("Failed to launch worker thread: again"),
+            "out of memory (Failed to launch worker thread: again)",
+        ),
         (ModuleNotFoundError("No module named 'skops'", name="skops"), "a package cannot be imported: No module named"),
         (OSError(errno.EIO, "Input/output error", "m.parquet"), "m.parquet: Input/output error; see to it"),
     ],
@@ -89,3 +95,14 @@ def test_an_argument_that_no_path_can_be_is_refused(argument: str, capsys: pytes
 )
 def test_control_characters_are_shown_and_not_obeyed(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_too_small_an_address_space_is_reported_before_numpy_is_loaded() -> None:
+    """OpenBLAS would end the process with a message of its own, or never."""
+    command = [sys.executable, "-m", "voxshard", "prepare", "folder", "nowhere", "--out", "m.parquet"]
+    ended = subprocess.run(
+        ["sh", "-c", 'ulimit -v 300000; exec "$@"', "sh", *command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stderr.startswith("voxshard: `ulimit -v` leaves this process 300,000 kB of address space")
+    assert ended.stderr.count("\n") == 1

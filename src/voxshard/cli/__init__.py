@@ -79,7 +79,6 @@ def cli() -> None:
 
     A corpus goes through prepare, extract, merge, train, evaluate and report; `voxshard run CONFIG` does them all.
     """
-    check_address_space()
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -92,6 +91,7 @@ def main(arguments: list[str] | None = None) -> Any:
         given = sys.argv[1:] if arguments is None else arguments
         for argument in given:
             _check_argument(argument)
+        check_address_space()  # before a command is imported, and with it NumPy
         cli.main(given, prog_name="voxshard", standalone_mode=False)
     except VoxshardError as exc:
         _end(str(exc), exc.exit_code)

@@ -15,7 +15,13 @@ from pathlib import Path
 from voxshard import __version__
 from voxshard.files import without_temporary
 
-_NO_RESOURCES = ("can't start new thread", "unable to allocate", "failed to map segment", "cannot allocate memory")
+_NO_RESOURCES = (
+    "can't start new thread",
+    "failed to launch worker thread",
+    "unable to allocate",
+    "failed to map segment",
+    "cannot allocate memory",
+)
 """Lower-case parts of messages with which libraries that know no MemoryError report that there is none left."""
 
 
