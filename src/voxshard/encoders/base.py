@@ -1,4 +1,4 @@
-"""What an encoder is: the interface every one implements, in NumPy on both sides.
+"""Interface of every encoder, in NumPy on both sides.
 
 Suffixes: B utterances of a batch, S samples, L feature length, P windows, T frames, D embedding size.
 """
@@ -38,15 +38,15 @@ class ClipSettings(Settings):
     """How a recording becomes the clip an encoder sees; the same for every encoder."""
 
     max_seconds: float | None = Field(None, gt=0)
-    """Longest clip in seconds; what is longer is cropped. Null: no limit."""
+    """Maximum length of a clip in seconds; longer recordings are cropped. Null: no limit."""
     crop: Literal["head", "centre", "random"] = "head"
-    """Which `max_seconds` of a longer recording are kept; random is seeded by (seed, utterance_id)."""
+    """Part of a longer recording that is kept; random is seeded by (seed, utterance_id)."""
     pad: Literal["none", "zero", "repeat"] = "none"
-    """How a shorter recording is filled up to `min_seconds`, or to `max_seconds` where that is not set."""
+    """How a shorter clip is padded to `min_seconds`, or to `max_seconds` if `min_seconds` is not set."""
     min_seconds: float | None = Field(None, gt=0)
-    """Shortest clip in seconds; what is shorter is padded, what is longer stays as it is. Null: no limit."""
+    """Minimum length of a clip in seconds; shorter clips are padded with `pad`. Null: no minimum."""
     trim: bool = False
-    """Cut silence at both ends before cropping."""
+    """Remove silence at both ends before cropping."""
     accept_truncated: bool = False
     """Decode what a truncated recording still contains, with a warning; false: it is a failure."""
     seed: int = 0
@@ -62,7 +62,7 @@ class ClipSettings(Settings):
 
 
 class EncoderSettings(ClipSettings):
-    """Settings every encoder takes; encoders add their own by inheriting from this."""
+    """Settings of every encoder; encoders add their own by inheriting from this class."""
 
     precision: Precision = "float32"
     """Arithmetic of the model."""
@@ -84,10 +84,10 @@ class EncoderSettings(ClipSettings):
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file that the encoder's numbers depend on."""
+    """File on which the encoder's numbers depend."""
 
     name: str
-    """Relative to the weights folder."""
+    """Path relative to the weights folder."""
     num_bytes: int
     mtime_ns: int
     sha256: str
@@ -95,7 +95,7 @@ class WeightFile:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderInfo(OutputSpec):
-    """The facts of one encoder with its settings; known without loading the model."""
+    """Facts of one encoder with its settings; known without loading the model."""
 
     name: str
     requires: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class EncoderInfo(OutputSpec):
     fingerprint: str
     """SHA-256 (hex) of `provenance`."""
     provenance: Mapping[str, Any]
-    """All that the numbers depend on: encoder, settings, weights' hashes, numerics version, libraries."""
+    """Everything that the numbers depend on: encoder, settings, weights' hashes, numerics version, libraries."""
     min_samples: int = 1
     """Fewest samples at `sample_rate` an utterance needs; shorter ones fail with TooShortError."""
     chunk_samples: int | None = None
@@ -165,7 +165,7 @@ def _major(text: str) -> str:
 
 
 class _EncoderMeta(ABCMeta):
-    """Makes an encoder without `info` an error when it is constructed, as one without `encode` is."""
+    """Metaclass that raises an error for an encoder without `info` when it is constructed."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         encoder = super().__call__(*args, **kwargs)
@@ -194,7 +194,7 @@ class Encoder(metaclass=_EncoderMeta):
     in_flight: int = 2
     """Batches that may be begun before the first is waited for: while a GPU computes one, the next is copied to it."""
     precisions: Sequence[Precision] = ()
-    """What `encode_in` takes."""
+    """Precisions that `encode_in` accepts."""
     loaded: Mapping[str, Any] = {}
     """Facts known once the model is loaded (a probed frame hop), for the record; its weights' hashes cover them."""
     preparer: Callable[[Waveform], Features] | None = None
@@ -202,7 +202,7 @@ class Encoder(metaclass=_EncoderMeta):
     workers run it, in processes that never see the encoder itself."""
 
     def prepare(self, waveform: Waveform) -> Features:
-        """Everything that can be done per utterance without the framework.
+        """Prepare one utterance: everything that does not need the framework.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class Encoder(metaclass=_EncoderMeta):
         return waveform if self.preparer is None else self.preparer(waveform)
 
     def choose_device(self, request: str) -> tuple[str, str]:
-        """Turn a request into a device of this machine.
+        """Choose a device of this machine for a request.
 
         Parameters
         ----------

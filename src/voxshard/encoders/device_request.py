@@ -1,4 +1,4 @@
-"""What `--device` asks for, in any framework."""
+"""Meaning of `--device` in any framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voxshard.errors import ConfigError, DeviceFaultError, DeviceUnavailableErro
 
 
 def parse_device(request: str) -> tuple[str, int]:
-    """Take `--device` apart.
+    """Parse `--device`.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def parse_device(request: str) -> tuple[str, int]:
 
 
 def allotted_gpus(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The GPUs that SLURM gave this job, as its variables name them; None outside a job, and for one without any."""
+    """Return the GPUs that SLURM gave this job, as its variables name them; None outside a job, or without GPUs."""
     if "SLURM_JOB_ID" not in environment:
         return None
     lists = [name for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS") if environment.get(name)]
@@ -78,12 +78,12 @@ unavailable devices. After any of them the CUDA context gives no reliable result
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Return whether a message, in any framework, reports lack of memory."""
+    """Whether a message, in any framework, reports lack of memory."""
     return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
 
 
 def is_device_fault(text: str) -> bool:
-    """Return whether a message, in any framework, reports a GPU, a driver or a library of CUDA that fails."""
+    """Whether a message, in any framework, reports a failure of a GPU, a driver or a CUDA library."""
     return any(sign in text.lower() for sign in _DEVICE_FAULTS) and not is_out_of_memory(text)
 
 

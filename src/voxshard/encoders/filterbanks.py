@@ -44,7 +44,7 @@ class SeamlessFeatures:
 
     @property
     def min_samples(self) -> int:
-        """Samples of one complete row."""
+        """Return the number of samples of one complete row."""
         return FRAME_SAMPLES + HOP_SAMPLES * (self.stride - 1)
 
     def __call__(self, waveform: Waveform) -> Array:
@@ -92,12 +92,12 @@ class KaldiFbank:
 
     @property
     def frame_samples(self) -> int:
-        """Samples of one frame, and the fewest a clip needs."""
+        """Return the samples of one frame, which are also the minimum of a clip."""
         return self.sample_rate * 25 // 1000
 
     @property
     def hop_samples(self) -> int:
-        """Samples from one frame to the next."""
+        """Return the number of samples from one frame to the next."""
         return self.sample_rate // 100
 
     def __call__(self, waveform: Waveform) -> Array:
@@ -114,7 +114,7 @@ class KaldiFbank:
 def _kaldi_log_mel(
     samples: Array, window: Window, num_mel_bins: int, frame_samples: int, hop_samples: int, sample_rate: int
 ) -> Array:
-    """float32 (S,) to float32 (M, F)."""
+    """Convert float32 (S,) to float32 (M, F)."""
     shape = np.hamming(frame_samples) if window == "hamming" else np.hanning(frame_samples)
     if window == "povey":
         shape = shape**0.85
@@ -165,7 +165,7 @@ class SpeechBrainFbank:
     sample_rate: int = 16000
 
     def __call__(self, waveform: Waveform) -> Array:
-        """float32 (S,) to float32 (F, M), F = 1 + S // 160."""
+        """Convert float32 (S,) to float32 (F, M), F = 1 + S // 160."""
         window = (0.54 - 0.46 * np.cos(2 * np.pi * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES)).astype(np.float32)
         filters_KM = _speechbrain_filters(self.num_mels, self.sample_rate)
         padded = np.pad(waveform, FRAME_SAMPLES // 2)
@@ -181,7 +181,7 @@ class SpeechBrainFbank:
 
 @functools.cache
 def _speechbrain_filters(num_mels: int, sample_rate: int) -> Array:
-    """(201, M) triangles, each as wide on its right as on its left."""
+    """Return (201, M) triangles, each as wide on its right as on its left."""
     top_mel = 2595 * np.log10(1 + (sample_rate // 2) / 700)
     edges = (700 * (10 ** (np.linspace(0, top_mel, num_mels + 2) / 2595) - 1)).astype(np.float32)
     centre, width = edges[1:-1], np.diff(edges)[:-1]

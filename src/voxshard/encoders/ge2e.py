@@ -56,7 +56,7 @@ class Ge2eSettings(EncoderSettings):
 
 
 def window_starts(num_samples: int) -> list[int]:
-    """First frame of every window of a clip."""
+    """Return the first frame of every window of a clip."""
     num_frames = -(-(num_samples + 1) // HOP_SAMPLES)
     starts = list(range(0, max(1, num_frames - WINDOW_FRAMES + STEP_FRAMES + 1), STEP_FRAMES))
     coverage = (num_samples - starts[-1] * HOP_SAMPLES) / WINDOW_SAMPLES
@@ -70,7 +70,7 @@ class MelWindows:
     """Power mel spectrogram (no logarithm) in windows of 1.6 s that overlap."""
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (S,) to float32 (P, 160, 40)."""
+        """Convert float32 (S,) to float32 (P, 160, 40)."""
         starts = window_starts(len(waveform))
         missing = starts[-1] * HOP_SAMPLES + WINDOW_SAMPLES - len(waveform)
         padded = np.pad(waveform, (0, max(0, missing)))
@@ -142,7 +142,7 @@ class Ge2eNetwork:
         self._linear, self._bias = transposed("linear.weight"), weights["linear.bias"]
 
     def __call__(self, windows: _Array) -> _Array:
-        """float32 (P, T, M) to float32 (P, D), each of length 1."""
+        """Convert float32 (P, T, M) to float32 (P, D), each of length 1."""
         hidden_TPH = np.ascontiguousarray(windows.transpose(1, 0, 2), np.float32)
         for layer in self._layers:
             hidden_TPH = _lstm(hidden_TPH, *layer)

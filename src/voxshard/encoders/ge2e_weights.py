@@ -1,4 +1,4 @@
-"""The weights of Resemblyzer's speaker encoder: out of its pretrained.pt without unpickling, and in our own file.
+"""Weights of Resemblyzer's speaker encoder: from its pretrained.pt without unpickling, or from our own file.
 
 pretrained.pt is in PyTorch's format before 1.6: four pickles (a magic number, a version, facts of the machine, the
 content), then the keys of the storages, then each storage's number of values and raw bytes. The reader below builds
@@ -59,7 +59,7 @@ class _Tensor:
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
     def array(self) -> npt.NDArray[Any]:
-        """A copy of the values."""
+        """Return a copy of the values."""
         assert self.storage.values is not None
         count = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
         if self.offset < 0 or min(self.stride, default=0) < 0 or self.offset + count > self.storage.size:
@@ -94,7 +94,7 @@ class _Reader(pickle.Unpickler):
 
 
 def read_published(stream: BinaryIO, *, where: str) -> dict[str, npt.NDArray[np.float32]]:
-    """Arrays of the model in a pretrained.pt, those in `SHAPES`.
+    """Read the arrays of the model in a pretrained.pt, those in `SHAPES`.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def convert_wheel(wheel: Path, target: Path) -> None:
 
 
 def read_converted(path: Path) -> Weights:
-    """The arrays of our own file.
+    """Read the arrays of our own file.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def read_converted(path: Path) -> Weights:
 
 
 def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDArray[np.float32]]:
-    """The arrays, if they are all there, in the shapes of the model.
+    """Return the arrays if all of them exist in the shapes of the model.
 
     Raises
     ------

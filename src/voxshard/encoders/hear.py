@@ -15,7 +15,7 @@ class HearSettings(EncoderSettings):
     module: str | None = None
     """Name of the Python module with load_model, get_scene_embeddings and get_timestamp_embeddings."""
     weights: str | None = None
-    """File or folder that the module's load_model is given; null: its default."""
+    """File or folder that is passed to the module's load_model; null: its default."""
     embedding: Literal["scene", "timestamps"] = "scene"
     """`scene`: one vector per recording; `timestamps`: the vectors at regular times, as frames."""
     batch: Literal["single", "equal_length"] = "single"
@@ -29,6 +29,6 @@ class HearSettings(EncoderSettings):
 
 
 def distribution_of(module: str) -> list[str]:
-    """Names of the installed distributions that hold a module; none for a module that is merely on the path."""
+    """Return the names of the installed distributions that contain a module; none for a module only on the path."""
     top_level = module.partition(".")[0]
     return sorted(set(importlib.metadata.packages_distributions().get(top_level, ())))

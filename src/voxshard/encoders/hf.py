@@ -86,12 +86,12 @@ class ZeroMeanUnitVariance:
     """Normalise one waveform as transformers' Wav2Vec2FeatureExtractor does with `do_normalize`."""
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (S,) to float32 (S,) of mean 0 and variance 1; silence stays (near) zero."""
+        """Convert float32 (S,) to float32 (S,) of mean 0 and variance 1; silence stays (near) zero."""
         return np.asarray((waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7), np.float32)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds one object.
+    """Read a JSON file that contains one object.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def files_of_index(path: Path) -> list[str]:
-    """Names of the files that the index of a model in several files names.
+    """Return the names of the files in the index of a model in several files.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def files_of_index(path: Path) -> list[str]:
 
 
 def preprocessor_file(folder: Path) -> str:
-    """The name of the file with the settings of a model's feature extractor.
+    """Return the name of the file with the settings of a model's feature extractor.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def preprocessor_file(folder: Path) -> str:
 
 
 def read_preprocessor(folder: Path) -> dict[str, Any]:
-    """The settings of a model's feature extractor.
+    """Return the settings of a model's feature extractor.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
 
 
 def model_files(folder: Path) -> list[str]:
-    """Names of the files that loading a model from `folder` opens.
+    """Return the names of the files that loading a model from `folder` opens.
 
     Raises
     ------
@@ -223,7 +223,7 @@ class ConvolutionalFrames:
     strides: tuple[int, ...]
 
     def num_frames(self, num_samples: Any, num_convolutions: int | None = None) -> Any:
-        """Frames after the first `num_convolutions` (None: all), for an int or an integer array of lengths."""
+        """Return the frames after the first `num_convolutions` (None: all), for an int or an integer array."""
         length = num_samples
         for kernel, stride in list(zip(self.kernels, self.strides, strict=True))[:num_convolutions]:
             length = (length - kernel) // stride + 1
@@ -231,12 +231,12 @@ class ConvolutionalFrames:
 
     @property
     def hop_samples(self) -> int:
-        """Samples from one frame to the next."""
+        """Return the number of samples from one frame to the next."""
         return math.prod(self.strides)
 
     @property
     def min_samples(self) -> int:
-        """Samples that one frame sees."""
+        """Return the number of samples that one frame covers."""
         length = 1
         for kernel, stride in reversed(list(zip(self.kernels, self.strides, strict=True))):
             length = (length - 1) * stride + kernel
@@ -255,12 +255,12 @@ class StackedFrames:
 
     @property
     def hop_samples(self) -> int:
-        """Samples from one frame to the next."""
+        """Return the number of samples from one frame to the next."""
         return HOP_SAMPLES * self.features.stride
 
     @property
     def min_samples(self) -> int:
-        """Samples of one complete row."""
+        """Return the number of samples of one complete row."""
         return self.features.min_samples
 
 
@@ -268,7 +268,7 @@ Frames: TypeAlias = ConvolutionalFrames | StackedFrames
 
 
 def chunk_samples(frames: Frames, seconds: float, sample_rate: int) -> int:
-    """The piece nearest to `seconds` that ends where its last frame ends.
+    """Return the chunk length nearest to `seconds` that ends where its last frame ends.
 
     What a frame sees beyond its hop (80 samples, 5 ms, in the published waveform models; 240 samples, 15 ms, in
     w2v-BERT) passes at every seam without a frame: frame t of a long clip starts at
@@ -279,7 +279,7 @@ def chunk_samples(frames: Frames, seconds: float, sample_rate: int) -> int:
 
 
 def folder_of(weights: str | None, *, wanted_by: str, required: Sequence[str] = (CONFIG,)) -> Path:
-    """The folder of a model.
+    """Return the folder of a model.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def folder_of(weights: str | None, *, wanted_by: str, required: Sequence[str] = 
 
 
 def resolve_layers(layer: Layer | Sequence[Layer], num_layers: int, *, where: str) -> tuple[int, ...]:
-    """Layer numbers, 0 to `num_layers`, with `last` as `num_layers`.
+    """Return layer numbers, 0 to `num_layers`, with `last` as `num_layers`.
 
     Raises
     ------

@@ -100,7 +100,7 @@ class LogMelWindows:
     """Frames from the start of one window to the next."""
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (S,), S >= 47616, to float32 (P, 187, 96)."""
+        """Convert float32 (S,), S >= 47616, to float32 (P, 187, 96)."""
         mel_MT = librosa.feature.melspectrogram(
             y=waveform, sr=SAMPLE_RATE, n_fft=FFT_SAMPLES, hop_length=HOP_SAMPLES, n_mels=NUM_MELS
         )
@@ -114,7 +114,7 @@ class LogMelWindows:
 
 
 def log_compressed(mel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """log10(10000 x + 1), in float16 as musicnn has it; where that overflows, above x = 6.5, in float32.
+    """Return log10(10000 x + 1), in float16 as musicnn does; in float32 where that overflows, above x = 6.5.
 
     musicnn itself gives infinite numbers there.
     """

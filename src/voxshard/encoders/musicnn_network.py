@@ -23,7 +23,7 @@ _EPSILON = 1e-3
 
 
 def musicnn(window_TM: Array, weights: Weights) -> dict[str, Array]:
-    """The musically motivated network.
+    """Compute the musically motivated network.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def musicnn(window_TM: Array, weights: Weights) -> dict[str, Array]:
 
 
 def vgg(window_TM: Array, weights: Weights) -> dict[str, Array]:
-    """The network of 3 x 3 convolutions.
+    """Compute the network of 3 x 3 convolutions.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _convolved(image: Array, weights: Weights, name: str) -> Array:
 
 
 def _norm(values: Array, weights: Weights, number: int) -> Array:
-    """Batch normalisation of the last axis with the means and variances of training."""
+    """Apply batch normalisation to the last axis with the means and variances of training."""
     name = f"batch_normalization_{number}" if number else "batch_normalization"
     scale = weights[f"{name}/gamma"] / np.sqrt(weights[f"{name}/moving_variance"] + np.float32(_EPSILON))
     return np.asarray(values * scale + (weights[f"{name}/beta"] - weights[f"{name}/moving_mean"] * scale))

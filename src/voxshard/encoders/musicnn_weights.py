@@ -1,4 +1,4 @@
-"""The weights of musicnn's four models: out of the checkpoints in its wheel, and in one file of our own."""
+"""Weights of musicnn's four models: from the checkpoints in its wheel, or from our own file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _VGG_SHAPES = _layers(
 
 
 def shapes_of(model: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's variables, those of its checkpoint without the optimiser's."""
+    """Return names and shapes of a model's variables: those of its checkpoint without the optimiser's."""
     return _VGG_SHAPES if model.endswith("_vgg") else _MUSICNN_SHAPES
 
 
@@ -94,7 +94,7 @@ def convert_wheel(wheel: Path, target: Path) -> None:
 
 
 def read_converted(path: Path, model: str) -> Weights:
-    """The variables of one model in our own file.
+    """Read the variables of one model from our own file.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def read_converted(path: Path, model: str) -> Weights:
 
 
 def _checked(found: Weights, model: str, where: str) -> Weights:
-    """The variables of a model, if they are all there, in its shapes.
+    """Return the variables of a model if all of them exist in its shapes.
 
     Raises
     ------

@@ -52,13 +52,13 @@ class OnnxDescription(Settings):
     output: str
     """Name of the output that is the embedding."""
     granularity: Literal["utterance", "frames"] = "utterance"
-    """(B, D), or (B, T, D)."""
+    """Shape of the output: one embedding (B, D), or frames (B, T, D)."""
     min_samples: int | None = Field(None, ge=1)
-    """Fewest samples a clip needs; null: the shortest clip that the model runs on."""
+    """Minimum number of samples of a clip; null: the shortest clip on which the model runs."""
 
     @property
     def fbank(self) -> KaldiFbank:
-        """The filter bank of `input: fbank`."""
+        """Return the filter bank of `input: fbank`."""
         assert self.num_mel_bins is not None
         return KaldiFbank(self.num_mel_bins, self.sample_rate, self.window, self.scale, self.mean_norm)
 
@@ -70,12 +70,12 @@ class ScaledWaveform:
     scale: float
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (S,) to float32 (S,)."""
+        """Scale float32 (S,); the shape does not change."""
         return waveform * np.float32(self.scale)
 
 
 def read_description(folder: Path) -> OnnxDescription:
-    """The content of encoder.json in a folder.
+    """Read encoder.json in a folder.
 
     Raises
     ------

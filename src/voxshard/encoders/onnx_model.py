@@ -149,7 +149,7 @@ class OnnxEncoder(Encoder):
         return str(inputs[0].name)
 
     def _least_samples(self, least: int) -> int:
-        """The shortest clip that the model takes, from `least` on: exports do not record it."""
+        """Return the shortest clip that the model accepts, from `least` on: exports do not record it."""
 
         def runs(num_samples: int) -> bool:
             try:
@@ -165,7 +165,7 @@ class OnnxEncoder(Encoder):
         return high
 
     def _probe(self, seconds: float) -> npt.NDArray[np.float32]:
-        """What the model gives for one utterance of noise, without the batch axis."""
+        """Return the output for one utterance of noise, without the batch axis."""
         noise_S = np.random.default_rng(0).standard_normal(round(seconds * self._rate)).astype(np.float32) * 0.1
         wanted = 2 if self.description.granularity == "frames" else 1
         features = self.prepare(noise_S)[None]

@@ -32,7 +32,7 @@ class EgemapsSettings(EncoderSettings):
     """Settings of `egemaps` (openSMILE's eGeMAPSv02; licence: research and non-commercial use only)."""
 
     sample_rate: int | None = Field(None, ge=8000)
-    """Rate in Hz that recordings are resampled to. Null: each is described at its own rate, as openSMILE does it."""
+    """Sample rate in Hz to which recordings are resampled. Null: each keeps its own rate, as openSMILE does it."""
     pooling: Literal["functionals", "none"] = "functionals"
     """`functionals`: 88 statistics per utterance; `none`: 25 low-level descriptors per frame, 100 frames a second."""
     precision: Literal["float32"] = "float32"
@@ -87,11 +87,11 @@ class EgemapsEncoder(Encoder):
         )
 
     def load(self, device: str) -> None:
-        """Nothing to load; reports what the licence allows."""
+        """Report what the licence allows; there is nothing to load."""
         logging.getLogger(__name__).warning(
             "egemaps: openSMILE's licence allows research and education, not commercial use"
         )
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
-        """Hand on what `prepare` computed."""
+        """Return what `prepare` computed."""
         return [{self._output: row[:length]} for row, length in zip(features, lengths, strict=True)]

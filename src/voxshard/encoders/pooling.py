@@ -12,7 +12,7 @@ Pooling: TypeAlias = Literal["none", "mean", "sum", "max", "mean+std"]
 
 
 def pooled_size(dim: int, pooling: Pooling) -> int:
-    """Size of the embedding that frames of size `dim` become."""
+    """Return the size of the embedding that frames of size `dim` are pooled to."""
     return 2 * dim if pooling == "mean+std" else dim
 
 

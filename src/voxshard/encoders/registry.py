@@ -30,19 +30,19 @@ class EncoderSpec:
     requires: tuple[str, ...] | None = ()
     """Packages that must be importable where it runs, in addition to voxshard's own; None: unknown (third parties)."""
     alternative: str | None = None
-    """A package that may be there in place of those it requires."""
+    """Package that may be installed instead of the required ones."""
     needs_gpu: bool | None = False
     """Whether it uses a GPU where one is available; None: unknown until the encoder is constructed."""
     extra: str | None = None
     """The extra of voxshard that installs what it requires."""
     is_supported: bool = True
-    """False: a known name that cannot run; constructing it reports why."""
+    """Whether it can run; a known name that cannot reports why when it is constructed."""
     point: EntryPoint | None = None
     """The entry point of another package that registers it."""
 
     @property
     def missing(self) -> list[str]:
-        """Packages it requires that are not installed in this environment; none where the alternative is."""
+        """Return the required packages that are not installed here; none if the alternative is."""
         if self.alternative is not None and importlib.util.find_spec(self.alternative) is not None:
             return []
         return [package for package in self.requires or () if importlib.util.find_spec(package) is None]
@@ -158,7 +158,7 @@ SPECS: dict[str, EncoderSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def available() -> dict[str, EncoderSpec]:
-    """Every encoder by name: our own, then those other packages register."""
+    """Return every encoder by name: our own, then those that other packages register."""
     found = dict(SPECS)
     for name, point in registered(ENTRY_POINT_GROUP, SPECS).items():
         summary = f"from {package_of(point)}"
@@ -167,7 +167,7 @@ def available() -> dict[str, EncoderSpec]:
 
 
 def spec_of(name: str) -> EncoderSpec:
-    """The entry of one encoder.
+    """Return the registry entry of one encoder.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def settings_of(name: str, values: Mapping[str, Any]) -> EncoderSettings:
 
 
 def has_weights(name: str) -> bool:
-    """Return whether an encoder opens weight files; False for a third party's that is not installed here."""
+    """Whether an encoder opens weight files; False for an encoder of a package that is not installed here."""
     try:
         return "weights" in settings_model(name).model_fields
     except BackendUnavailableError:
@@ -201,7 +201,7 @@ def has_weights(name: str) -> bool:
 
 
 def needs_gpu(name: str, values: Mapping[str, Any]) -> bool:
-    """Return whether an encoder uses a GPU where one is available.
+    """Whether an encoder uses a GPU if one is available.
 
     Our own encoders are known by name. A third party's is constructed to ask it; if that is not possible in this
     environment, the answer is False, and `device: cuda` in the config is the way to ask for a GPU.
@@ -244,7 +244,7 @@ def create(name: str, values: Mapping[str, Any], known_hashes: KnownHashes | Non
 
 
 def _class_of(spec: EncoderSpec) -> type[Encoder]:
-    """The class of an encoder; of another package only if it is an `Encoder`."""
+    """Return the class of an encoder; of another package only if it is an `Encoder`."""
     if spec.point is None:
         return cast(type[Encoder], _load(spec, spec.target))
     cls = load(spec.point)

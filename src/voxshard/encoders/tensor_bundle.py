@@ -1,4 +1,4 @@
-"""Variables out of a TensorFlow checkpoint of the second format (an index and a data file), without TensorFlow.
+"""Read variables from a TensorFlow checkpoint of the second format (index and data file), without TensorFlow.
 
 The index is a sorted table of LevelDB: blocks of (shared length, unshared length, value length, rest of the key,
 value), each followed by its restart points and five bytes of trailer; a footer says where the block of blocks is. Every
@@ -26,7 +26,7 @@ _FLOAT = 1
 
 
 def read_variables(index: bytes, data: bytes, *, where: str) -> dict[str, npt.NDArray[np.float32]]:
-    """The float32 variables of a checkpoint by name; those of other types are left out.
+    """Return the float32 variables of a checkpoint by name; those of other types are left out.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _entries(table: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes
 
 
 def _handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
-    """Start and size of a block, and where in `content` the text after them begins."""
+    """Return start and size of a block, and the position in `content` after them."""
     start, place = _varint(content, place)
     size, place = _varint(content, place)
     return (start, size), place

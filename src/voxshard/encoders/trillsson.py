@@ -1,4 +1,4 @@
-"""TRILLsson's settings and its windows: what needs no TensorFlow.
+"""Settings and windows of TRILLsson: the parts that need no TensorFlow.
 
 The published graphs pad a clip that is shorter than two seconds symmetrically, cut its log-mel frames into windows of
 195, embed every window, and average. The same done on the waveform gives the same numbers, and lets the windows of
@@ -65,7 +65,7 @@ def pad_to_two_seconds(waveform: Waveform) -> Features:
 
 
 def window_starts(num_samples: int, frame_hop: int) -> npt.NDArray[np.int64]:
-    """First sample of every window of a padded clip; a trailing part of a window is dropped.
+    """Return the first sample of every window of a padded clip; a trailing part of a window is dropped.
 
     Parameters
     ----------

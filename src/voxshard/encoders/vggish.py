@@ -144,7 +144,7 @@ class PostProcessor:
         self._means_D = found["pca_means"][:, 0].astype(np.float64)
 
     def project(self, embeddings_PD: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Embeddings on the axes of the PCA, float64 (P, D), not yet clipped."""
+        """Project embeddings on the axes of the PCA, float64 (P, D), not yet clipped."""
         projected_PD: npt.NDArray[np.float64] = (embeddings_PD - self._means_D) @ self._eigenvectors_DD.T
         return projected_PD
 

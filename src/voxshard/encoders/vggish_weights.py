@@ -1,4 +1,4 @@
-"""The variables VGGish consists of: their names, and whether they fit together. Read by either framework.
+"""Names of VGGish's variables, and a check that they fit together. Used by either framework.
 
 Source: tensorflow/models, research/audioset/vggish/vggish_slim.py.
 """
@@ -29,12 +29,12 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 
 def kernel_name(layer: str) -> str:
-    """Name of a layer's weights in the checkpoint."""
+    """Return the name of a layer's weights in the checkpoint."""
     return f"vggish/{layer}/weights"
 
 
 def bias_name(layer: str) -> str:
-    """Name of a layer's biases in the checkpoint."""
+    """Return the name of a layer's biases in the checkpoint."""
     return f"vggish/{layer}/biases"
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk: where they are looked for, and what identifies them. Compute nodes only ever get a path."""
+"""Weights on disk: where they are searched, and what identifies them. Compute nodes receive only a path."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
 
 
 def hub_cache() -> Path:
-    """The cache of huggingface_hub on this machine, where its variables put it."""
+    """Return the cache of huggingface_hub on this machine, as its variables state it."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
 
 
 def snapshot_of(folder: Path) -> Path:
-    """The model in a folder of the hub's cache (`models--org--name`); any other folder is returned as it is.
+    """Return the model in a folder of the hub's cache (`models--org--name`); any other folder unchanged.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def snapshot_of(folder: Path) -> Path:
 
 
 def check_no_pointer(path: Path) -> None:
-    """Make sure that a file is no pointer of Git LFS, as a clone without LFS leaves it.
+    """Check that a file is no pointer of Git LFS, which a clone without LFS leaves.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def check_no_pointer(path: Path) -> None:
 
 
 def refused_pickle(path: Path) -> CorruptFileError:
-    """The error for a checkpoint that holds more than tensors: unpickling it could run any program."""
+    """Return the error for a checkpoint that contains more than tensors: unpickling it could run any program."""
     return CorruptFileError(
         f"{path}: refused: its checkpoint is a pickle that holds other objects than tensors, which is never unpickled; "
         "use a model.safetensors of the model, or convert it: https://huggingface.co/docs/safetensors/convert-weights"
@@ -113,7 +113,7 @@ def _with_target(path: Path) -> str:
 
 
 def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fetch_name: str | None = None) -> Path:
-    """The folder (or file) an encoder's weights are in; links are resolved.
+    """Return the folder (or file) of an encoder's weights, with links resolved.
 
     Parameters
     ----------

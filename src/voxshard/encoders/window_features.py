@@ -67,7 +67,7 @@ class WhisperFeatures:
     """Samples for each frame of the model's output; a frame that covers one sample of audio counts as valid."""
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (S,) to float32 (P, M + 1, F), F = window_samples // hop_samples."""
+        """Convert float32 (S,) to float32 (P, M + 1, F), F = window_samples // hop_samples."""
         filters_KM = _mel_filters(self.sample_rate, self.fft_samples, self.num_mel_bins, 0.0, 8000.0, slaney=True)
         num_windows = -(-len(waveform) // self.window_samples)
         num_frames = self.window_samples // self.hop_samples
@@ -100,12 +100,12 @@ class AstFeatures:
 
     @property
     def fbank(self) -> KaldiFbank:
-        """The filter bank, on samples in [-1, 1] as the extractor has it."""
+        """Return the filter bank, on samples in [-1, 1] as the extractor has it."""
         return KaldiFbank(self.num_mel_bins, self.sample_rate, "hanning")
 
     @property
     def window_samples(self) -> int:
-        """Samples of one window."""
+        """Return the number of samples of one window."""
         return self.num_rows * self.fbank.hop_samples
 
     def __call__(self, waveform: Waveform) -> Features:
@@ -142,7 +142,7 @@ class ClapFeatures:
     """Slaney's filters; models with fusion take those of the HTK scale."""
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (S,) to float32 (P, F, M), F = 1 + window_samples // hop_samples."""
+        """Convert float32 (S,) to float32 (P, F, M), F = 1 + window_samples // hop_samples."""
         filters_KM = _mel_filters(
             self.sample_rate, self.fft_samples, self.num_mel_bins, self.low_hz, self.high_hz, slaney=self.slaney
         )

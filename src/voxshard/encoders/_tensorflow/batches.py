@@ -1,4 +1,4 @@
-"""Any number of rows through a TensorFlow function in few shapes and bounded memory."""
+"""Apply a TensorFlow function to any number of rows in few shapes and bounded memory."""
 
 from __future__ import annotations
 

@@ -29,19 +29,19 @@ OUTPUT = "embedding"
 
 @dataclass(frozen=True)
 class ClipModel:
-    """What a SavedModel folder records, read without loading it."""
+    """Facts that a SavedModel folder records, read without loading it."""
 
     folder: Path
     title: str
     """The model that was asked for, as messages call it."""
     files: tuple[str, ...]
-    """What the loader opens, relative to the folder."""
+    """Files that the loader opens, relative to the folder."""
     dim: int | None
-    """Size of the embedding; None where no signature defines it."""
+    """Size of the embedding; None if no signature defines it."""
 
 
 def inspect(folder: Path, title: str) -> ClipModel:
-    """Read what goes in and out of a SavedModel.
+    """Read the inputs and outputs of a SavedModel.
 
     Raises
     ------

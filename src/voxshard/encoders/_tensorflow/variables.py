@@ -1,4 +1,4 @@
-"""Variables out of a TensorFlow checkpoint, of the first format (one file) or the second."""
+"""Read variables from a TensorFlow checkpoint, of the first format (one file) or the second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from voxshard.errors import CorruptFileError
 
 
 def read_checkpoint(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Read those of VGGish's variables that a checkpoint holds.
+    """Read the variables of VGGish that a checkpoint contains.
 
     Raises
     ------

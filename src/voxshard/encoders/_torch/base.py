@@ -1,4 +1,4 @@
-"""What the PyTorch encoders have in common: loading, copies to and from the device, precision.
+"""Common parts of the PyTorch encoders: loading, copies to and from the device, precision.
 
 Suffixes: B utterances, L padded feature length, T padded frames.
 """
@@ -46,7 +46,7 @@ class TorchEncoder(Encoder):
         """
 
     def num_frames(self, length: int) -> int:
-        """Frames of an utterance whose features have this length; only asked of encoders that give frames."""
+        """Return the number of frames for features of this length; only called for encoders that return frames."""
         raise NotImplementedError
 
     def choose_device(self, request: str) -> tuple[str, str]:
@@ -74,7 +74,7 @@ class TorchEncoder(Encoder):
 
     @property
     def precisions(self) -> Sequence[Precision]:  # type: ignore[override]
-        """The precisions that the settings allow."""
+        """Return the precisions that the settings allow."""
         return get_args(type(self.settings).model_fields["precision"].annotation)
 
     def start(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Callable[[], list[Output]]:

@@ -1,4 +1,4 @@
-"""Which device, and what its errors mean."""
+"""Choice of the device, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _gpu_name(index: int) -> str:
 
 
 def _cuda_obstacle() -> str | None:
-    """Why CUDA cannot be used, or None."""
+    """Return why CUDA cannot be used, or None."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     with warnings.catch_warnings(record=True) as caught:  # a broken driver speaks through warnings
@@ -96,7 +96,7 @@ def _cuda_obstacle() -> str | None:
 
 
 def check_placement(model: torch.nn.Module, device: torch.device) -> None:
-    """Make sure that every parameter and buffer is where it was sent.
+    """Check that every parameter and buffer is on the device.
 
     Raises
     ------

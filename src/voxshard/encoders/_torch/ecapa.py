@@ -28,7 +28,7 @@ _CODE_VERSION = 1
 
 
 class EcapaEncoder(TorchEncoder):
-    """One speaker embedding per utterance."""
+    """Encoder with one speaker embedding per utterance."""
 
     settings_model = EcapaSettings
     settings: EcapaSettings
@@ -70,7 +70,7 @@ class EcapaEncoder(TorchEncoder):
         return network  # type: ignore[no-any-return]
 
     def forward(self, features_BTM: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """ "embedding" (B, D)."""
+        """Return "embedding" (B, D)."""
         padded_BTM = nn.functional.pad(features_BTM, (0, 0, 0, self.reach))  # room for the longest one's reflection
         num_frames_B = self.lengths_on_device(lengths_B)
         self.reflection.valid.num_frames_B = num_frames_B
@@ -125,7 +125,7 @@ def _reaches(kernels: Iterable[int], dilations: Iterable[int]) -> list[int]:
 
 
 def sizes_of(state: dict[str, torch.Tensor], *, where: Path) -> dict[str, Any]:
-    """Arguments of ECAPA_TDNN that fit a checkpoint, from the shapes of its tensors.
+    """Return the arguments of ECAPA_TDNN that fit a checkpoint, from the shapes of its tensors.
 
     Dilations leave no trace in shapes; they follow the paper: 1, then 2, 3, 4, ... per block, and 1 at the end
     (https://arxiv.org/abs/2005.07143, section 3, and SpeechBrain's defaults).

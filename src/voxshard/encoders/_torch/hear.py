@@ -63,7 +63,7 @@ class HearEncoder(TorchEncoder):
         return self._model
 
     def forward(self, features_BL: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, TensorOutput]:
-        """ "embedding" (B, D), or "frames" (B, T, D) with their number."""
+        """Return "embedding" (B, D), or "frames" (B, T, D) with their number."""
         if self.settings.embedding == "scene":
             return {"embedding": self._checked(self._module.get_scene_embeddings(features_BL, self._model), 2)}
         frames_BTD, _ = self._module.get_timestamp_embeddings(features_BL, self._model)
@@ -150,11 +150,11 @@ class HearModel(torch.nn.Module):  # type: ignore[misc]  # torch is Any where it
         self._scenes, self._timestamps = scenes, timestamps
 
     def scene_embeddings(self, audio_BS: torch.Tensor) -> torch.Tensor:
-        """float32 (B, D), on the device of the audio."""
+        """Return float32 (B, D), on the device of the audio."""
         return torch.from_numpy(self._scenes(_samples(audio_BS))).to(audio_BS.device)
 
     def timestamp_embeddings(self, audio_BS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 (B, T, D) and times in milliseconds (B, T), on the device of the audio."""
+        """Return float32 (B, T, D) and times in milliseconds (B, T), on the device of the audio."""
         frames_BTD, times_T = self._timestamps(_samples(audio_BS))
         times_BT = torch.from_numpy(times_T).expand(len(frames_BTD), -1)
         return torch.from_numpy(frames_BTD).to(audio_BS.device), times_BT.to(audio_BS.device)

@@ -68,13 +68,13 @@ class HfEncoder(TorchEncoder):
         )
 
     def build(self) -> torch.nn.Module:
-        """The model of the family, cut above the highest layer asked for."""
+        """Build the model of the family, cut above the highest requested layer."""
         if self.family.note:
             logging.getLogger(__name__).warning("%s: %s", self.info.weights_folder, self.family.note)
         return self.family.build()
 
     def num_frames(self, length: int) -> int:
-        """Frames of an utterance whose features have this length."""
+        """Return the number of frames of an utterance whose features have this length."""
         return self.family.num_frames(length)
 
     def forward(self, features_BL: torch.Tensor, lengths_B: npt.NDArray[np.int64]) -> dict[str, TensorOutput]:

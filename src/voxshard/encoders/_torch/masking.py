@@ -1,4 +1,4 @@
-"""What keeps padding out of wav2vec 2.0 and its like. Suffixes: B utterances, C channels, T padded frames."""
+"""Keep padding out of wav2vec 2.0 and similar models. Suffixes: B utterances, C channels, T padded frames."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MaskedGroupNorm(nn.Module):  # type: ignore[misc]  # torch is Any where it
         self.valid = ValidFrames()
 
     def forward(self, x_BCT: torch.Tensor) -> torch.Tensor:
-        """(B, C, T) to (B, C, T)."""
+        """Normalise (B, C, T); the shape does not change."""
         num_frames_B = self.valid.num_frames_B
         if num_frames_B is None:
             return self.stock(x_BCT)  # type: ignore[no-any-return]

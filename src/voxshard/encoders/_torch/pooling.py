@@ -8,7 +8,7 @@ from voxshard.encoders.pooling import Pooling
 
 
 def valid_mask(num_frames_B: torch.Tensor, num_padded: int) -> torch.Tensor:
-    """bool (B, T): True where a frame belongs to its utterance."""
+    """Return bool (B, T): True where a frame belongs to its utterance."""
     return torch.arange(num_padded, device=num_frames_B.device) < num_frames_B[:, None]
 
 

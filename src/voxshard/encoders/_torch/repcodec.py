@@ -37,7 +37,7 @@ class ConvNeXtBlock(nn.Module):  # type: ignore[misc]  # torch is Any where it i
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x_BCT: torch.Tensor) -> torch.Tensor:
-        """(B, C, T) to (B, C, T)."""
+        """Apply the block to (B, C, T); the shape does not change."""
         inner_BTC = self.norm(self.dwconv(x_BCT).transpose(1, 2))
         inner_BTC = self.gamma * self.pwconv2(functional.gelu(self.pwconv1(inner_BTC)))
         return x_BCT + inner_BTC.transpose(1, 2)
@@ -75,7 +75,7 @@ class RepCodecEncoder(nn.Module):  # type: ignore[misc]  # torch is Any where it
         self.codebook = nn.Parameter(torch.empty(num_tokens, latent))
 
     def forward(self, features_BTH: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
-        """Latents (B, T, D), before the L2 normalisation of the quantiser.
+        """Return latents (B, T, D), before the L2 normalisation of the quantiser.
 
         Parameters
         ----------
@@ -86,7 +86,7 @@ class RepCodecEncoder(nn.Module):  # type: ignore[misc]  # torch is Any where it
         return latents
 
     def tokens(self, latents_BTD: torch.Tensor) -> torch.Tensor:
-        """Semantic tokens int64 (B, T): the codebook entry nearest to each latent, both L2-normalised."""
+        """Return semantic tokens int64 (B, T): the codebook entry nearest to each latent, both L2-normalised."""
         directions = functional.normalize(latents_BTD.flatten(0, 1), dim=-1)
         codebook = functional.normalize(self.codebook, dim=-1)
         squares = codebook.square().sum(dim=-1)
@@ -95,7 +95,7 @@ class RepCodecEncoder(nn.Module):  # type: ignore[misc]  # torch is Any where it
 
 
 def latent_size(path: Path) -> int:
-    """D of a codec file, from its header alone."""
+    """Return the size D of the latents of a codec file, from its header alone."""
     with _opened(path) as tensors:
         return int(tensors.get_slice(_QUANTIZER + "in_project.bias").get_shape()[0])
 

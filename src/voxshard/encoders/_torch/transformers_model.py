@@ -49,7 +49,7 @@ _UNUSED = ("masked_spec_embed",)  # SpecAugment's vector: only training reads it
 
 
 def read_config(folder: Path) -> Any:
-    """The model's configuration, with transformers' defaults for what config.json leaves out.
+    """Return the model's configuration, with transformers' defaults for what config.json omits.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_config(folder: Path) -> Any:
 
 
 def check_adapter(folder: Path, config: Any) -> None:
-    """Check that the model gives the frames of its convolutions.
+    """Check that the model returns the frames of its convolutions.
 
     Raises
     ------
@@ -136,13 +136,13 @@ def load_model(
 
 
 def class_of(config: Any) -> Any:
-    """The class that AutoModel chooses for a configuration; None where it knows none."""
+    """Return the class that AutoModel chooses for a configuration; None if it knows none."""
     found = transformers.AutoModel._model_mapping.get(type(config), None)
     return found[0] if isinstance(found, list | tuple) else found
 
 
 def attention_of(config: Any, model_class: Any) -> str:
-    """The name of the attention that a model of this class is built with."""
+    """Return the name of the attention that a model of this class is built with."""
     if config.model_type in LEAN_TYPES:
         return _EAGER
     if not getattr(model_class, "_supports_sdpa", False):
@@ -151,7 +151,7 @@ def attention_of(config: Any, model_class: Any) -> str:
 
 
 def attention_cost_frames(config: Any) -> float:
-    """Number of frames at which attention costs as much as everything else in a layer.
+    """Return the number of frames at which attention costs as much as everything else in a layer.
 
     Per frame a layer multiplies 4 D^2 weights in its projections and 2 D I in its feed-forward part (I the
     intermediate size; convolutions of a conformer left out), and attention adds 2 T D for T frames.
@@ -189,7 +189,7 @@ class LayerTap:
         ]
 
     def remove(self) -> None:
-        """Keep nothing any more."""
+        """Stop keeping hidden states."""
         for hook in self._hooks:
             hook.remove()
 
@@ -203,7 +203,7 @@ class LayerTap:
         return keep
 
     def take(self, last_hidden_state: torch.Tensor) -> list[torch.Tensor]:
-        """(B, T, D) of every layer asked for, in the order asked; forgets them."""
+        """Return (B, T, D) of every requested layer, in the requested order, and forget them."""
         kept = self._kept.by_layer
         kept[self.last] = last_hidden_state
         taken = [kept[number] for number in self.layers]

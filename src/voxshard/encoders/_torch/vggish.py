@@ -69,7 +69,7 @@ def load_network(
 
 
 def _padded_size(num_patches: int) -> int:
-    """The next power of two: a few shapes, in each of which a patch's numbers do not depend on its neighbours."""
+    """Return the next power of two: in each of these few shapes, a patch does not depend on its neighbours."""
     return max(SMALLEST_BATCH, 1 << (num_patches - 1).bit_length())
 
 
@@ -81,7 +81,7 @@ class _FlattenChannelsLast(torch.nn.Module):  # type: ignore[misc]
 
 
 def build_network(weights: Weights) -> torch.nn.Module:
-    """The network with its weights: (B, 1, 96, 64) to (B, 128)."""
+    """Build the network with its weights: (B, 1, 96, 64) to (B, 128)."""
     layers: list[torch.nn.Module] = []
     for name in CONVOLUTIONS:
         kernel = torch.from_numpy(weights[kernel_name(name)]).permute(3, 2, 0, 1)  # height, width, in, out

@@ -26,9 +26,9 @@ class AcousticSettings(EncoderSettings):
     """Settings of every encoder without weights."""
 
     sample_rate: int = Field(16000, ge=1000)
-    """Rate in Hz that recordings are resampled to."""
+    """Sample rate in Hz to which recordings are resampled."""
     hop_length: int = Field(512, ge=1)
-    """Samples from one frame to the next."""
+    """Number of samples from one frame to the next."""
     pooling: Pooling = "mean+std"
     """What becomes of the frames: `none` keeps them; else statistics over them, one vector per utterance, for each
     kind of feature (static, delta, delta-delta) its means, then its standard deviations."""
@@ -38,24 +38,24 @@ class AcousticSettings(EncoderSettings):
 
 @dataclass(frozen=True)
 class AcousticPreparer:
-    """Computes features of one clip; travels to the decode workers. Subclasses define `blocks`."""
+    """Preparer that computes features of one clip in the decode workers. Subclasses define `blocks`."""
 
     settings: Any
 
     def __call__(self, waveform: Waveform) -> Features:
-        """float32 (D,) statistics, or (T, D) frames."""
+        """Return float32 (D,) statistics, or (T, D) frames."""
         blocks = self.blocks(waveform)
         if self.settings.pooling == "none":
             return np.ascontiguousarray(np.concatenate(blocks).T, dtype=np.float32)
         return np.concatenate([_statistics(block, self.settings.pooling) for block in blocks])
 
     def blocks(self, waveform: Waveform) -> Sequence[Block]:
-        """The features of a clip, one block per kind."""
+        """Return the features of a clip, one block per kind."""
         raise NotImplementedError
 
 
 def _statistics(block: Block, pooling: Pooling) -> npt.NDArray[np.float32]:
-    """float32 (D,), or (2 D,): means, then standard deviations."""
+    """Return float32 (D,), or (2 D,): means, then standard deviations."""
     parts = [_STATISTICS[name](block, axis=1) for name in pooling.split("+")]
     return np.concatenate(parts, dtype=np.float32)
 
@@ -86,13 +86,13 @@ class AcousticEncoder(Encoder):
         )
 
     def num_features(self, settings: Any) -> int:
-        """Features per frame, all kinds together."""
+        """Return the number of features per frame, all kinds together."""
         raise NotImplementedError
 
     def min_samples(self, settings: Any) -> int:
-        """Fewest samples it can describe."""
+        """Return the minimum number of samples of a clip."""
         return 1
 
     def encode(self, features: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[Output]:
-        """Hand on what `prepare` computed."""
+        """Return what `prepare` computed."""
         return [{self._output: row[:length]} for row, length in zip(features, lengths, strict=True)]

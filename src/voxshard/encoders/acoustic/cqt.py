@@ -28,7 +28,7 @@ class CqtSettings(AcousticSettings):
     n_bins: int = Field(84, ge=1)
     """Number of bins."""
     bins_per_octave: int = Field(12, ge=1)
-    """Bins in an octave."""
+    """Number of bins per octave."""
     decibels: bool = False
     """Decibels below the clip's loudest, at most 80 (`librosa.amplitude_to_db` with ref=np.max), in place of
     magnitudes."""

@@ -32,15 +32,15 @@ class LfccSettings(AcousticSettings):
     """
 
     hop_length: int = Field(160, ge=1)
-    """Samples from one frame to the next."""
+    """Number of samples from one frame to the next."""
     win_length: int = Field(320, ge=2)
-    """Samples in a window (Hann)."""
+    """Number of samples in a window (Hann)."""
     n_fft: int = Field(512, ge=16)
-    """Points of the transform; the window is in the middle of as many."""
+    """Number of points of the transform; the window is in the middle of them."""
     n_filter: int = Field(20, ge=1)
-    """Triangular filters, evenly spaced from `f_min` to `f_max`."""
+    """Number of triangular filters, evenly spaced from `f_min` to `f_max`."""
     n_lfcc: int = Field(20, ge=1)
-    """Cepstral coefficients."""
+    """Number of cepstral coefficients."""
     f_min: float = Field(0.0, ge=0)
     """Lowest frequency in Hz."""
     f_max: float | None = None
@@ -50,7 +50,7 @@ class LfccSettings(AcousticSettings):
     deltas: Literal[0, 1, 2] = 2
     """0: the coefficients alone; 1: with their deltas; 2: with the deltas of the deltas too."""
     delta_width: int = Field(3, ge=3)
-    """Frames that a delta looks at (`torchaudio.functional.compute_deltas`); odd."""
+    """Number of frames of a delta (`torchaudio.functional.compute_deltas`); odd."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> LfccSettings:
@@ -73,7 +73,7 @@ class LfccSettings(AcousticSettings):
 def linear_filters(
     sample_rate: int, n_fft: int, n_filter: int, f_min: float, f_max: float | None
 ) -> npt.NDArray[np.float32]:
-    """Triangles of height 1 that overlap by half, float32 (M, K); `torchaudio.functional.linear_fbanks`, transposed."""
+    """Return triangles of height 1 that overlap by half, float32 (M, K): `linear_fbanks` of torchaudio, transposed."""
     highest = float(sample_rate // 2) if f_max is None else f_max
     bins_K = np.linspace(0, sample_rate // 2, n_fft // 2 + 1)
     corners = np.linspace(f_min, highest, n_filter + 2)

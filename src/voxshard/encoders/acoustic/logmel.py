@@ -19,9 +19,9 @@ class MelSettings(AcousticSettings):
     """The mel spectrogram under `logmel` and `mfcc`; names and defaults are librosa's."""
 
     n_fft: int = Field(2048, ge=16)
-    """Samples in a window."""
+    """Number of samples in a window."""
     n_mels: int = Field(128, ge=1)
-    """Mel bands."""
+    """Number of mel bands."""
     fmin: float = Field(0.0, ge=0)
     """Lowest frequency in Hz."""
     fmax: float | None = None
@@ -46,7 +46,7 @@ class LogMelSettings(MelSettings):
 
 
 def mel_power_spectrogram(waveform: Waveform, settings: MelSettings) -> npt.NDArray[np.float32]:
-    """(n_mels, T), as ``librosa.feature.melspectrogram(...)`` with librosa's other defaults."""
+    """Return (n_mels, T), as ``librosa.feature.melspectrogram(...)`` with librosa's other defaults."""
     power = power_spectrogram(
         waveform, hann(settings.n_fft, settings.n_fft), hop_length=settings.hop_length, padding="constant"
     )

@@ -23,14 +23,14 @@ class MfccSettings(MelSettings):
     """
 
     n_mfcc: int = Field(20, ge=1)
-    """Cepstral coefficients."""
+    """Number of cepstral coefficients."""
     deltas: Literal[0, 1, 2] = 2
     """0: the coefficients alone; 1: with their deltas; 2: with the deltas of the deltas too."""
     delta: Literal["difference", "librosa"] = "difference"
     """`difference`: one frame minus the one before it (where frames are kept, 0 in the first); `librosa`:
     `librosa.feature.delta`, a Savitzky-Golay filter over `delta_width` frames, which a clip must have."""
     delta_width: int = Field(9, ge=3)
-    """Frames that `delta=librosa` looks at; odd."""
+    """Number of frames of a delta of `delta=librosa`; odd."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> MfccSettings:

@@ -23,7 +23,7 @@ def power_spectrogram(
     hop_length: int,
     padding: Literal["constant", "reflect"],
 ) -> npt.NDArray[np.float32]:
-    """Squared magnitudes of a centred short-time Fourier transform.
+    """Return the squared magnitudes of a centred short-time Fourier transform.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def power_spectrogram(
 
 @functools.cache
 def hann(win_length: int, n_fft: int) -> npt.NDArray[np.float64]:
-    """Periodic Hann window of `win_length`, zeros around it up to `n_fft`."""
+    """Return a periodic Hann window of `win_length`, with zeros around it up to `n_fft`."""
     from scipy.signal import get_window
 
     before = (n_fft - win_length) // 2
@@ -60,5 +60,5 @@ def hann(win_length: int, n_fft: int) -> npt.NDArray[np.float64]:
 
 @functools.cache
 def mel_basis(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None) -> npt.NDArray[np.float32]:
-    """librosa's mel filters (Slaney), float32 (M, K); most of the time of a short clip went into them."""
+    """Return librosa's mel filters (Slaney), float32 (M, K), cached: they took most of the time of a short clip."""
     return np.asarray(mel_filters(sample_rate, n_fft, n_mels, fmin, fmax), np.float32)

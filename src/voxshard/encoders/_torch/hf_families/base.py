@@ -24,10 +24,10 @@ from voxshard.errors import ConfigError
 
 @dataclass
 class Hidden:
-    """What one batch gives."""
+    """Output of one batch."""
 
     layers: list[torch.Tensor]
-    """float (B, T, D) of every layer asked for, in the order asked."""
+    """Output of every requested layer, float (B, T, D), in the requested order."""
     valid_BT: torch.Tensor
     """bool: which frames belong to their utterance and are pooled."""
     codes_BTK: torch.Tensor | None = None
@@ -42,7 +42,7 @@ class Family(ABC):
     counts_valid_frames: ClassVar[bool] = True
     """The frames of an utterance are those that are valid; False: `num_frames` of them."""
     note: str | None = None
-    """What the user should know of this model, for the log."""
+    """Information on this model for the user, for the log."""
 
     sample_rate: int
     dim: int
@@ -70,7 +70,7 @@ class Family(ABC):
         """Compute one batch on the device; `lengths_B` as `Encoder.encode` takes them."""
 
     def num_frames(self, length: int) -> int:
-        """Frames of an utterance whose features have this length."""
+        """Return the number of frames of an utterance whose features have this length."""
         return length
 
     def cost(self, length: int) -> float:
@@ -78,7 +78,7 @@ class Family(ABC):
         return length / self.sample_rate
 
     def only_last_layer(self) -> None:
-        """Check that no hidden layer is asked for of a model whose only output is its last.
+        """Check that the settings request no hidden layer of a model whose only output is its last.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Family(ABC):
             )
 
     def check_extractor(self, preprocessor: Mapping[str, Any], expected: str) -> None:
-        """Check the kind of features the model's preprocessor_config.json names.
+        """Check the kind of features that the model's preprocessor_config.json names.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Which adapter a model folder takes, and why a model takes none."""
+"""Choose the adapter for a model folder, or report why no adapter fits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _AUDIO_INPUTS = ("input_values", "input_features", "audio_values", "audio")
 
 
 def choose_family(folder: Path, settings: HfSettings) -> Family:
-    """The adapter for the model in a folder.
+    """Return the adapter for the model in a folder.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def choose_family(folder: Path, settings: HfSettings) -> Family:
 
 
 def _config(path: Path, model_type: Any) -> Any:
-    """The model's configuration, with transformers' defaults for what config.json omits."""
+    """Return the model's configuration, with transformers' defaults for what config.json omits."""
     try:
         if model_type == "clap_audio_model":  # a part of clap, which AutoConfig does not list
             return transformers.ClapAudioConfig.from_pretrained(path.parent)
