@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,12 @@ def test_nothing_merged_says_how_to(make_set: Any) -> None:
     with pytest.raises(IncompleteError) as caught:
         open_features(made.path)
     assert str(caught.value) == f"{made.path}: no merged feature set here; run `voxshard merge {made.path}`"
+
+
+def test_a_folder_that_does_not_exist_is_not_told_to_be_merged(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError) as caught:
+        open_features(tmp_path / "set")
+    assert str(caught.value) == f"{tmp_path / 'set'}: no such folder; give the folder of a merged feature set"
 
 
 def test_a_newer_format_is_named(vectors: FeatureSet) -> None:

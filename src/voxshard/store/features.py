@@ -76,6 +76,8 @@ class FeatureSet:
         self._folder = folder = FeatureDir(path)
         if path.is_file():
             raise IncompleteError(f"{path}: a file; a feature set is a folder, made with `voxshard extract`")
+        if not path.exists():
+            raise IncompleteError(f"{path}: no such folder; give the folder of a merged feature set")
         summary = merged.read_summary(folder)
         if summary is None or not folder.features.exists():
             raise IncompleteError(f"{path}: no merged feature set here; run `voxshard merge {quoted(path)}`")
