@@ -21,7 +21,7 @@ from voxshard.learning import memory
 from voxshard.learning.classifiers import CLASSIFIERS
 from voxshard.learning.data import Dataset
 from voxshard.learning.fitting import Fitted, fit
-from voxshard.learning.train_config import NAMES, settings_of
+from voxshard.learning.train_config import NAMES, ForestSettings, settings_of
 from voxshard.manifest import Manifest
 
 IDS = [f"u{number}" for number in range(6)]
@@ -207,6 +207,23 @@ def test_a_set_whose_preprocessing_does_not_fit_is_preprocessed_in_blocks(large:
     complete = _fit("logistic", dataset, numbers, memory_limit_gb=1, **settings)
     rows = dataset.take(dataset.rows_of(np.arange(900))[0])
     np.testing.assert_allclose(found.pipeline.predict_proba(rows), complete.pipeline.predict_proba(rows), atol=1e-3)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_depth": 5}, {"min_samples_leaf": 4}])
+def test_the_trees_of_a_forest_on_noise_take_what_was_announced(
+    limits: dict[str, int], large: tuple[Dataset, np.ndarray]
+) -> None:
+    dataset, _ = large
+    noise = np.random.default_rng(0).integers(0, 3, 900)
+    settings = settings_of("random-forest", limits)
+    assert isinstance(settings, ForestSettings)
+    messages: list[str] = []
+    found = fit("random-forest", settings, 0, dataset, np.arange(900), noise, what="training", on_start=messages.append)
+    states = [tree.tree_.__getstate__() for tree in found.pipeline[-1].estimators_]
+    taken_gb = sum(state["nodes"].nbytes + state["values"].nbytes for state in states) / memory.GB
+    most_gb = memory.most_gb_of_trees(settings, 900, 3)
+    assert most_gb / 10 < taken_gb < most_gb
+    assert " GB of memory and up to 0.1 GB for its trees, " in messages[0]
 
 
 def test_prototypes_are_the_same_piece_by_piece(large: tuple[Dataset, np.ndarray]) -> None:

@@ -24,6 +24,7 @@ from voxshard.learning import memory
 from voxshard.learning.classifiers import build
 from voxshard.learning.data import Dataset
 from voxshard.learning.train_config import (
+    ForestSettings,
     KnnSettings,
     MlpSettings,
     PrototypesSettings,
@@ -81,9 +82,13 @@ def fit(
     pipeline = build(name, settings, seed)
     limit_gb = settings.memory_limit_gb or memory.free_gb()
     how, needed_gb = memory.strategy(name, num_rows, data.dim, limit_gb, has_preprocessing=len(pipeline.steps) > 1)
+    trees = ""
+    if isinstance(settings, ForestSettings):
+        most_gb = memory.most_gb_of_trees(settings, num_rows, len(np.unique(numbers)))
+        trees = f" and up to {max(most_gb, 0.1):.1f} GB for its trees"
     on_start(
         f"{what}: {name} on {num_rows:,} rows of {data.dim:,} values, {how}: about {max(needed_gb, 0.1):.1f} GB of "
-        f"memory, {limit_gb:.1f} GB can be used"
+        f"memory{trees}, {limit_gb:.1f} GB can be used"
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)

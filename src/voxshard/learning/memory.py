@@ -7,12 +7,16 @@ from typing import Literal
 
 from voxshard.errors import DataError
 from voxshard.learning.classifiers import CLASSIFIERS, classifier_of
+from voxshard.learning.train_config import ForestSettings
 
 GB = 10**9
 BYTES_PER_VALUE = 12
 """A stored float32 and a float64 copy of it: what a step of preprocessing takes for the rows it works on."""
 PREPROCESSING_BYTES_PER_VALUE = 15
 """Bytes per value of the temporary copies of standardize, pca and l2 on all rows at once, measured."""
+
+_NODE_BYTES = 64
+"""A node of one of scikit-learn's trees, without its values."""
 
 Strategy = Literal["complete", "in blocks", "streaming"]
 """How rows are fitted: all at once; preprocessed block by block into one array, then all at once; or never all at
@@ -22,6 +26,18 @@ once."""
 def needed_gb(num_rows: int, dim: int, bytes_per_value: float = BYTES_PER_VALUE) -> float:
     """Return the memory for `num_rows` rows of `dim` values, in GB (10^9 bytes)."""
     return num_rows * dim * bytes_per_value / GB
+
+
+def most_gb_of_trees(settings: ForestSettings, num_rows: int, num_classes: int) -> float:
+    """Return the memory that the trees of a random forest cannot exceed, in GB.
+
+    A tree has less than two nodes per leaf, each with a value per class. Trees reach that many only if the classes
+    cannot be told apart.
+    """
+    leaves = max(1, num_rows // settings.min_samples_leaf)
+    if settings.max_depth is not None:
+        leaves = min(leaves, 2**settings.max_depth)
+    return settings.n_estimators * 2 * leaves * (_NODE_BYTES + 8 * num_classes) / GB
 
 
 def free_gb() -> float:
