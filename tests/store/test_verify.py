@@ -57,16 +57,32 @@ def test_everything_that_is_wrong_is_named_at_once(made: Any, capsys: Any) -> No
     code, said = verify(made, capsys)
     assert code == 3
     again = f"move it away and run `voxshard retry {made.path}`"
-    verify_again = "run `voxshard verify` on its set"
+    aside = (
+        f"`voxshard verify --quarantine {made.path}` moves it away, then `voxshard retry {made.path}` makes it again"
+    )
     assert said.endswith(
         f"voxshard: {made.path}: 4 problems\n"
         f"  {made.shard(0)}: truncated or changed: its {made.shard(0).stat().st_size} bytes do not match "
-        f"the digests it was sealed with; {verify_again}\n"
+        f"the digests it was sealed with; {aside}\n"
         f"  {made.shard(1)}: made with fingerprint eeeeeeeeeeee (mfcc), {made.path} is ffffffffffff (mfcc); {again}\n"
         f"  {made.shard(2)}: truncated or changed: its 2000 bytes do not match the digests it was "
-        f"sealed with; {verify_again}\n"
+        f"sealed with; {aside}\n"
         f"  {made.shard(3)}: missing; run `voxshard retry {made.path}`\n"
     )
+
+
+def test_a_damaged_merged_file_is_made_again_by_a_merge(made: Any, capsys: Any) -> None:
+    made.merge()
+    flip(made.folder.features)
+    code, said = verify(made, capsys)
+    assert code == 3
+    advice = (
+        f"`voxshard verify --quarantine {made.path}` moves it away, then `voxshard merge {made.path}` makes it again"
+    )
+    assert said.endswith(f"sealed with; {advice}\n")
+    verify(made, capsys, "--quarantine")
+    made.merge()
+    assert verify(made, capsys)[0] == 0
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])

@@ -324,10 +324,14 @@ def newer_format(path: Path, version: int) -> FormatVersionError:
     return FormatVersionError(f"{path}: format {version}, this voxshard reads up to {FORMAT_VERSION}; update it")
 
 
+ADVICE = "run `voxshard verify` on its set"
+"""What to do about a file with a broken seal; `voxshard verify` has its own advice."""
+
+
 def broken_seal(path: Path, where: str = "") -> CorruptFileError:
     """Return the error for a file whose bytes do not match its digests."""
     at = f" ({where})" if where else ""
     return CorruptFileError(
         f"{path}: truncated or changed: its {path.stat().st_size} bytes do not match the digests it was sealed "
-        f"with{at}; run `voxshard verify` on its set"
+        f"with{at}; {ADVICE}"
     )

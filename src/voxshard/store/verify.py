@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def verify(folder: FeatureDir, progress: Progress, check: Callable[[], None]) ->
         progress.advance()
     places = (folder.path, folder.shards, folder.progress)
     temporaries = sorted(path for place in places for path in place.glob("*.tmp"))
+    problems = [_with_own_advice(problem, folder) for problem in problems]
     return Verdict(num_shards, num_pending, summary is not None, problems, temporaries)
 
 
@@ -105,6 +106,16 @@ def quarantine(problems: list[Problem]) -> list[Path]:
         moved.append(path)
         files.fsync_folder(path.parent)
     return moved
+
+
+def _with_own_advice(problem: Problem, folder: FeatureDir) -> Problem:
+    """Return the problem with what comes after `verify`, if its advice is to run that."""
+    text = str(problem.error)
+    if not text.endswith(seal.ADVICE):
+        return problem
+    command, path = "merge" if problem.path == folder.features else "retry", quoted(folder.path)
+    advice = f"`voxshard verify --quarantine {path}` moves it away, then `voxshard {command} {path}` makes it again"
+    return replace(problem, error=CorruptFileError(text.removesuffix(seal.ADVICE) + advice))
 
 
 def _of_shards(inventory: ShardInventory, check: Callable[[], None]) -> Iterator[list[Problem]]:
