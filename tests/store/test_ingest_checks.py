@@ -103,10 +103,10 @@ def test_npy_with_rows_that_are_no_whole_numbers(tmp_path: Path, column: str, me
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": [1, 2]} trailing', "there is content behind the JSON object: 'trailing'"),
-        ('{"a": [1, 2]}{"b": [1, 2]}', "there is content behind the JSON object: '{\"b\": [1, 2]}'"),
+        ('{"a": [1, 2]} trailing', "there is content after the JSON object: 'trailing'"),
+        ('{"a": [1, 2]}{"b": [1, 2]}', "there is content after the JSON object: '{\"b\": [1, 2]}'"),
         ('{"a": [1, 2], "a": [3, 4]}', "utterance 'a' is in"),
-        ('{"a": [1, 2] "b": [3, 4]}', "not a JSON object behind 'a': '\"' instead of a comma"),
+        ('{"a": [1, 2] "b": [3, 4]}', "not a JSON object after 'a': '\"' instead of a comma"),
         ('{"a": ["1", "2"]}', "'a' is not a table of numbers: ['1', '2']"),
         ('{"a": [1, null]}', "'a' is not a table of numbers: [1.0, None]"),
         ('{"a": [true, false]}', "'a' is not a table of numbers: [True, False]"),

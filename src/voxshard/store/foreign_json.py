@@ -89,19 +89,19 @@ def _json_items(path: Path) -> Iterator[tuple[str, Any]]:
             )
         at += 1
         while (mark := skip(_JSON_SPACE)) != "}":
-            if name is not None:  # behind the first member
+            if name is not None:  # after the first member
                 if mark != ",":
                     raise CorruptFileError(
-                        f"{path}: not a JSON object behind {name!r:.80}: {mark!r} instead of a comma"
+                        f"{path}: not a JSON object after {name!r:.80}: {mark!r} instead of a comma"
                     )
                 at += 1
                 skip(_JSON_SPACE)
             name = decode()
             if not isinstance(name, str) or skip(_JSON_SPACE) != ":":
-                raise CorruptFileError(f"{path}: not a JSON object behind {name!r:.80}")
+                raise CorruptFileError(f"{path}: not a JSON object after {name!r:.80}")
             at += 1
             skip(_JSON_SPACE)
             yield name, decode()
         rest = text[at + 1 :].strip(_JSON_SPACE) or stream.read(1024).strip(_JSON_SPACE)
         if rest:
-            raise CorruptFileError(f"{path}: there is content behind the JSON object: {rest[:40]!r}")
+            raise CorruptFileError(f"{path}: there is content after the JSON object: {rest[:40]!r}")

@@ -54,7 +54,7 @@ def pieces(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[Hashes, RowNumbe
 
     Yields
     ------
-    hash of each slot, row of each slot, one piece behind the other.
+    hash of each slot, row of each slot, one piece after the other.
     """
     start = 0
     for rows, slot in _slots(hashes, order):
@@ -77,7 +77,7 @@ def _slots(hashes: Hashes, order: RowNumbers) -> Iterator[tuple[RowNumbers, npt.
     for first in range(0, len(order), _ROWS_AT_ONCE):
         rows = order[first : first + _ROWS_AT_ONCE]
         turn = np.arange(len(rows), dtype=np.int64)
-        # The n-th in order of homes is at its home, or right behind the (n - 1)-th where that is further on.
+        # The n-th in order of homes is at its home, or right after the (n - 1)-th where that is further on.
         home = _home(hashes[rows], len(hashes))
         slot = turn + np.maximum(np.maximum.accumulate(home - turn), start)
         yield rows, slot

@@ -8,7 +8,7 @@ file takes over the blocks of its shards. The user block of 512 bytes names the 
     blake3 <64 hex digits>
     table <first byte> <bytes of facts> <number of blocks>
 
-Format 1 had one SHA-256 over everything behind the user block. It is read here as a table of a single block.
+Format 1 had one SHA-256 over everything after the user block. It is read here as a table of a single block.
 """
 
 from __future__ import annotations

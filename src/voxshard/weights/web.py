@@ -57,7 +57,7 @@ def download(url: str, target: Path, *, sha256: str | None, num_bytes: int | Non
     return found
 
 
-class _Bounded:
+class _LimitedWriter:
     """Passes on what is written, up to a number of bytes."""
 
     def __init__(self, stream: IO[bytes], url: str, num_bytes: int) -> None:
@@ -83,7 +83,7 @@ def _retrieve(url: str, target: Path, most_bytes: int, wait_s: float) -> None:
 
     def download_bounded(url: str, path: str, caller: Any) -> None:
         with open(path, "wb") as stream:
-            downloader(url, _Bounded(stream, url, most_bytes), caller)
+            downloader(url, _LimitedWriter(stream, url, most_bytes), caller)
 
     reason = ""
     for attempt in range(1, _TRIES + 1):

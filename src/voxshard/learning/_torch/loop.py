@@ -1,8 +1,11 @@
 """Running Lightning: devices, precision, where a training continues, and how it is stopped.
 
-RUN.training/state.safetensors    all a training needs to continue, written after every epoch and at regular numbers of
-steps RUN.training/best.safetensors     the weights that early stopping would keep RUN.training/config.yaml
-what is being trained: another config starts again RUN.training/training.csv         the epochs so far
+RUN.training/ has:
+
+    state.safetensors    everything that a training needs to continue, written after every epoch and every few steps
+    best.safetensors     the weights that early stopping would keep
+    config.yaml          what is being trained; another config starts again
+    training.csv         the epochs so far
 """
 
 from __future__ import annotations
