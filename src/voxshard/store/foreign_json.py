@@ -91,9 +91,7 @@ def _json_items(path: Path) -> Iterator[tuple[str, Any]]:
         while (mark := skip(_JSON_SPACE)) != "}":
             if name is not None:  # after the first member
                 if mark != ",":
-                    raise CorruptFileError(
-                        f"{path}: not a JSON object after {name!r:.80}: {mark!r} instead of a comma"
-                    )
+                    raise CorruptFileError(f"{path}: not a JSON object after {name!r:.80}: {mark!r} instead of a comma")
                 at += 1
                 skip(_JSON_SPACE)
             name = decode()
