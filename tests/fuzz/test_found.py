@@ -11,7 +11,9 @@ import pytest
 from fuzz.attacks import make_set
 from fuzz.crafted_hdf5 import with_facts
 from voxshard import open_features
-from voxshard.errors import CorruptFileError, StaleShardError, VoxshardError
+from voxshard.config import validated
+from voxshard.errors import ConfigError, CorruptFileError, StaleShardError, VoxshardError
+from voxshard.learning.train_config import TrainConfig
 from voxshard.progress import Silent
 from voxshard.store import merged
 from voxshard.store.layout import FeatureDir
@@ -72,3 +74,11 @@ def test_whatever_bit_of_a_tables_footer_changes_is_no_bug(tmp_path: Path) -> No
             except VoxshardError as exc:
                 kinds.add(type(exc.__cause__).__name__)
     assert "ArrowNotImplementedError" in kinds
+
+
+@pytest.mark.parametrize("key", ["label", "features"])
+@pytest.mark.parametrize("value", [1.5, {"a": 1}])
+def test_names_of_another_kind_are_refused_by_their_key(key: str, value: Any) -> None:
+    content = {"features": ["set"], "label": ["label"], "classifier": "logistic", key: value}
+    with pytest.raises(ConfigError, match=key):
+        validated(TrainConfig, content, where="config")

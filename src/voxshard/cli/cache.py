@@ -29,7 +29,7 @@ def list_command() -> None:
 @command.command("clear")
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 def clear_command(urls: tuple[str, ...]) -> None:
-    """Remove the copies of these URLs; without URLS, the complete cache, with the remains of interrupted uploads.
+    """Remove the copies of these URLs; without a URL, the complete cache, with the remains of interrupted uploads.
 
     Nothing may be using the cache at that time.
     """

@@ -223,7 +223,7 @@ def _match(table: pa.Table, entries: Sequence[str], option: str, *, require_all:
 
 
 def _best_kind(kinds: Iterable[tuple[str, pa.Array]], wanted: pa.Array) -> tuple[int, pa.Array]:
-    """Return the matches by the kind of name that fits most entries, and the number of entries without a match."""
+    """Return the number of entries without a match, and the matches, by the kind of name that fits most entries."""
     best: tuple[int, pa.Array] | None = None
     num_wanted = pc.count_distinct(wanted).as_py()
     for kind, names in kinds:

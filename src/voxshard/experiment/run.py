@@ -59,7 +59,7 @@ def _prepare(experiment: Experiment, stop: threading.Event, progress: Progress) 
 
 
 def _extract(experiment: Experiment, name: str, gpus: Sequence[str], stop: threading.Event, progress: Progress) -> None:
-    """Run the extractions: one process, or one per GPU for an encoder that uses GPUs."""
+    """Run the extractions: one process, or for an encoder that uses GPUs one per GPU, each with its share of shards."""
     section = experiment.config.extract[name]
     on_gpus = extract_kind(experiment, name) == "extract" and section.device in ("auto", "cuda")
     for config in experiment.extractions(name):

@@ -238,12 +238,16 @@ Shots = Annotated[tuple[int, ...], BeforeValidator(as_list), AfterValidator(_sho
 
 def as_names(value: Any) -> Any:
     """Return several names as a list, given as `a,b`, `[a, b]` or `a`."""
-    return [name for item in value for name in str(item).split(",")] if (value := as_list(value)) else value
+    items = as_list(value)
+    if not isinstance(items, list | tuple):
+        return items  # refused by the type of the setting
+    return [name for item in items for name in str(item).split(",")]
 
 
 def _as_groups(value: Any) -> Any:
     """Return groups of columns: `[a, "b,c"]` stands for a alone, and for b and c combined."""
-    return [as_names(item) for item in as_list(value)]
+    items = as_list(value)
+    return [as_names(item) for item in items] if isinstance(items, list | tuple) else items
 
 
 class CommonTrainOptions(Settings):
