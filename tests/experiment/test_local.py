@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from voxshard.errors import StoppedError
 from voxshard.experiment import run
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.local import Job, JobFailedError, run_many
@@ -141,3 +142,10 @@ def test_an_experiment_extracts_with_one_task_per_gpu(tmp_path: Path, monkeypatc
     assert small.startswith("gpu=4,6"), "an encoder without a framework needs no GPU"
     logs = sorted(path.name for path in (tmp_path / "exp" / "jobs").glob("*.log"))
     assert logs == ["extract-big-0.log", "extract-big-1.log"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_job_that_a_stop_ends_before_it_can_handle_it_is_stopped(name: str, tmp_path: Path) -> None:
+    script = f"import os, signal; signal.signal(signal.{name}, signal.SIG_DFL); os.kill(os.getpid(), signal.{name})"
+    with pytest.raises(StoppedError, match="early was stopped"):
+        run_many([Job("early", [sys.executable, "-c", script])], 1, tmp_path, threading.Event(), Silent(), "jobs")

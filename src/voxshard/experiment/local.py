@@ -145,7 +145,7 @@ def _raise_for(job: Job, code: int, log: Path | None) -> None:
     code = job.exit_code(code)
     if code == 0:
         return
-    if code == StoppedError.exit_code:
+    if code in (StoppedError.exit_code, -signal.SIGINT, -signal.SIGTERM):  # by itself, or before it could catch them
         raise StoppedError(f"{job.name} was stopped; run the same command again to continue")
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
     seen = "see the lines above" if log is None else f"see {log}:\n{_tail(log)}"
