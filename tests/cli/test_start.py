@@ -48,6 +48,8 @@ def test_no_commands_help_imports_a_framework(name: str) -> None:
     [
         (["extract", "nowhere.parquet", "--encoder", "mfcc", "--out", "x"], 2, "'nowhere.parquet' does not exist"),
         (["prepare", "folders", "here", "--out", "m"], 2, "format: no such corpus format; formats: folder"),
+        (["prepare", "/tmp", "--out", "m"], 2, "; of a folder of recordings: `voxshard prepare folder /tmp`"),
+        (["extract", __file__, "--encoder", "mfcc", "--out", "f", "--device", "gpu"], 2, "device: expected auto, cpu"),
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["extrac"], 2, "No such command 'extrac'; did you mean extract?"),
         (["encoders", "mfc"], 2, "vggish, openl3; did you mean mfcc?"),

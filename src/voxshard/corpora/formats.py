@@ -6,6 +6,7 @@ import functools
 import importlib
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 from voxshard.config import did_you_mean
 from voxshard.corpora.base import Adapter, Listing, Request
@@ -59,7 +60,8 @@ def check_known(name: str) -> None:
     """
     if name not in FORMATS and name not in available():
         formats = available()
-        raise ConfigError(f"no such corpus format; formats: {', '.join(formats)}{did_you_mean(name, formats)}")
+        hint = f"; of a folder of recordings: `voxshard prepare folder {name}`" if Path(name).is_dir() else ""
+        raise ConfigError(f"no such corpus format; formats: {', '.join(formats)}{did_you_mean(name, formats)}{hint}")
 
 
 def is_from_lists(name: str) -> bool:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from voxshard.errors import ConfigError, DeviceFaultError, DeviceUnavailableError
+
+_DEVICE = re.compile(r"(auto|cpu|cuda)(?:(?<=cuda):(\d+))?")
+_EXPECTED = "expected auto, cpu, cuda or cuda:N"
 
 
 def parse_device(request: str) -> tuple[str, int]:
@@ -24,10 +30,20 @@ def parse_device(request: str) -> tuple[str, int]:
     ------
     ConfigError : not one of these.
     """
-    found = re.fullmatch(r"(auto|cpu|cuda)(?:(?<=cuda):(\d+))?", request)
+    found = _DEVICE.fullmatch(request)
     if found is None:
-        raise ConfigError(f"--device {request}: expected auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"--device {request}: {_EXPECTED}")
     return found[1], int(found[2] or 0)
+
+
+def _known(request: str) -> str:
+    if not _DEVICE.fullmatch(request):
+        raise ValueError(_EXPECTED)
+    return request
+
+
+DeviceRequest = Annotated[str, AfterValidator(_known)]
+"""Type of a setting that is a device: auto, cpu, cuda or cuda:N."""
 
 
 def allotted_gpus(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from voxshard.config import Settings, as_list, validated
+from voxshard.encoders.device_request import DeviceRequest
 from voxshard.learning.augment_config import AugmentSettings
 from voxshard.learning.tracking import Tracker
 from voxshard.learning.train_config import CommonTrainOptions, as_class, as_names
@@ -107,7 +108,7 @@ class NetworkOptions(CommonTrainOptions):
     log: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = ()
     """Services to which every epoch and the results are also logged: `wandb` (Weights & Biases, offline if it cannot be
     reached), `tensorboard`, `mlflow`, `csv`. `wandb: true` adds `wandb`."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: DeviceRequest = "auto"
     """Device: auto, cpu, cuda or, for example, cuda:1."""
     devices: int = Field(1, ge=1)
     """Number of processes that train together, one per GPU, or on the CPU."""

@@ -23,6 +23,7 @@ from voxshard.config import Settings, dump_config
 from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder, EncoderSettings
+from voxshard.encoders.device_request import DeviceRequest
 from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultError
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
@@ -55,7 +56,7 @@ class ExtractOptions(Settings):
 
     shards: int | None = Field(None, ge=1)
     """Approximate number of shards; null: chosen by the amount of audio."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: DeviceRequest = "auto"
     """Device of the model: auto, cpu, cuda or, for example, cuda:1."""
     batch_seconds: float | None = Field(None, gt=0)
     """Padded seconds of audio per batch; null: 8 on a CPU, 320 on a GPU."""
