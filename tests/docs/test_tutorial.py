@@ -5,25 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import librosa
-import numpy as np
 import pytest
-import soundfile
 
-from voxshard.demo.corpus import RATE, speak
+from support.spoken_digits import spoken_digits
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorials" / "first-report.ipynb"
-
-
-def spoken_digits(folder: Path) -> None:
-    """Recordings with the names and the rate of the Free Spoken Digit Dataset."""
-    folder.mkdir(parents=True)
-    for voice, speaker in enumerate(("george", "lucas", "theo")):
-        for digit in range(10):
-            for take in range(3, 8):
-                spoken = speak(digit, voice, np.random.default_rng([voice, digit, take]), natural=True)
-                samples = librosa.resample(spoken, orig_sr=RATE, target_sr=8000)
-                soundfile.write(folder / f"{digit}_{speaker}_{take}.wav", samples, 8000)
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

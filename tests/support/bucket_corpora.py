@@ -123,8 +123,8 @@ def lhotse_corpus(root: Path) -> dict[str, Any]:
     ]
     for name, items in (("recordings", recordings), ("supervisions", supervisions)):
         content = "".join(f"{json.dumps(item)}\n" for item in items).encode()
-        (root / f"mini_{name}_train.jsonl.gz").write_bytes(gzip.compress(content))
-    return {"root": "mini_recordings_train.jsonl.gz"}
+        (root / f"corpus_{name}_train.jsonl.gz").write_bytes(gzip.compress(content))
+    return {"root": "corpus_recordings_train.jsonl.gz"}
 
 
 def tar_corpus(root: Path) -> dict[str, Any]:
