@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -126,6 +127,32 @@ def test_every_drawing_has_words_on_both_axes(page: str) -> None:
         assert len(words) >= 2, svg[:300]
 
 
+def test_every_table_has_a_caption_and_heads_of_rows_and_columns(page: str) -> None:
+    tables = re.findall(r"<table>.*?</table>", page, re.DOTALL)
+    assert len(tables) > 25
+    for table in tables:
+        assert re.search(r"<table>\s*<caption[^>]*>[^<]{4,}</caption>\s*<thead><tr><th scope=\"col\"", table)
+        rows = re.findall(r"<tr>", table[table.index("<tbody>") :])
+        assert len(rows) == table.count('<tr><th scope="row"')
+
+
+def test_headings_leave_out_no_level(page: str) -> None:
+    levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+
+
+def test_the_numbers_of_a_confusion_matrix_add_up_to_the_utterances(page: str) -> None:
+    figure = re.search(r'<figure id="confusion-0".*?</figure>', page, re.DOTALL)
+    assert figure is not None
+    counts = [int(number) for number in re.findall(r'<td class="number">(\d+)</td>', figure[0])]
+    said = re.search(r"(\d+) of (\d+) utterances are on the diagonal", figure[0])
+    assert said is not None
+    size = int(len(counts) ** 0.5)
+    assert (sum(counts[:: size + 1]), sum(counts)) == (int(said[1]), int(said[2]))
+
+
 def test_results_stand_in_the_table_with_intervals_and_the_best_is_marked_in_words(page: str) -> None:
     results = page[page.index('<section id="results"') : page.index('<section id="detection"')]
     assert "<small>6.71–10.71</small>" in results
@@ -138,14 +165,16 @@ def test_results_stand_in_the_table_with_intervals_and_the_best_is_marked_in_wor
 
 def test_the_summary_says_in_words_what_came_out(page: str) -> None:
     best = "lfcc-logistic-0 and 1 other have the best equal error rate: 8.71 % (95 % interval 6.71 to 10.71 %)."
-    assert f"5 systems were trained to predict “label”; on eval, {best}" in page
+    assert f"5 systems were trained to predict “label”; on eval (400 utterances), {best}" in page
+    verdict = "does not distinguish lfcc-logistic-0 from 1 of the 2 systems it was compared with"
+    assert f"The paired bootstrap test {verdict}." in page
     assert "mfcc: 1,298 of 1,320 utterances were embedded, 2 failed and 20 are still to do." in page
 
 
 def test_the_accounting_shows_every_split_and_every_reason(page: str) -> None:
     data = page[page.index('<section id="data"') :]
     row = "".join(f'<td class="number">{count}</td>' for count in ("420", "400", "0", "20", "0.00"))
-    assert f"<tr><td>mfcc</td><td>eval</td>{row}</tr>" in data
+    assert f'<tr><th scope="row">mfcc</th><td>eval</td>{row}</tr>' in data
     assert "EmptyAudioError" in data
 
 
@@ -201,7 +230,7 @@ def test_a_map_with_more_values_than_markers_draws_the_rest_in_grey(make_report:
     )
     page = render(make_report(feature_sets=[type(plain)(**{**vars(plain), "embedding_map": sample})]))
     assert "18 others" in page
-    assert page.count("<td>class ") >= 30
+    assert page.count('<th scope="row">class ') >= 30
 
 
 def test_long_names_keep_their_ends() -> None:
@@ -269,4 +298,49 @@ def test_of_a_large_grid_the_best_are_shown_and_the_others_folded(make_report: M
     systems = [replace(first, name=f"run-{n:03d}", splits={"eval": split}) for n, split in enumerate(splits)]
     page = render(make_report(systems=systems, comparisons=[]))
     assert "The other 170 systems" in page
+    assert "Configs of all 200 runs" in page
+    assert "The first 60 of 200; the numbers below have them all." in page
     assert page.index("run-029") < page.index("The other 170 systems") < page.index("run-199")
+
+
+def test_runs_with_other_settings_are_no_repetitions(make_report: Make) -> None:
+    first = make_report().systems[0]
+    systems = [replace(first, name=f"pca-{n}", seed=n, settings=f"pca: {n}") for n in range(3)]
+    assert "Mean over seeds" not in render(make_report(systems=systems, comparisons=[]))
+    alike = [replace(system, settings="pca: 0") for system in systems]
+    assert "Mean over seeds" in render(make_report(systems=alike, comparisons=[]))
+
+
+def test_of_more_classes_than_a_matrix_can_show_the_confusions_are_in_an_open_table(make_report: Make) -> None:
+    labels = [f"word{number:03d}" for number in range(200)]
+    counts = 5 * np.eye(200, dtype=np.int64)
+    counts[3, 7] = 2
+    split = SplitResult(
+        num_utterances=1002,
+        metrics={"accuracy": MetricEstimate(0.998)},
+        confusion=Confusion(labels=labels, counts=counts),
+    )
+    system = System(name="a", kind="classification", label="w", features="f", classifier="knn", splits={"eval": split})
+    page = render(make_report(systems=[system], comparisons=[], feature_sets=[]))
+    section = page[page.index('<section id="confusion"') : page.index('<section id="provenance"')]
+    assert "1,000 of 1,002 utterances are correct. 200 classes are too many for a matrix." in section
+    assert "word003</th><td>word007</td>" in section
+    assert "<details>" not in section
+
+
+def test_classes_and_systems_whose_names_begin_with_an_underscore_are_in_the_legends(make_report: Make) -> None:
+    first = make_report().systems[0]
+    split = first.splits["eval"]
+    assert split.histogram is not None
+    counts = {f"_{name}": values for name, values in split.histogram.counts.items()}
+    histogram = replace(split.histogram, counts=counts, threshold=None)
+    system = replace(first, name="_a", splits={"eval": replace(split, histogram=histogram)})
+    page = render(make_report(systems=[system], comparisons=[], feature_sets=[]))
+    drawn = re.sub("\N{ZERO WIDTH SPACE}", "", "".join(re.findall(r"<text[^>]*>([^<]+)</text>", page)))
+    assert "_a" in drawn
+    assert all(name in drawn for name in counts)
+
+
+def test_many_notes_are_shown_in_part_and_none_is_lost(make_report: Make) -> None:
+    page = render(make_report(notes=[f"Run {number} is left out: no model" for number in range(300)]))
+    assert page.index("Run 9 is") < page.index("290 more") < page.index("Run 10 is") < page.index("Run 299 is")

@@ -105,7 +105,7 @@ def test_a_run_becomes_a_page_with_its_numbers_and_results_beside_it(tmp_path: P
         f"<small>{100 * eer['low']:.2f}–{100 * eer['high']:.2f}</small></td>" in page
     )
     for key in ("det", "roc", "scores-0", "confusion-0", "groups-0"):
-        assert f'<figure id="{key}">' in page
+        assert f'<figure id="{key}" ' in page
     assert "(none) (80)" in page
     assert f"nothing is at {tmp_path}/gone any more" in page
 
@@ -142,7 +142,8 @@ def test_an_experiment_compares_its_runs_with_the_paired_test(tmp_path: Path) ->
     assert "<h1>Mine &amp; yours</h1>" in page
     comparison = page[page.index("Paired bootstrap comparison") : page.index('<section id="detection"')]
     rows = re.findall(
-        r"<tr><td>eval</td><td>good-logistic-0</td><td>(\S+)</td><td>EER, points</td><td>(yes|no)</td>", comparison
+        r"<tr><th scope=\"row\">eval</th><td>good-logistic-0</td><td>(\S+)</td><td>EER, points</td><td>(yes|no)</td>",
+        comparison,
     )
     assert rows == [("same-logistic-0", "no"), ("bad-logistic-0", "yes")]
     assert "name: mine" in page
@@ -152,8 +153,37 @@ def test_runs_of_the_same_name_in_two_experiments_are_told_apart(tmp_path: Path)
     detection_run(tmp_path / "one/runs/lfcc-svm-0")
     detection_run(tmp_path / "two/runs/lfcc-svm-0", seed=1)
     page = read(run(ReportConfig(paths=(tmp_path / "one", tmp_path / "two"), out=tmp_path / "report.html")))
-    assert "<td>one/lfcc-svm-0</td>" in page
-    assert "<td>two/lfcc-svm-0</td>" in page
+    assert '<th scope="row">one/lfcc-svm-0</th>' in page
+    assert '<th scope="row">two/lfcc-svm-0</th>' in page
+
+
+def test_runs_whose_paths_differ_in_the_folder_runs_alone_are_told_apart(tmp_path: Path) -> None:
+    detection_run(tmp_path / "exp/runs/lfcc")
+    detection_run(tmp_path / "exp/lfcc", seed=1)
+    paths = (tmp_path / "exp/runs/lfcc", tmp_path / "exp/lfcc")
+    page = read(run(ReportConfig(paths=paths, out=tmp_path / "report.html")))
+    assert "<h1>2 runs</h1>" in page
+    assert '<th scope="row">exp/lfcc</th>' in page
+    assert '<th scope="row">runs/lfcc</th>' in page
+
+
+def test_the_paired_test_uses_the_utterances_that_the_metrics_use(tmp_path: Path) -> None:
+    classes, truth = ["a", "b"], np.array(["a", "b", "new"])[np.arange(90) % 3]
+    target = {"kind": "classification", "labels": ["digit"], "classes": classes, "positive": None}
+    for name, wrong in (("good", 10), ("poor", 30)):
+        predicted = np.where(np.arange(90) < wrong, "b", np.where(truth == "new", "a", truth))
+        known = truth != "new"
+        numbers = ((truth == "b").astype(int)[known], (predicted == "b").astype(int)[known])
+        metrics = bootstrap(ClassificationTrials(*numbers, 2), num_replicates=20)
+        ids = [f"u{number}" for number in range(90)]
+        trials = pa.table({"utterance_id": ids, "split": ["test"] * 90, "label": truth, "prediction": predicted})
+        as_json = {"test": {key: interval.to_json() for key, interval in metrics.items()}}
+        write_run(tmp_path / "exp/runs" / name, target=target, metrics=as_json, trials=trials)
+    page = read(run(ReportConfig(paths=(tmp_path / "exp",), out=tmp_path / "report.html")))
+    accuracy = [float(row["accuracy"]) for row in csv.DictReader(read(tmp_path / "results.csv").splitlines())]
+    found = re.search(r'<td>accuracy, points</td>.*?<td class="number">\+([\d.]+)<.*?>60</td></tr>', page)
+    assert found is not None
+    assert found[1] == f"{100 * (max(accuracy) - min(accuracy)):.2f}"
 
 
 def test_a_damaged_run_of_an_experiment_is_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -161,7 +191,9 @@ def test_a_damaged_run_of_an_experiment_is_left_out_with_the_reason(tmp_path: Pa
     bad = detection_run(tmp_path / "exp/runs/bad")
     (bad / "metrics.json").write_text("{")
     page = read(run(ReportConfig(paths=(tmp_path / "exp",), out=tmp_path / "report.html")))
-    assert f"Run bad is left out: {bad}/metrics.json: not metrics of voxshard" in page
+    left_out = page[page.index('<section id="left-out"') :]
+    assert f"Run bad is left out: {bad}/metrics.json: not metrics of voxshard" in left_out
+    assert "Something is left out; the reasons are under “Left out”." in page
     with pytest.raises(CorruptFileError, match="not metrics of voxshard"):
         run(ReportConfig(paths=(bad,), out=tmp_path / "report.html"))
 
@@ -183,7 +215,7 @@ def test_a_run_of_many_classes_shows_confusions_and_accuracy(tmp_path: Path) -> 
     page = read(run(ReportConfig(paths=(tmp_path / "digits",), out=tmp_path / "report.html")))
     right = int((truth == predicted).sum())
     assert f"{right} of 300 utterances are on the diagonal." in page
-    assert f"on test its accuracy is {100 * right / 300:.2f} %" in page
+    assert f"on test (300 utterances) its accuracy is {100 * right / 300:.2f} %" in page
     assert 'id="det"' not in page
 
 

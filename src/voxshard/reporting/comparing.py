@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from voxshard.progress import Progress
 from voxshard.reporting.comparability import rank
 from voxshard.reporting.report_data import Comparison, MetricEstimate, System
-from voxshard.reporting.systems import PredictedTarget, texts
+from voxshard.reporting.systems import PredictedTarget, known_trials, texts
 from voxshard.scoring.classification import ClassificationTrials, MultiLabelTrials
 from voxshard.scoring.detection import DetectionTrials
 from voxshard.scoring.intervals import Trials, paired_bootstrap
@@ -57,12 +57,13 @@ def _compare_two(
     runs: Mapping[str, Run], first: str, second: str, split: str, metric: str, seed: int
 ) -> Comparison | None:
     """Test two systems on the utterances that both have scored with the same label; None if the test has no result."""
-    ours, theirs = (_trials(runs[name], split) for name in (first, second))
+    targets = {name: PredictedTarget.of(runs[name]) for name in (first, second)}
+    ours, theirs = (_trials(runs[name], split, target) for name, target in targets.items())
     pair = ours.join(theirs, "utterance_id", right_suffix=_OTHER, join_type="inner").sort_by("utterance_id")
     pair = pair.filter(pc.equal(pair["label"], pair[f"label{_OTHER}"]))
     if pair.num_rows < 2 or pc.count_distinct(pair["label"]).as_py() < 2:
         return None
-    trials = (_measurable(pair, end, PredictedTarget.of(runs[name])) for name, end in ((first, ""), (second, _OTHER)))
+    trials = (_measurable(pair, end, targets[name]) for name, end in ((first, ""), (second, _OTHER)))
     replicates = min(1000, max(200, _MOST_WORK // pair.num_rows))
     result = paired_bootstrap(*trials, num_replicates=replicates, seed=seed).get(metric)
     if result is None or result.p_value is None:
@@ -79,10 +80,9 @@ def _compare_two(
     )
 
 
-def _trials(run: Run, split: str) -> pa.Table:
-    """Return the columns of a split's labelled trials that the test needs."""
-    trials = run.trials()
-    trials = trials.filter(pc.and_(pc.fill_null(pc.equal(trials["split"], split), False), pc.is_valid(trials["label"])))
+def _trials(run: Run, split: str, target: PredictedTarget) -> pa.Table:
+    """Return the columns that the test needs of the trials that the metrics are computed from."""
+    trials = known_trials(run.trials(), split, target)
     needed = [name for name in trials.column_names if name == "score" or name.startswith(("score_", "label_"))]
     return trials.select(["utterance_id", "label", "prediction", *needed])
 

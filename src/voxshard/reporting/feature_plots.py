@@ -10,7 +10,7 @@ import numpy as np
 from voxshard.reporting.plots import MAX_LINES, Plot, legend_below, style
 from voxshard.reporting.report_data import EmbeddingMap, Series
 from voxshard.reporting.result_tables import table
-from voxshard.reporting.vector import GREY, MARKERS, PALETTE, short, svg_figure, to_svg
+from voxshard.reporting.vector import GREY, MARKERS, PALETTE, legend_name, svg_figure, to_svg
 
 MAX_CLASSES = 12
 """Values of a column that get their own marker on a map."""
@@ -40,7 +40,7 @@ def embedding_map(sample: EmbeddingMap, column: str, *, key: str, name: str) -> 
         for index, value in enumerate(own):
             axes.plot(
                 *sample.points[values == value].T, MARKERS[index], color=PALETTE[index % len(PALETTE)], markersize=3.6,
-                alpha=0.7, markeredgewidth=0, label=short(value, 20),
+                alpha=0.7, markeredgewidth=0, label=legend_name(value),
             )  # fmt: skip
         axes.set_xlabel(first)
         axes.set_ylabel(second)
@@ -81,7 +81,7 @@ def timeline(series: Sequence[Series], *, key: str, name: str) -> Plot:
     with svg_figure(4.8, 2.6) as figure:
         axes = figure.add_subplot()
         for index, part in enumerate(shown):
-            axes.plot(part.time_s / divisor, part.values, label=short(part.name), **style(index))
+            axes.plot(part.time_s / divisor, part.values, label=legend_name(part.name), **style(index))
         axes.set_xlabel(f"time since the start, {time_unit}")
         axes.set_ylabel(f"{quantity}, {unit}")
         axes.set_ylim(bottom=0)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxshard.reporting import feature_plots
-from voxshard.reporting.page import Block, Facts, Folded, Heading, Plots, Preformatted, Section, Text
+from voxshard.reporting.page import Block, Facts, Folded, Heading, Plots, Preformatted, Section, Text, notes
 from voxshard.reporting.report_data import FeatureSetReport, ReportData, System
+from voxshard.reporting.result_sections import MAX_SYSTEMS
 from voxshard.reporting.result_tables import TableCell, table
 
 
@@ -129,6 +130,9 @@ def _of(used: float, asked: float | None) -> str:
 def provenance(data: ReportData) -> Section:
     """Return the section on configs, fingerprints and versions."""
     blocks: list[Block] = []
+    if data.config:
+        repeat = "To repeat an experiment, save its config as FILE and type: voxshard run FILE"
+        blocks += [Heading("Experiment"), Text(repeat), Preformatted("Config of the experiment", data.config)]
     for features in data.feature_sets:
         blocks.append(Heading(f"Features {features.name}"))
         if features.facts:
@@ -139,15 +143,13 @@ def provenance(data: ReportData) -> Section:
         if features.config:
             blocks.append(Preformatted("Options of the extraction", features.config))
     if data.systems:
-        blocks += [Heading("Runs"), *_runs(data.systems)]
-    for system in data.systems:
-        blocks += [Text(f"{system.name}: {note}", quiet=True) for note in system.notes]
-        if system.config:
-            blocks.append(Preformatted(f"Config of {system.name}", system.config))
-    if data.config:
-        blocks += [Heading("Experiment"), Preformatted("Config of the experiment", data.config)]
-    blocks += [Text(note, quiet=True) for note in data.notes]
+        blocks += [Heading("Runs"), *_runs(data.systems), *_configs(data.systems)]
     return Section("provenance", "How it was made", blocks)
+
+
+def left_out(lines: Sequence[str]) -> Section | None:
+    """Return the section on runs and feature sets that could not be read."""
+    return Section("left-out", "Left out", notes(lines)) if lines else None
 
 
 def _runs(systems: Sequence[System]) -> list[Block]:
@@ -157,4 +159,16 @@ def _runs(systems: Sequence[System]) -> list[Block]:
     shared = [(name, values[name].pop()) for name in names if len(values[name]) == 1]
     own = [name for name in names if name not in dict(shared)]
     rows = [[system.name, *(system.facts.get(name, "–") for name in own)] for system in systems]
-    return [*([Facts(shared)] if shared else []), table(["run", *own], rows, text=len(own) + 1)]
+    blocks: list[Block] = [Facts(shared)] if shared else []
+    if own:
+        each = table(["run", *own], rows, text=len(own) + 1)
+        blocks.append(each if len(rows) <= MAX_SYSTEMS else Folded(f"All {len(rows)} runs", each))
+    return blocks
+
+
+def _configs(systems: Sequence[System]) -> list[Block]:
+    configs = [(f"Config of {system.name}", system.config) for system in systems if system.config]
+    if len(configs) > MAX_SYSTEMS:
+        text = "\n".join(f"# {title}\n{config}" for title, config in configs)
+        return [Preformatted(f"Configs of all {len(configs)} runs", text)]
+    return [Preformatted(title, config) for title, config in configs]

@@ -82,7 +82,7 @@ def _facts(identity: Identity | None, summary: Mapping[str, Any] | None, path: P
             "fingerprint": identity.fingerprint,
             "granularity": identity.granularity,
             "dimension": f"{identity.dim:,}" + (f" x {identity.num_layers} layers" if identity.num_layers else ""),
-            "sample rate": f"{identity.sample_rate:,} Hz",
+            "sample rate": f"{identity.sample_rate:,} Hz" if identity.sample_rate else "",
             "weights": ", ".join(f"{item['name']} (SHA-256 {item['sha256'][:12]}…)" for item in identity.weight_files),
         }
     if summary is None:

@@ -101,8 +101,11 @@ def _noting(what: str, path: Path, named: Container[Path], found: _Found) -> Ite
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return a name for each path: as many of its last parts as make it distinct."""
-    parts = {path: [part for part in path.resolve().parts if part not in ("runs", "features")] for path in paths}
+    """Return a name for each path: as many of its last parts as make it distinct, if possible without the folders that
+    voxshard makes."""
+    full = {path: path.resolve().parts[1:] for path in paths}
+    short = {path: tuple(part for part in parts if part not in ("runs", "features")) for path, parts in full.items()}
+    parts = {path: own if list(short.values()).count(own) == 1 else full[path] for path, own in short.items()}
     names = {}
     for path, own in parts.items():
         others = [other for key, other in parts.items() if key != path]
@@ -174,7 +177,7 @@ def _title(paths: Sequence[Path], found: _Found) -> str:
     if len(paths) == 1:
         return paths[0].resolve().name
     counts = ((len(found.runs), "runs"), (len(found.feature_dirs), "feature sets"))
-    return " and ".join(f"{count} {what}" for count, what in counts if count)
+    return " and ".join(f"{count} {what if count > 1 else what[:-1]}" for count, what in counts if count)
 
 
 def _date(found: _Found) -> str:

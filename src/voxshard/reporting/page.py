@@ -55,6 +55,17 @@ class Plots:
     plots: Sequence[Plot]
 
 
+_MAX_NOTES = 10
+"""Notes that are shown at once."""
+
+
+def notes(lines: Sequence[str]) -> list[Text | Preformatted]:
+    """Return the first lines as paragraphs, and many more behind a click."""
+    shown: list[Text | Preformatted] = [Text(line, quiet=True) for line in lines[:_MAX_NOTES]]
+    more = lines[_MAX_NOTES:]
+    return [*shown, Preformatted(f"{len(more)} more", "\n".join(more))] if more else shown
+
+
 Block = Text | Heading | Preformatted | Facts | Folded | Plots | Table
 
 

@@ -23,7 +23,7 @@ from voxshard.reporting.report_data import (
     TrainingCurve,
 )
 from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
-from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, distinct, short, svg_figure, to_svg
+from voxshard.reporting.vector import GREY, LINES, MARKERS, PALETTE, distinct, legend_name, svg_figure, to_svg
 
 _MOST_MARKERS = 40
 """Maximum number of markers on a line; more would hide it."""
@@ -31,7 +31,7 @@ MAX_LINES = len(PALETTE)
 """Curves that can be distinguished in one plot."""
 MAX_MATRIX = 60
 """Classes of a confusion matrix that is drawn; of more, only the table of the most frequent confusions is shown."""
-MAX_ROWS = 40
+MAX_ROWS = 60
 """Groups or systems of an interval plot or heat map."""
 
 
@@ -54,8 +54,10 @@ def style(index: int) -> dict[str, Any]:
 
 
 def legend_below(figure: Figure, *, handle_length: float = 2.8) -> None:
-    """Put the legend of the figure's first axes below them and enlarge the figure, so that it covers no data."""
+    """Put the legend of the figure's first axes below them and enlarge the figure, so that it covers no data.
+    Names are shortened as far as they stay distinct."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
+    labels = distinct(labels)
     width, height = figure.get_size_inches()
     entry_inches = 0.13 * handle_length + 0.35 + 0.075 * max(map(len, labels))
     columns = max(1, min(len(labels), int(width / entry_inches)))
@@ -88,7 +90,7 @@ def det(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, wh
         axes = figure.add_subplot()
         for index, (name, (curve, estimate)) in enumerate(curves.items()):
             x, y = probit(curve.false_alarm_rate), probit(curve.miss_rate)
-            axes.plot(x, y, label=short(name), **style(index), clip_on=True)
+            axes.plot(x, y, label=legend_name(name), **style(index), clip_on=True)
             if estimate.value is not None and low < estimate.value < high:
                 point = probit([estimate.value])
                 axes.plot(
@@ -157,7 +159,9 @@ def roc(curves: Mapping[str, tuple[ErrorCurve, MetricEstimate]], *, key: str, wh
     with svg_figure(4.8, 4.1) as figure:
         axes = figure.add_subplot()
         for index, (name, (curve, _)) in enumerate(curves.items()):
-            axes.plot(100 * curve.false_alarm_rate, 100 * (1 - curve.miss_rate), label=short(name), **style(index))
+            axes.plot(
+                100 * curve.false_alarm_rate, 100 * (1 - curve.miss_rate), label=legend_name(name), **style(index)
+            )
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
         axes.set_xlim(-1, 101)
         axes.set_ylim(-1, 101)
@@ -180,7 +184,7 @@ def histogram(spread: ScoreHistogram, *, key: str, system: str, where: str) -> P
         for index, (name, counts) in enumerate(spread.counts.items()):
             share = 100 * counts / totals[name]
             drawn = style(index)
-            axes.stairs(share, spread.edges, label=f"{short(name)} ({totals[name]:,})", linewidth=1.7, **drawn)
+            axes.stairs(share, spread.edges, label=legend_name(f"{name} ({totals[name]:,})"), linewidth=1.7, **drawn)
             axes.stairs(share, spread.edges, fill=True, color=drawn["color"], alpha=0.18)
         if spread.threshold is not None:
             axes.axvline(
@@ -299,8 +303,10 @@ def intervals(
     """Plot one row per name: a dot for the value, and a bar for its confidence interval."""
     how = measures.measure(metric)
     scale = 100.0 if how.percent else 1.0
-    shown = [(name, estimate) for name, estimate in estimates if estimate.value is not None][:MAX_ROWS]
-    with svg_figure(4.8, 0.9 + 0.25 * len(shown)) as figure:
+    measured = [(name, estimate) for name, estimate in estimates if estimate.value is not None]
+    shown = measured[:MAX_ROWS]
+    caption += _first_of(len(shown), len(measured))
+    with svg_figure(4.8, 0.9 + (0.25 if len(shown) <= 30 else 0.19) * len(shown)) as figure:
         axes = figure.add_subplot()
         for row, (_, estimate) in enumerate(shown):
             value = scale * (estimate.value or 0.0)
@@ -320,6 +326,10 @@ def intervals(
         svg = to_svg(figure, key=key, title=title, description=caption)
     rows = [[name, how.number(estimate.value), how.interval(estimate) or "–"] for name, estimate in estimates]
     return Plot(key=key, title=title, svg=svg, caption=caption, table=table([what, how.head, "95 % interval"], rows))
+
+
+def _first_of(shown: int, total: int) -> str:
+    return f" The first {shown} of {total}; the numbers below have them all." if shown < total else ""
 
 
 def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key: str, where: str) -> Plot:
@@ -347,6 +357,7 @@ def heat_map(column: str, systems: Mapping[str, Breakdown], *, metric: str, key:
         title = f"{how.title.capitalize()} by {column} on {where}"
         which = f"{how.better} is better; " if how.better else ""
         caption = f"{how.head} for each {column} and system; {which}darker is higher."
+        caption += _first_of(len(shown), len(grid))
         svg = to_svg(figure, key=key, title=title, description=caption)
     rows = []
     for name, row in zip(names, grid, strict=True):
@@ -368,7 +379,14 @@ def few_shot(curves: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, met
             mean = [scale * float(np.mean(values)) for _, values in points]
             spread = [scale * _deviation(values) for _, values in points]
             axes.errorbar(
-                x, mean, yerr=spread, marker=MARKERS[index], capsize=3, elinewidth=1, label=short(name), **style(index)
+                x,
+                mean,
+                yerr=spread,
+                marker=MARKERS[index],
+                capsize=3,
+                elinewidth=1,
+                label=legend_name(name),
+                **style(index),
             )
         axes.set_xscale("log")
         axes.set_xticks(every, [str(count) for count in every])
@@ -404,7 +422,9 @@ def training(curves: Sequence[TrainingCurve], *, key: str, system: str) -> Plot:
         axes = figure.add_subplot()
         for index, curve in enumerate(curves[:MAX_LINES]):
             marker = MARKERS[index] if len(curve.epochs) <= _MOST_MARKERS else None
-            axes.plot(curve.epochs, curve.values, label=short(curve.name), marker=marker, markersize=3, **style(index))
+            axes.plot(
+                curve.epochs, curve.values, label=legend_name(curve.name), marker=marker, markersize=3, **style(index)
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(curves[0].name.replace("_", " ") if len(curves) == 1 else "value")
         legend_below(figure)

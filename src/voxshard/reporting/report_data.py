@@ -119,6 +119,8 @@ class System:
     features: str
     classifier: str
     seed: int | None = None
+    settings: str = ""
+    """All that was set except the seed; runs that have it in common are repetitions of one experiment."""
     splits: Mapping[str, SplitResult] = field(default_factory=dict)
     few_shot: Sequence[FewShot] = ()
     training: Sequence[TrainingCurve] = ()

@@ -10,12 +10,12 @@ import numpy as np
 
 from voxshard.reporting import measures, plots, result_tables
 from voxshard.reporting.comparability import LEVEL, Topic, View
-from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text
+from voxshard.reporting.page import Block, Folded, Heading, Plots, Section, Text, notes
 from voxshard.reporting.report_data import Comparison, System
 from voxshard.reporting.result_tables import Table, TableCell, metric_cell, table
 
-_MAX_SYSTEMS = 30
-"""Rows of a table of results that are shown at once."""
+MAX_SYSTEMS = 30
+"""Rows of a table with one row per system that are shown at once."""
 
 
 def results(topic: Topic) -> Section:
@@ -29,20 +29,24 @@ def results(topic: Topic) -> Section:
         if place == 0 and sum(name != "train" for name in topic.splits) > 1 and view.headline:
             blocks += [Heading("Across splits"), _across_splits(view.headline, view, topic)]
     if topic.splits:
-        seeds = _over_seeds(topic.systems, topic.splits[0])
+        seeds = _over_seeds(topic.view(topic.splits[0]).order, topic.splits[0])
         blocks += [Heading("Mean over seeds"), seeds] if seeds else []
     blocks += _comparisons(topic.comparisons)
     blocks += _meanings(topic.systems)
-    blocks += [Text(f"{system.name}: {system.not_scored}", quiet=True) for system in topic.systems if system.not_scored]
+    blocks += notes([f"{system.name}: {note}" for system in topic.systems for note in _remarks(system)])
     return Section(f"results{topic.key}", f"Results{topic.suffix}", blocks)
+
+
+def _remarks(system: System) -> list[str]:
+    return [*([system.not_scored] if system.not_scored else []), *system.notes]
 
 
 def _best_first(whole: Table) -> list[Block]:
     """Return the table of results; for a large grid only of the best systems, with the others folded."""
-    more = len(whole.rows) - _MAX_SYSTEMS
+    more = len(whole.rows) - MAX_SYSTEMS
     if more <= 0:
         return [whole]
-    best, others = whole.rows[:_MAX_SYSTEMS], whole.rows[_MAX_SYSTEMS:]
+    best, others = whole.rows[:MAX_SYSTEMS], whole.rows[MAX_SYSTEMS:]
     title = f"The other {more} systems" if more > 1 else "The other system"
     return [replace(whole, rows=best), Folded(title, replace(whole, rows=others, caption=""))]
 
@@ -65,8 +69,6 @@ def _intervals(view: View, *, key: str) -> plots.Plot:
     how = measures.measure(view.headline)
     estimates = [(system.name, view.estimate(system)) for system in view.order]
     caption = f"{how.title.capitalize()} with 95 % confidence intervals, best first."
-    more = len(estimates) - plots.MAX_ROWS
-    caption += f" The {plots.MAX_ROWS} best; {more} more are in the table." if more > 0 else ""
     title = f"{how.title.capitalize()} on {view.split}"
     return plots.intervals(estimates, metric=view.headline, key=key, title=title, caption=caption, what="system")
 
@@ -101,10 +103,10 @@ def _tied(comparisons: Sequence[Comparison], view: View) -> set[str]:
 
 def _over_seeds(systems: Sequence[System], split: str) -> Table | None:
     """Return a table of mean and standard deviation of the headline metrics of systems trained with several seeds."""
-    families: dict[tuple[str, str], list[System]] = defaultdict(list)
+    families: dict[tuple[str, str, str], list[System]] = defaultdict(list)
     for system in systems:
         if split in system.splits and system.seed is not None:
-            families[system.features, system.classifier].append(system)
+            families[system.features, system.classifier, system.settings].append(system)
     several = {key: members for key, members in families.items() if len({member.seed for member in members}) > 1}
     if not several:
         return None
@@ -115,7 +117,7 @@ def _over_seeds(systems: Sequence[System], split: str) -> Table | None:
         if any(name in member.splits[split].metrics for members in several.values() for member in members)
     ]
     rows = []
-    for (features, classifier), members in several.items():
+    for (features, classifier, _), members in several.items():
         cells = [features, classifier, str(len(members))]
         for name in names:
             values = [

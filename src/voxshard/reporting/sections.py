@@ -18,6 +18,7 @@ def build(data: ReportData) -> list[Section]:
             sections += trial_sections.of_view(view)
         sections.append(trial_sections.few_shot(topic))
     sections += [
+        feature_sections.left_out(data.notes),
         trial_sections.training(data.systems),
         feature_sections.maps(data.feature_sets),
         feature_sections.accounting(data.feature_sets),

@@ -9,25 +9,30 @@ from voxshard.reporting.report_data import ReportData
 
 
 def in_words(data: ReportData) -> str:
-    """Return a few sentences on what was done and with which results."""
-    return " ".join([*_features(data), *_systems(data)])
+    """Return a few sentences: which system is best and how certainly, on which data, and what is missing."""
+    missing = ["Something is left out; the reasons are under “Left out”."] if data.notes else []
+    return " ".join([*_systems(data), *_features(data), *missing])
 
 
 def _features(data: ReportData) -> list[str]:
-    sentences = []
-    for features in data.feature_sets[:3]:
+    sentences, complete = [], list[str]()
+    for features in data.feature_sets:
         total = sum(account.num_total for account in features.accounts)
         ok = sum(account.num_ok for account in features.accounts)
         failed = sum(account.num_failed for account in features.accounts)
         pending = sum(account.num_pending for account in features.accounts)
-        if not total:
+        if not total or (ok == total and len(data.feature_sets) > 1):
+            complete += [features.name] if total else []
             continue
         outcome = "no utterance failed" if not failed else f"{failed:,} failed"
         waiting = f" and {pending:,} are still to do" if pending else ""
         name = features.name if features.name == features.encoder else f"{features.name} ({features.encoder})"
         sentences.append(f"{name}: {ok:,} of {total:,} utterances were embedded, {outcome}{waiting}.")
-    if len(data.feature_sets) > 3:
-        sentences.append(f"{len(data.feature_sets) - 3} more feature sets are listed below.")
+    if len(sentences) > 3:
+        sentences[3:] = [f"{len(sentences) - 3} more feature sets with failed or missing utterances are listed below."]
+    if complete:
+        more = f" and {len(complete) - 3} more" if len(complete) > 3 else ""
+        sentences.append(f"{', '.join(complete[:3])}{more}: every utterance was embedded.")
     return sentences
 
 
@@ -48,16 +53,20 @@ def _topic(topic: Topic) -> list[str]:
         return [f"{trained}."]
     best, how = view.order[0], measures.measure(view.headline)
     result = how.in_words(view.estimate(best))
+    known = best.splits[view.split].num_utterances
+    where = view.split + ("" if known is None else f" ({known:,} utterances)")
     if count == 1:
-        return [f"{trained}, {best.name}: on {view.split} its {how.title} is {result}."]
+        return [f"{trained}, {best.name}: on {where} its {how.title} is {result}."]
     equal = sum(view.estimate(system).value == view.estimate(best).value for system in view.order) - 1
     who = f"{best.name} has" if not equal else f"{best.name} and {equal} other{'s' * (equal > 1)} have"
-    sentences = [f"{trained}; on {view.split}, {who} the best {how.title}: {result}."]
+    sentences = [f"{trained}; on {where}, {who} the best {how.title}: {result}."]
     here = [item for item in topic.comparisons if item.split == view.split and item.first == best.name]
     if here:
-        verdict = "differs from" if here[0].p_value < LEVEL else "is not distinguishable from"
-        p_value = f"p = {here[0].p_value:.3f}" if here[0].p_value >= 0.001 else "p < 0.001"
-        sentences.append(f"By the paired bootstrap test it {verdict} {here[0].second} ({p_value}).")
+        alike = sum(item.p_value >= LEVEL for item in here)
+        verdict = "does not distinguish" if alike else "distinguishes"
+        part = "any" if alike == len(here) else alike or "all"
+        them = f"{part} of the {len(here)} systems it was compared with" if len(here) > 1 else here[0].second
+        sentences.append(f"The paired bootstrap test {verdict} {best.name} from {them}.")
     return sentences
 
 

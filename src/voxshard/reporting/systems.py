@@ -32,6 +32,9 @@ from voxshard.store.runs import Run, file_name
 FOLDS = "folds"
 """Name of the split and of the table that cross-validation leaves."""
 
+_OF_ONE_RUN = ("seed", "created", "software", "fingerprint")
+"""Keys of a run's config that differ between repetitions."""
+
 
 @dataclass(frozen=True)
 class PredictedTarget:
@@ -76,7 +79,7 @@ def load_system(run: Run, name: str) -> System:
         trials = run.trials() if run.trials_file.exists() else None
         by_speaker = content.get("metrics_by_speaker", {})
         for split, metrics in content["metrics"].items():
-            here = None if trials is None else _known(trials, split, target)
+            here = None if trials is None else known_trials(trials, split, target)
             estimates, over_speakers = _estimates(metrics), _estimates(by_speaker.get(split, {}))
             splits[split] = _split_result(split, estimates, over_speakers, target, here, found)
     return System(
@@ -86,6 +89,7 @@ def load_system(run: Run, name: str) -> System:
         features="+".join(item["name"] for item in config["features"]),
         classifier=config["classifier"],
         seed=config.get("seed"),
+        settings=json.dumps({key: value for key, value in config.items() if key not in _OF_ONE_RUN}, sort_keys=True),
         splits=splits,
         few_shot=_few_shot(found.get("n-shot")),
         training=training_curves(found.get("training-curve"), found.get("training")),
@@ -133,18 +137,21 @@ def _few_shot(rows: pa.Table | None) -> list[FewShot]:
     ]
 
 
-def _listed(names: Sequence[str], limit: int = 20) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _listed(names: Sequence[str], limit: int = 200) -> str:
+    """Join names up to about `limit` characters."""
+    shown = [name for place, name in enumerate(names) if not place or len(", ".join(names[: place + 1])) <= limit]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more
 
 
 def _estimates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, MetricEstimate]:
     return {name: MetricEstimate(item["value"], item.get("low"), item.get("high")) for name, item in metrics.items()}
 
 
-def _known(trials: pa.Table, split: str, target: PredictedTarget) -> pa.Table:
-    """Return the trials of a split whose label the model has learned; metrics are computed from these."""
-    trials = trials.filter(pc.fill_null(pc.equal(trials["split"], split), False))
+def known_trials(trials: pa.Table, split: str, target: PredictedTarget) -> pa.Table:
+    """Return the labelled trials of a split whose label the model has learned; metrics are computed from these."""
+    here = pc.fill_null(pc.equal(trials["split"], split), False)
+    trials = trials.filter(pc.and_(here, pc.is_valid(trials["label"])))
     if target.kind == "multilabel":
         return trials
     return trials.filter(pc.is_in(trials["label"].cast(pa.string()), pa.array(target.classes, pa.string())))

@@ -59,10 +59,11 @@ def _confusions(view: View) -> Section | None:
         if plot:
             drawn.append(plot)
         if len(matrix.labels) > 2 and (frequent := plots.frequent_confusions(matrix)).rows:
+            title = f"Most frequent confusions of {system.name}"
             if plot is None:
-                count = len(matrix.labels)
-                blocks.append(Text(f"{count} classes are too many for a matrix; the most frequent confusions instead."))
-            blocks.append(Folded(f"Most frequent confusions of {system.name}", frequent))
+                right = f"{int(matrix.counts.trace()):,} of {int(matrix.counts.sum()):,} utterances are correct"
+                blocks += [Heading(title), Text(f"{right}. {len(matrix.labels)} classes are too many for a matrix.")]
+            blocks.append(frequent if plot is None else Folded(title, frequent))
     if drawn:
         blocks.insert(0, Plots(drawn))
     title = f"Which classes are mistaken for which{view.suffix}"
@@ -107,6 +108,8 @@ def _breakdowns(view: View) -> Section | None:
             continue
         blocks.append(Heading(f"By {column}"))
         some = dict(list(having.items())[:_MAX_BREAKDOWN_SYSTEMS])
+        if len(having) > len(some):
+            blocks.append(Text(f"The {len(some)} best of {len(having)} systems are shown."))
         name, best = next(iter(some.items()))
         metric = _metric_of(best, view.headline)
         if metric is None:
@@ -128,8 +131,6 @@ def _breakdowns(view: View) -> Section | None:
                 drawn.append(plots.heat_map(column, some, metric=metric, key=f"heat{view.key}-{place}", where=split))
             blocks.append(Plots(drawn))
         blocks.append(Folded(f"All metrics of {name} by {column}", _group_table(best)))
-        if len(having) > len(some):
-            blocks.append(Text(f"The {len(some)} best of {len(having)} systems are shown."))
     return Section(f"groupings{view.key}", f"Results by group{view.suffix}", blocks) if blocks else None
 
 

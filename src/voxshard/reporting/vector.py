@@ -94,6 +94,11 @@ def to_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
     )
 
 
+def legend_name(name: str) -> str:
+    """Return a name that Matplotlib shows in a legend; one that begins with an underscore would be omitted."""
+    return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
+
+
 def distinct(names: Sequence[str], limit: int = 24) -> list[str]:
     """Shorten names as `short` does, but keep as much as distinguishes them."""
     whole = len(set(names))
