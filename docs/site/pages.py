@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for place, source in OUTSIDE.items():
         markdown = markdown.replace(f"](../{source}", f"]({place}")
     return markdown
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep options in one piece: browsers break lines after the hyphens of `--set`."""
+
+    def marked(code: re.Match[str]) -> str:
+        return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r'<span class="option">\g<0></span>', code[0])
+
+    return re.sub(r"<code>[^<]*</code>", marked, html)
 
 
 def encoders() -> str:
