@@ -43,11 +43,16 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Keep options in one piece: browsers break lines after the hyphens of `--set`."""
+    """Keep options in one piece (browsers break after the hyphens of `--set`), and wrap long lines without columns."""
 
     def marked(code: re.Match[str]) -> str:
         return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r'<span class="option">\g<0></span>', code[0])
 
+    def wrapped(block: re.Match[str]) -> str:
+        has_columns = re.search(r"\S {3,}\S", re.sub(r"<[^>]*>", "", block[0]))
+        return block[0] if has_columns else block[0].replace("<pre>", '<pre class="wrap">', 1)
+
+    html = re.sub(r"<pre>.*?</pre>", wrapped, html, flags=re.S)
     return re.sub(r"<code>[^<]*</code>", marked, html)
 
 
