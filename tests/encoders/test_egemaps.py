@@ -16,6 +16,7 @@ from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder
 from voxshard.extraction.decode import Decoder, PreparedUtterance
 from voxshard.manifest import Utterance
+from voxshard.store.shard import Failure
 from voxshard.testing import EncoderConformance
 
 opensmile = pytest.importorskip("opensmile", reason="openSMILE is not installed")
@@ -79,6 +80,28 @@ def test_at_a_rate_of_its_own_a_clip_shorter_than_the_pitchs_frame_is_too_short(
     for num_samples, is_long_enough in ((479, False), (480, True)):
         soundfile.write(tmp_path / "x.wav", clip(num_samples), 8000)
         assert isinstance(decoder.decode(Utterance("u", "x.wav")), PreparedUtterance) is is_long_enough
+
+
+def test_the_settings_that_a_short_recording_is_told_make_it_long_enough(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", clip(479), 8000)
+    utterance = Utterance("u", "x.wav")
+
+    def decoded(values: dict[str, Any]) -> PreparedUtterance | Failure:
+        encoder = registry.create("egemaps", values)
+        settings = registry.settings_of("egemaps", values)
+        return Decoder.of(str(tmp_path), encoder.info, settings, encoder.preparer, ()).decode(utterance)
+
+    failure = decoded({})
+    assert failure == Failure(
+        "u",
+        "TooShortError",
+        "479 samples at 8000 Hz (0.0599 s); this encoder needs at least 480: `--set min_seconds=0.1 --set pad=repeat` "
+        "(or pad=zero) fills short recordings up",
+    )
+    for pad in ("repeat", "zero"):
+        found = decoded({"min_seconds": 0.1, "pad": pad})
+        assert isinstance(found, PreparedUtterance)
+        assert found.audio_s == 0.1
 
 
 def test_one_rate_for_all_recordings_is_another_feature_set() -> None:

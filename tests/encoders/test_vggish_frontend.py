@@ -85,8 +85,8 @@ def test_a_long_recording_gives_the_patches_of_its_pieces() -> None:
 @pytest.mark.parametrize("num_samples", [1, 239, 15_599])
 def test_a_clip_too_short_for_a_window_says_what_it_takes(num_samples: int) -> None:
     expected = (
-        f"{num_samples} samples at 16 kHz; VGGish needs 15600 (0.975 s) for one window; to fill short recordings up,"
-        " set `pad` with `max_seconds`"
+        f"{num_samples} samples at 16 kHz; VGGish needs 15600 (0.975 s) for one window:"
+        " `min_seconds=1` with `pad=repeat` or `pad=zero` fills short recordings up"
     )
     with pytest.raises(TooShortError, match=f"^{re.escape(expected)}$"):
         log_mel_patches(noise(num_samples))

@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from support.recordings import RATE, encoded, tone
-from voxshard.audio import ogg
+from voxshard.audio import mpeg, ogg
 
 Maker = Callable[[], bytes]
 RECORDINGS = Path(__file__).parent.parent / "data" / "recordings"
@@ -95,6 +95,20 @@ def last_changed(content: bytes, **what: int) -> bytes:
 
 def with_total(content: bytes, total: int) -> bytes:
     return with_bytes(content, 21, bytes([content[21] & 0xF0]) + struct.pack(">I", total))
+
+
+@functools.cache
+def bare_mp3(channels: int = 1) -> bytes:
+    """MP3 frames without one that has a Xing header."""
+    content = made("MP3", "MPEG_LAYER_III", channels=channels)
+    return mpeg.scan(content).parts[0].frames_only(content)[0]
+
+
+def with_vbri(content: bytes) -> bytes:
+    """Return MP3 frames behind the header that Fraunhofer's encoder writes: a frame with 32 zero bytes, then VBRI."""
+    num_bytes, num_frames = len(content) + 288, mpeg.scan(content).parts[0].num_frames
+    header = struct.pack(">4sHHHII", b"VBRI", 1, 1105, 75, num_bytes, num_frames)
+    return (b"\xff\xf3\x88\xc4" + bytes(32) + header).ljust(288, b"\0") + content  # 64 kbit/s at 16 kHz, mono
 
 
 def voc(*blocks: tuple[int, bytes]) -> bytes:
@@ -216,6 +230,11 @@ def _oggs() -> None:
         )
         named(f"{name}, damaged page", lambda s=same: with_bytes(s(), len(s()) * 2 // 3, bytes(40)), "truncated")
         named(f"{name}, half", lambda s=same: s()[: len(s()) // 2], "truncated")
+        named(
+            f"{name}, damaged at its start",
+            lambda s=same: with_bytes(s(), len(s()) * 3 // 10, bytes(2)),
+            "1 damaged Ogg",
+        )
     named("Vorbis, last position too large", lambda: last_changed(vorbis(), position=10**6), "truncated")
     for position in (0, 10**9):
         named(
@@ -252,6 +271,18 @@ def _mpegs() -> None:
     }.items():
         right(f"MP3, {name}", lambda c=content: c, mp3)
     right("MP3, twice", lambda: mp3() + mp3(), mp3, mp3)
+    right("MP3, VBRI header", lambda: with_vbri(bare_mp3()), bare_mp3)
+    right(
+        "MP3 without a header, mono, then stereo",
+        lambda: bare_mp3() + bare_mp3(2),
+        bare_mp3,
+        functools.partial(bare_mp3, 2),
+    )
+    named(
+        "MP3, damaged behind its header",
+        lambda: with_bytes(mp3(), len(mp3()) - len(bare_mp3()), b"\0\0"),
+        "bytes between MPEG frames are skipped",
+    )
     right("MP3, behind a WAV", lambda: made("WAV") + mp3(), functools.partial(made, "WAV"), mp3)
     named("MP3, a WAV behind", lambda: mp3() + made("WAV"), "bytes between MPEG frames are skipped")
     named("MP3, bytes behind", lambda: mp3() + b"\xc8\7\x63\xfb" * 300, "bytes between MPEG frames are skipped")
@@ -268,11 +299,22 @@ def _by_ffmpeg() -> None:
     aac = functools.partial(by_ffmpeg, "aac")
     right("aac, ID3 in front", lambda: ID3 + aac(), aac)
     named("aac, cut", lambda: aac()[:-5], "the last AAC frame is cut")
-    named("m4a, half", lambda: m4a()[: len(m4a()) // 2], "ffmpeg cannot decode")
+    named("m4a, half", lambda: m4a()[: len(m4a()) // 2], "truncated: its header promises")
     named(
-        "m4a, header first, cut", lambda: by_ffmpeg("m4a", "-movflags", "+faststart")[:-3000], "ffmpeg finds cut short"
+        "m4a, header first, cut",
+        lambda: by_ffmpeg("m4a", "-movflags", "+faststart")[:-3000],
+        "its header promises 3000 more",
     )
+    for name in ("wma", "avi"):
+        same = functools.partial(by_ffmpeg, name)
+        named(f"{name}, cut", lambda s=same: s()[: len(s()) * 3 // 4], "truncated: its header promises")
+    for name in ("mka", "webm", "flv"):
+        same = functools.partial(by_ffmpeg, name, "-ar", "48000" if name != "flv" else "44100")
+        gap = functools.partial(lambda s: s()[: len(s()) // 3] + s()[len(s()) // 2 :], same)
+        named(f"{name}, a gap inside", gap, "parts may be damaged or missing")
+    named("8SVX, twice", lambda: made("SVX") + made("SVX"), "a second IFF file seems to begin")
     inside = functools.partial(by_ffmpeg, "wav", "-c:a", "mp3")
+    right("wav, MP3 in it, twice", lambda: inside() + inside(), inside, inside)
     right("wav, MP3 in it, size -1", lambda: with_bytes(inside(), inside().index(b"data") + 4, b"\xff" * 4), inside)
 
 

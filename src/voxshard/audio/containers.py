@@ -13,6 +13,10 @@ _RECORDING = re.compile(
 )
 """First bytes of files of the usual containers, except MPEG."""
 _LONGEST_START = 12
+_PART_HEADER = 24
+"""Bytes that contain the name and the size of a part of an MP4, AVI or ASF file."""
+_LARGEST_STATED = 0xFFFF0000
+"""A larger 32-bit size means that the writer did not know it."""
 
 
 def recordings_in(content: bytes, start: int = 0) -> list[int]:
@@ -38,6 +42,9 @@ _FOR_FFMPEG = {
     **dict.fromkeys(AAC, "AAC"),
 }
 """Formats that libsndfile does not read and ffmpeg does, by their first four bytes, or two."""
+_ATOM_NAME = re.compile(rb"[ -~\xa9]{4}")
+_ASF_HEADER, _ASF_DATA = b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75"
+"""First bytes of the names of an ASF file's header and of its packets."""
 _NOT_AUDIO = [
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip file"),
@@ -66,6 +73,31 @@ def format_for_ffmpeg(head: bytes) -> str | None:
     return _FOR_FFMPEG.get(head[:4]) or _FOR_FFMPEG.get(head[:2])
 
 
+def num_missing_bytes(source: Source) -> int:
+    """Return by how many bytes the outermost parts of an MP4, AVI or ASF file reach beyond its end."""
+    at = 0
+    while at + _PART_HEADER <= source.num_bytes:
+        size = _part_bytes(source.read_at(at, _PART_HEADER), source.head)
+        if size is None:
+            return 0
+        at += size
+    return max(0, at - source.num_bytes)
+
+
+def _part_bytes(header: bytes, head: bytes) -> int | None:
+    """Return the size of the part with this header; None if it is not stated, or if this is no such part."""
+    size = 0
+    if head[4:8] == b"ftyp" and _ATOM_NAME.match(header[4:]):
+        size = int.from_bytes(header[:4], "big")
+        size = int.from_bytes(header[8:16], "big") if size == 1 else size
+    elif head[8:12] == b"AVI " and header[:4] == b"RIFF":
+        stated = int.from_bytes(header[4:8], "little")
+        size = stated + 8 if 0 < stated < _LARGEST_STATED else 0
+    elif header[:4] in (_ASF_HEADER, _ASF_DATA) and head[:4] == _ASF_HEADER:
+        size = int.from_bytes(header[16:24], "little")
+    return size if 8 <= size < 1 << 62 else None
+
+
 def second_start(source: Source, what: str) -> int | None:
     """Return the offset at which a second file in a format that only ffmpeg reads begins; None if there is none.
 
@@ -75,7 +107,8 @@ def second_start(source: Source, what: str) -> int | None:
     """
     if what in ("AAC", "WavPack"):
         return None
-    start = source.head[4:12] if what == "MP4/M4A" else source.head[:6] if what == "AMR" else source.head[:8]
+    lengths = {"AMR": 6, "IFF": 4}
+    start = source.head[4:12] if what == "MP4/M4A" else source.head[: lengths.get(what, 8)]
     found = source.whole().find(start, len(start))
     return found if found >= 0 else None
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,14 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 _CUT_SHORT = (b"File ended prematurely", b"partial file", b"corrupt input packet")
 _STREAMS_OF_FRAMES = ("AAC", "AMR", "WavPack")
 _WAV_HEADER_BYTES = 128
+_NO_COMPLAINT = re.compile(rb"^(?:\[[^]\n]*] )*\[(?:info|warning)] .*\n?(?:(?!\[).*\n)*", re.MULTILINE)
+"""A message that is no error, with its further lines."""
+_DURATION = re.compile(rb"Duration: (\d+):(\d+):(\d+\.\d+), start: (-?\d+\.\d+)")
+_VIDEO = re.compile(rb"Stream #0:.*: Video: (?!.*\(attached pic\))")
+_SLACK_S = 0.1
+"""Seconds by which the length in a header and that of the samples may differ: encoders pad the first and last frame."""
+_SLACK_OF_VIDEO_S = 0.25
+"""The same where there is a video, which may be longer than its sound."""
 _STOPPED_STATUS = 255  # how ffmpeg ends when it was asked to stop (fftools/ffmpeg.c)
 
 
@@ -60,7 +69,7 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
                 warning = f"the last {what} frame is cut: {len(content) - end} bytes of it are left out"
             source, local_path = Source(content[:end]), None
     with _local(local_path, source) as local:
-        command: list[str | bytes] = [program, "-nostdin", "-v", "error"]
+        command: list[str | bytes] = [program, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
         if not accept_truncated:
             command.append("-xerror")
         # The whitelist keeps a playlist or a crafted container from opening anything on the network.
@@ -68,7 +77,7 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
         command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         process = _start(command)
         try:
-            output, complaints = process.communicate()
+            output, messages = process.communicate()
         except BaseException:
             process.kill()
             process.wait()
@@ -76,6 +85,7 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
     status = process.returncode
     if (status < 0 and -status not in _CRASHES) or status == _STOPPED_STATUS:
         raise InterruptedError(f"ffmpeg was stopped (exit status {status}) while it decoded {os.fsdecode(local)!r}")
+    complaints = _NO_COMPLAINT.sub(b"", messages)
     complaint = _first_complaint(complaints, status, os.fsencode(local))
     if accept_truncated and complaints and len(output) > _WAV_HEADER_BYTES:
         return output, f"damaged or truncated {what}: {complaint}"
@@ -83,7 +93,29 @@ def to_wav(path: AudioPath, source: Source, what: str, *, accept_truncated: bool
         raise TruncatedAudioError(f"truncated: {what} that ffmpeg finds cut short")
     if status != 0 or not output:
         raise UnreadableAudioError(f"{what}, which ffmpeg cannot decode: {complaint}")
-    return output, warning
+    return output, warning or _other_length(output, messages)
+
+
+def _other_length(output: bytes, messages: bytes) -> str | None:
+    """Return a warning where a file's header states another length than that of the samples decoded.
+
+    Parameters
+    ----------
+    output : a float32 WAV.
+    messages : ffmpeg's description of the input, among others. The length that it states may begin at the time 0, or
+        at that of the first sample; it may also be a guess.
+    """
+    stated = _DURATION.search(messages)
+    if stated is None or b"Estimating duration" in messages:
+        return None
+    hours, minutes, seconds, start_s = map(float, stated.groups())
+    duration_s = 3600 * hours + 60 * minutes + seconds
+    num_channels, sample_rate = struct.unpack_from("<HI", output, 22)
+    decoded_s = (len(output) - _WAV_HEADER_BYTES) / (4 * num_channels * sample_rate)
+    slack_s = _SLACK_OF_VIDEO_S if _VIDEO.search(messages) else _SLACK_S
+    if duration_s - max(0.0, start_s) - slack_s <= decoded_s <= duration_s + slack_s:
+        return None
+    return f"its header states {duration_s:.2f} s, ffmpeg decodes {decoded_s:.2f} s: parts may be damaged or missing"
 
 
 def _first_complaint(complaints: bytes, status: int, name: bytes) -> str:

@@ -44,6 +44,8 @@ class _Kind(NamedTuple):
     layer: int
     sample_rate: int
     num_samples: int
+    is_mono: bool
+    """One of two streams one after the other may be; a decoder stops at such a change."""
 
 
 class _Frame(NamedTuple):
@@ -86,6 +88,8 @@ class FrameRun:
     """Number of frames as that header states it; None: no header, or it does not count."""
     stated_bytes: int | None = None
     """Size of all frames as that header states it."""
+    has_vbri: bool = False
+    """Whether that header is a VBRI header, which libsndfile takes for a frame of audio."""
 
     @property
     def has_stated_bytes(self) -> bool:
@@ -169,7 +173,7 @@ def scan(content: bytes, start: int = 0, end: int | None = None) -> Frames:
         found.parts.append(part)
         part.header_at, part.stated_frames, part.stated_bytes = _header(content, at, frame)
         if part.header_at is not None:
-            part.num_frames = 0
+            part.num_frames, part.has_vbri = 0, content.startswith(b"VBRI", part.header_at)
         at += frame.num_bytes
     if part is not None and 0 < end - at < 4:
         found.num_foreign_bytes += end - at
@@ -213,7 +217,7 @@ def _frame(header: bytes) -> _Frame | None:
         num_bytes = num_samples // 8 * bit_rate // sample_rate + padding
     is_mono = header[3] >> 6 == 3
     side_bytes = (17 if is_mono else 32) if is_first else (9 if is_mono else 17)
-    return _Frame(_Kind(version, layer, sample_rate, num_samples), num_bytes, 4 + side_bytes)
+    return _Frame(_Kind(version, layer, sample_rate, num_samples, is_mono), num_bytes, 4 + side_bytes)
 
 
 def is_free_format(content: bytes) -> bool:
@@ -226,8 +230,14 @@ def is_free_format(content: bytes) -> bool:
 
 
 def _is_confirmed(content: bytes, at: int, end: int) -> bool:
-    """Whether frames of one kind follow each other from this offset on, or end at the end of the file or at a tag."""
+    """Whether frames of one kind follow each other from this offset on, or end at the end of the file or at a tag.
+
+    A frame with a header that counts the others needs none behind it: that may be damaged.
+    """
     kind = None
+    first = _frame(content[at : at + 4])
+    if first is not None and _header(content, at, first)[0] is not None:
+        return True
     for count in range(_CONFIRMED_BY):
         frame = _frame(content[at : at + 4])
         if frame is None or (kind is not None and frame.kind != kind):
@@ -278,7 +288,7 @@ def stated_length(source: Source) -> StatedLength | None:
     if frame is None:
         return None
     word, num_frames, num_bytes = _header(first, 0, frame)
-    if word is None or not num_frames or not num_bytes:
+    if word is None or not num_frames or not num_bytes or first.startswith(b"VBRI", word):
         return None
     excess = source.num_bytes - at - num_bytes
     has_tag = abs(excess - 128) <= 1 and source.read_at(source.num_bytes - 128, 3) == b"TAG"
@@ -294,7 +304,7 @@ def stated_length(source: Source) -> StatedLength | None:
         delays = int.from_bytes(first[word + 141 : word + 144], "big")
         late, padding = (delays >> 12) + _DECODER_DELAY, max(0, (delays & 0xFFF) - _DECODER_DELAY)
         num_samples = num_frames * frame.kind.num_samples - late - padding
-    return StatedLength(frame.kind.sample_rate, 1 if first[3] >> 6 == 3 else 2, num_samples)
+    return StatedLength(frame.kind.sample_rate, 1 if frame.kind.is_mono else 2, num_samples)
 
 
 def tag_bytes(content: bytes, at: int, end: int) -> int:

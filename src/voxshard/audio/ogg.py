@@ -70,6 +70,15 @@ def scan(content: bytes) -> Pages:
     return pages
 
 
+def num_damaged_pages(content: bytes, link: Link) -> int:
+    """Return the number of pages whose checksum is wrong; decoders leave them out without a message."""
+    return sum(
+        checksum(content[start : start + 22] + bytes(4) + content[start + 26 : end])
+        != int.from_bytes(content[start + 22 : start + 26], "little")
+        for start, end in link.pages
+    )
+
+
 def _position(page: bytes) -> int:
     """Return the number of samples up to the end of a page as the page states it; -1 if no packet ends on it."""
     return int.from_bytes(page[6:14], "little", signed=True)

@@ -60,7 +60,7 @@ def layout_of(source: Source, *, accept_truncated: bool = False, is_probe: bool 
     if magic == b"fLaC":
         return _flac(source, accept_truncated)
     if magic == b"OggS":
-        return _ogg(source, accept_truncated)
+        return _ogg(source, accept_truncated, is_probe=is_probe)
     if magic == b".snd" or magic == b"NIST":
         return _counted(source, accept_truncated)
     if source.head.startswith(voc.MAGIC):
@@ -76,7 +76,13 @@ def layout_of(source: Source, *, accept_truncated: bool = False, is_probe: bool 
     return Layout((Part(source),))
 
 
-def _missing(num_bytes: int, source: Source, is_accepted: bool) -> tuple[str, ...]:
+def missing(num_bytes: int, source: Source, is_accepted: bool) -> tuple[str, ...]:
+    """Return a warning about bytes that are missing at the end; nothing if there are none.
+
+    Raises
+    ------
+    TruncatedAudioError : the missing bytes are not accepted.
+    """
     if num_bytes == 0:
         return ()
     promise = f"its header promises {num_bytes} more bytes than the {source.num_bytes} there are"
@@ -87,24 +93,28 @@ def _missing(num_bytes: int, source: Source, is_accepted: bool) -> tuple[str, ..
 
 def _chunked(source: Source, samples: chunks.Samples, accept_truncated: bool) -> Layout:
     accepted = samples.is_small_excess or accept_truncated
-    warnings = _missing(samples.excess, source, accepted) + samples.warnings
-    if samples.is_mp3:
-        content = source.read_at(samples.start, samples.end - samples.start)
-        frames = mpeg.scan(content)
-        if frames.parts:
-            inner = _of_frames(content, frames, original=None)
-            return Layout(inner.parts, warnings + inner.warnings, "wav", inner.is_short)
-    name = "wav" if samples.source is not source and source.head[:4] == b"RIFF" else None
-    part = Part(samples.source, samples.num_frames, can_seek=samples.num_frames is None)
-    layout = Layout((part,), warnings, name, bool(samples.excess))
-    if not samples.has_known_size and source.num_bytes <= _SEARCHED:
+    warnings = missing(samples.excess, source, accepted) + samples.warnings
+    inner = _mpeg_in_wav(source, samples) if samples.is_mp3 else None
+    if inner is not None:
+        layout = inner._replace(warnings=warnings + inner.warnings)
+    else:
+        name = "wav" if samples.source is not source and source.head[:4] == b"RIFF" else None
+        part = Part(samples.source, samples.num_frames, can_seek=samples.num_frames is None)
+        layout = Layout((part,), warnings, name, bool(samples.excess))
+    if inner is None and not samples.has_known_size and source.num_bytes <= _SEARCHED:
         return _split(source, samples.start, accept_truncated, (b"WAVEfmt ",)) or layout
     for offset in sorted({samples.end, samples.after}):
         following = _following(source, offset, accept_truncated)
         if following is not None:
-            first = Part(Source(source.read_at(0, offset)), samples.num_frames)
-            return _several([layout._replace(parts=(first,), warnings=()), following])
+            first = inner or Layout((Part(Source(source.read_at(0, offset)), samples.num_frames),), (), layout.format)
+            return _several([first, following])
     return layout
+
+
+def _mpeg_in_wav(source: Source, samples: chunks.Samples) -> Layout | None:
+    content = source.read_at(samples.start, samples.end - samples.start)
+    frames = mpeg.scan(content)
+    return _of_frames(content, frames, original=None)._replace(format="wav") if frames.parts else None
 
 
 def _counted(source: Source, accept_truncated: bool) -> Layout:
@@ -112,8 +122,8 @@ def _counted(source: Source, accept_truncated: bool) -> Layout:
     if stated is None:
         several = _split(source, 4, accept_truncated, (b".snd",)) if source.num_bytes <= _SEARCHED else None
         return several or Layout((Part(counted.with_unknown_size(source)),))
-    missing = max(0, stated.end - source.num_bytes)
-    warnings = _missing(missing, source, missing <= chunks.LARGEST_EXCESS or accept_truncated)
+    num_missing = max(0, stated.end - source.num_bytes)
+    warnings = missing(num_missing, source, num_missing <= chunks.LARGEST_EXCESS or accept_truncated)
     following = _following(source, stated.end, accept_truncated)
     if following is not None:
         return _several([Layout((Part(Source(source.read_at(0, stated.end))),)), following])
@@ -121,17 +131,17 @@ def _counted(source: Source, accept_truncated: bool) -> Layout:
     if left > chunks.FEW_BYTES:
         warnings += (f"{left} {chunks.NOT_READ}",)
     num_frames = stated.num_frames if left > 0 else None
-    return Layout((Part(source, num_frames, can_seek=num_frames is None),), warnings, is_short=bool(missing))
+    return Layout((Part(source, num_frames, can_seek=num_frames is None),), warnings, is_short=bool(num_missing))
 
 
 def _voc(source: Source, accept_truncated: bool) -> Layout:
     blocks = voc.scan(source)
     if blocks is None or not blocks.sounds:
         return Layout((Part(source),))
-    missing = max(0, blocks.end - source.num_bytes)
-    warnings = _missing(missing, source, missing <= chunks.LARGEST_EXCESS or accept_truncated)
+    num_missing = max(0, blocks.end - source.num_bytes)
+    warnings = missing(num_missing, source, num_missing <= chunks.LARGEST_EXCESS or accept_truncated)
     parts = tuple(Part(voc.as_wav(*sound)) for sound in blocks.sounds)
-    layout = Layout(parts, warnings, "voc", bool(missing))
+    layout = Layout(parts, warnings, "voc", bool(num_missing))
     following = _following(source, blocks.end, accept_truncated)
     if following is not None:
         return _several([layout, following])
@@ -176,10 +186,13 @@ def _several(layouts: Sequence[Layout]) -> Layout:
     return Layout(parts, (_joined_note(len(parts)), *notes), layouts[0].format, is_short)
 
 
-def _ogg(source: Source, accept_truncated: bool) -> Layout:
+def _ogg(source: Source, accept_truncated: bool, *, is_probe: bool) -> Layout:
     content = source.whole()
     pages = ogg.scan(content)
-    warnings = _missing(pages.num_missing_bytes, source, accept_truncated)
+    warnings = missing(pages.num_missing_bytes, source, accept_truncated)
+    num_damaged = 0 if is_probe else sum(ogg.num_damaged_pages(content, link) for link in pages.links)
+    if num_damaged:
+        warnings += (f"{num_damaged} damaged Ogg pages are left out",)
     if pages.num_foreign_bytes:
         warnings += (f"{pages.num_foreign_bytes} bytes that belong to no Ogg page are left out",)
     if pages.num_lost_pages:
@@ -267,7 +280,7 @@ def _of_frames(content: bytes, frames: mpeg.Frames, original: Source | None) -> 
         num_lacking = (stated or 0) - part.num_frames
         if abs(num_lacking) > _MPEG_COUNT_SLACK and stated:
             warnings.append(f"its header counts {stated} MPEG frames, there are {part.num_frames}")
-        is_counted = stated is not None and num_lacking >= -_MPEG_COUNT_SLACK
+        is_counted = stated is not None and num_lacking >= -_MPEG_COUNT_SLACK and not part.has_vbri
         if is_counted and not (num_lacking > _MPEG_COUNT_SLACK and part.has_stated_bytes):
             parts.append(Part(original if is_plain and original else Source(part.content(content)), is_noisy=True))
             continue

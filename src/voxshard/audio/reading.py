@@ -11,8 +11,9 @@ import numpy.typing as npt
 import soxr
 
 from voxshard.audio import containers, ffmpeg, sndfile
+from voxshard.audio.chunks import LARGEST_EXCESS
 from voxshard.audio.clip import ClipPolicy, fit
-from voxshard.audio.parts import Layout, layout_of, mpeg_after_junk
+from voxshard.audio.parts import Layout, layout_of, missing, mpeg_after_junk
 from voxshard.audio.sndfile import WHOLE, CannotOpenError, Decoded, Part, Span
 from voxshard.audio.sources import AudioPath, Source, opened
 from voxshard.errors import EmptyAudioError, NonFiniteAudioError, TruncatedAudioError, UnreadableAudioError
@@ -214,9 +215,14 @@ def _decode(path: AudioPath, source: Source, span: Span, *, accept_truncated: bo
                 return _joined(layout, span, accept_truncated=accept_truncated)
             if other is not None:
                 raise UnreadableAudioError(f"not audio: it looks like {other}") from None
-            what = _UNKNOWN
+            what = "IFF" if source.head[:4] == b"FORM" else _UNKNOWN
     try:
-        layout = layout_of(source, accept_truncated=accept_truncated) if what == _UNKNOWN else Layout((Part(source),))
+        if what == _UNKNOWN:
+            layout = layout_of(source, accept_truncated=accept_truncated)
+        else:
+            num_missing = containers.num_missing_bytes(source)
+            accepted = accept_truncated or num_missing <= LARGEST_EXCESS
+            layout = Layout((Part(source),), missing(num_missing, source, accepted))
         streams = [ffmpeg.to_wav(path, part.source, what, accept_truncated=accept_truncated) for part in layout.parts]
     except (UnreadableAudioError, TruncatedAudioError):
         source.whole()

@@ -50,8 +50,8 @@ def log_mel_patches(waveform: Waveform) -> Features:
     """
     if len(waveform) < PATCH_SAMPLES:
         raise TooShortError(
-            f"{len(waveform)} samples at 16 kHz; VGGish needs {PATCH_SAMPLES} (0.975 s) for one window; to fill short"
-            " recordings up, set `pad` with `max_seconds`"
+            f"{len(waveform)} samples at 16 kHz; VGGish needs {PATCH_SAMPLES} (0.975 s) for one window:"
+            " `min_seconds=1` with `pad=repeat` or `pad=zero` fills short recordings up"
         )
     frames = np.lib.stride_tricks.sliding_window_view(waveform, FRAME_SAMPLES)[::HOP_SAMPLES]
     num_patches = len(frames) // PATCH_FRAMES

@@ -142,9 +142,11 @@ class Decoder:
             waveform, rate, warning = read()
             min_samples = math.ceil(self.min_samples * rate / self.sample_rate)
             if len(waveform) < min_samples:
+                advised_s = math.ceil(10 * min_samples / rate) / 10
                 raise TooShortError(
-                    f"{len(waveform)} samples at {rate} Hz ({len(waveform) / rate:.4f} s); "
-                    f"this encoder needs at least {min_samples}"
+                    f"{len(waveform)} samples at {rate} Hz ({len(waveform) / rate:.4f} s); this encoder needs at least "
+                    f"{min_samples}: `--set min_seconds={advised_s:g} --set pad=repeat` (or pad=zero) fills short "
+                    "recordings up"
                 )
             pieces = [self._prepare(piece, rate) for piece in self._pieces(waveform)]
         except UtteranceError as exc:

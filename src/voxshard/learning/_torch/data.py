@@ -167,7 +167,7 @@ class Recordings(AudioDataset):
         if len(waveform) < self.min_samples:
             raise TooShortError(
                 f"{len(waveform)} samples at {self.sample_rate} Hz; this network needs at least {self.min_samples}; "
-                "clip.pad=repeat with clip.max_seconds fills short recordings up"
+                "clip.min_seconds with clip.pad=repeat fills short recordings up"
             )
         features = waveform if self.preparer is None else np.ascontiguousarray(self.preparer(waveform))
         return features, target_C
