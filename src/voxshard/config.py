@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from voxshard import files
 from voxshard.errors import ConfigError
+from voxshard.progress import counted
 
 
 class Settings(BaseModel):
@@ -236,8 +237,14 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str) -> SettingsT:
+def validated(
+    model: type[SettingsT], content: Mapping[str, Any], *, where: str, names: Mapping[str, str] | None = None
+) -> SettingsT:
     """Build a settings model, or raise one error with all problems of its content.
+
+    Parameters
+    ----------
+    names : key -> what the user gives it as, such as `--out`; a key that is not in it is named as it is.
 
     Raises
     ------
@@ -246,13 +253,12 @@ def validated(model: type[SettingsT], content: Mapping[str, Any], *, where: str)
     try:
         return model.model_validate(dict(content))
     except pydantic.ValidationError as exc:
-        raise problems_error(where, [_explain(model, problem) for problem in exc.errors()]) from exc
+        raise problems_error(where, [_explain(model, problem, names or {}) for problem in exc.errors()]) from exc
 
 
 def problems_error(where: str, lines: Sequence[str]) -> ConfigError:
     """Return one error for all problems of a config, a command line or a call, with one line per problem."""
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-    return ConfigError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines))
+    return ConfigError(f"{where}: {counted(len(lines), 'problem')}\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def as_list(value: Any) -> Any:
@@ -287,12 +293,14 @@ def check_one_line(value: Any, where: str = "") -> None:
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `; did you mean X?` if the value resembles one of the choices, else an empty text."""
-    close = difflib.get_close_matches(name, list(choices), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    spellings = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), spellings, 1)
+    return f"; did you mean {spellings[close[0]]}?" if close else ""
 
 
-def _explain(model: type[BaseModel], problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+def _explain(model: type[BaseModel], problem: Any, names: Mapping[str, str]) -> str:
+    keys = [str(part) for part in problem["loc"]]
+    path = ".".join([names.get(key, key) for key in keys[:1]] + keys[1:])
     if problem["type"] == "extra_forbidden":
         owner = _model_at(model, problem["loc"][:-1])
         valid = f"; valid keys: {', '.join(sorted(owner.model_fields))}" if owner else ""

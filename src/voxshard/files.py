@@ -31,6 +31,7 @@ T = TypeVar("T")
 _TEMPORARY = re.compile(r"\.(?P<host>[A-Za-z0-9-]+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{12}\.tmp$")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES)
+_IMAGE_LABELS = Path("/.singularity.d/labels.json")
 _NO_FAULTS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0)
 """Waits between attempts to read a file of ours whose storage fails."""
@@ -88,10 +89,22 @@ def storage_errors(path: Path) -> Iterator[None]:
             ) from exc
         if exc.errno in _READ_ONLY:
             raise ReadOnlyError(
-                f"{path}: cannot be written: {exc.strerror}; name a folder of yours, for an image one that it is shown "
-                "(BINDS, container.binds)"
+                f"{path}: cannot be written: {exc.strerror}; name a folder that you may write to{_bound()}"
             ) from exc
         raise
+
+
+def image_labels() -> dict[str, str] | None:
+    """Return the labels of the image that this process runs in; None outside an image."""
+    try:
+        labels: dict[str, str] = json.loads(_IMAGE_LABELS.read_text())
+    except (OSError, ValueError):
+        return None
+    return labels
+
+
+def _bound() -> str:
+    return "" if image_labels() is None else ", and that the image sees (BINDS, container.binds)"
 
 
 @contextmanager

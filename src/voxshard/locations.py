@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator
@@ -287,8 +287,18 @@ def _is_intact(entry: Path) -> bool:
     return True
 
 
-def check_output(out: AnyLocation) -> None:
-    """Check, before any work, that results written to a URL can be uploaded from here."""
+def check_output(out: AnyLocation, suffixes: Sequence[str] = ()) -> None:
+    """Check, before any work, that results written to a URL can be uploaded from here.
+
+    Parameters
+    ----------
+    suffixes : those that fit what is written to a file: a name with another one would promise another format.
+    """
+    suffix = PurePath(out.name).suffix
+    if suffixes and suffix and suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"--out {out}: this writes {suffixes[0]}, not {suffix}; give a name that ends in {suffixes[0]}"
+        )
     if isinstance(out, Url):
         urls.require(out)
         if urls.scheme_of(out) in ("http", "https"):

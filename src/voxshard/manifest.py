@@ -190,6 +190,11 @@ class Manifest:
         ManifestError : missing, not Parquet, or not a manifest.
         FormatVersionError : written by a newer voxshard.
         """
+        if path.is_dir():
+            raise ManifestError(
+                f"{path}: a folder; expected a manifest, made with `voxshard prepare folder {files.quoted(path)} --out "
+                "manifest.parquet`"
+            )
         try:
             table = files.with_retries(path, lambda: _read_table(path))
         except FileNotFoundError as exc:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import unicodedata
 from typing import Protocol
 
+STEP_VARIABLE = "VOXSHARD_STEP"
+"""Environment variable of a command that is one step of several: it does not name the next command."""
+
 
 def printable(text: str) -> str:
     """Replace control and direction characters by escapes such as `\\x1b`, so that a terminal can print the text.
@@ -15,6 +18,11 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, in the plural (by default with an s) unless it is one."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def _shown(character: str) -> str:

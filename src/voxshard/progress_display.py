@@ -38,7 +38,12 @@ def amount(items: int, total: int | None, audio_s: float, elapsed_s: float, tota
         parts.append(f"{audio_s / 3600:.2f} h audio")
         parts.append(f"{audio_s / max(elapsed_s, 1e-9):,.0f} x real time")
     done, whole = (audio_s, total_audio_s) if total_audio_s and audio_s else (items, total)
-    if whole and done < whole and (done >= _FORESEE_FROM * whole or (done and elapsed_s >= _FORESEE_AFTER_S)):
+    if (
+        items != total
+        and whole
+        and done < whole
+        and (done >= _FORESEE_FROM * whole or (done and elapsed_s >= _FORESEE_AFTER_S))
+    ):
         parts.append(f"{duration(elapsed_s * (whole - done) / done)} left")
     return ", ".join(parts)
 
@@ -66,9 +71,12 @@ class _Counted:
         self.items += items
         self.audio_s += audio_s
 
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self.since
+
     def describe(self) -> str:
-        elapsed = time.monotonic() - self.since
-        return amount(self.items, self.total, self.audio_s, elapsed, self.total_audio_s)
+        return amount(self.items, self.total, self.audio_s, self._elapsed_s, self.total_audio_s)
 
 
 class _Lines(_Counted):
@@ -87,19 +95,19 @@ class _Lines(_Counted):
         if self.total is not None and self.items >= self.total:
             self.close()  # now, not when the next work begins: others print meanwhile
         elif time.monotonic() - self.last > _LINE_EVERY_S:
-            self._line()
+            self._line(self.describe())
 
     def note(self, message: str) -> None:
         print(printable(message), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.open:
-            self._line(f" in {duration(time.monotonic() - self.since)}")
+            self._line(f"{self.describe() if self.total or self.items else 'done'} in {duration(self._elapsed_s)}")
             self.open = False
 
-    def _line(self, ending: str = "") -> None:
+    def _line(self, state: str) -> None:
         self.last = time.monotonic()
-        print(printable(f"{self.what}: {self.describe()}{ending}"), file=sys.stderr, flush=True)
+        print(printable(f"{self.what}: {state}"), file=sys.stderr, flush=True)
 
 
 class _Bar(_Counted):

@@ -59,6 +59,34 @@ def test_words_of_names_become_columns_and_one_of_them_folds(tmp_path: Path) -> 
     assert (config["train"]["label"], config["train"]["folds"]) == ("part1", "part2")
 
 
+def test_without_splits_the_config_trains_in_folds_and_its_report_has_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for label in ("cat", "dog"):
+        for number in range(12):
+            write_audio(tmp_path / "corpus" / label / f"{number}.wav", seconds=0.5)
+    config = init(tmp_path / "corpus", Path("pets.yaml"))
+    assert config["train"]["folds"] == "utterance_id"
+    assert config["train"]["settings"] == {"standardize": True, "num_folds": 5}
+    main(["run", "pets.yaml"])
+    metrics = json.loads((tmp_path / "experiments/corpus/runs/mfcc-knn-0/metrics.json").read_text())["metrics"]
+    assert metrics["folds"]["accuracy"]["value"] is not None
+    assert "next: " not in capfd.readouterr().err
+
+
+def test_speakers_of_a_table_become_the_folds(tmp_path: Path) -> None:
+    write_text(
+        tmp_path / "list.csv",
+        "path,speaker,word\n" + "".join(f"{n}.wav,s{n % 4},{'yes' if n % 3 else 'no'}\n" for n in range(12)),
+    )
+    for number in range(12):
+        write_audio(tmp_path / f"{number}.wav")
+    config = init(tmp_path / "list.csv", tmp_path / "config.yaml")
+    assert (config["train"]["label"], config["train"]["folds"]) == ("word", "speaker")
+    assert config["train"]["settings"] == {"standardize": True}
+
+
 @pytest.mark.parametrize(
     ("make", "layout", "label"),
     [

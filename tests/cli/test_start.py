@@ -47,7 +47,7 @@ def test_no_commands_help_imports_a_framework(name: str) -> None:
     ("arguments", "code", "message"),
     [
         (["extract", "nowhere.parquet", "--encoder", "mfcc", "--out", "x"], 2, "'nowhere.parquet' does not exist"),
-        (["prepare", "folders", "here", "--out", "m"], 2, "format: no such corpus format; formats: folder"),
+        (["prepare", "folders", "here", "--out", "m"], 2, "FORMAT: no such corpus format; formats: folder"),
         (["prepare", "/tmp", "--out", "m"], 2, "; of a folder of recordings: `voxshard prepare folder /tmp`"),
         (["extract", __file__, "--encoder", "mfcc", "--out", "f", "--device", "gpu"], 2, "device: expected auto, cpu"),
         (["nonsense"], 2, "No such command 'nonsense'"),

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 pytest.importorskip("sklearn", reason="classifiers need scikit-learn: pip install 'voxshard[learn]'")
 
 from support.feature_sets import write_set
+from support.trees import write_audio, write_text
+from voxshard.cli import main
 from voxshard.cli.status import command
 from voxshard.config import validated
 from voxshard.errors import IncompleteError
@@ -51,6 +53,47 @@ def test_an_experiment_shows_its_feature_sets_and_its_runs(experiment: Path) -> 
     found = json.loads(CliRunner().invoke(command, [str(experiment), "--json"]).output)
     assert [Path(item["path"]).name for item in found["features"]] == ["mfcc"]
     assert found["runs"][0]["results"]["test"]["eer"] == 0.0
+
+
+def test_a_folder_of_sets_or_of_runs_shows_all_of_them(experiment: Path) -> None:
+    found = json.loads(CliRunner().invoke(command, [str(experiment / "features"), "--json"]).output)
+    assert [Path(item["path"]).name for item in found["features"]] == ["mfcc"]
+    found = json.loads(CliRunner().invoke(command, [str(experiment / "runs"), "--json"]).output)
+    assert [Path(item["path"]).name for item in found["runs"]] == ["a"]
+
+
+def test_a_folder_of_experiments_names_them(experiment: Path) -> None:
+    with pytest.raises(IncompleteError, match=f"a folder of experiments; give one of them: {experiment}$"):
+        command.main([str(experiment.parent)], standalone_mode=False)
+
+
+def test_what_failed_is_counted_and_its_table_named(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    write_audio(corpus / "good.wav", seconds=0.5)
+    write_text(corpus / "bad.wav", "no audio")
+    folder = tmp_path / "set"
+    for arguments in (
+        ["prepare", "folder", corpus, "--out", tmp_path / "m.parquet"],
+        ["extract", tmp_path / "m.parquet", "--encoder", "mfcc", "--out", folder, "--max-failure-fraction", "1"],
+    ):
+        main([str(argument) for argument in arguments])
+    assert "failures    `voxshard merge` lists them with their reasons in failures.csv" in (
+        CliRunner().invoke(command, [str(folder)]).output
+    )
+    main(["merge", str(folder)])
+    lines = CliRunner().invoke(command, [str(folder)]).output.splitlines()
+    assert {"utterances  2 of 2, 1 failed", f"reasons     {folder / 'failures.csv'}"} <= set(lines)
+
+
+@pytest.mark.parametrize("name", ["logs", "cancel"])
+def test_a_set_of_this_machine_has_no_jobs(experiment: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = experiment / "features" / "mfcc"
+    with pytest.raises(SystemExit, match="3"):
+        main([name, str(folder)])
+    assert capsys.readouterr().err == (
+        f"voxshard: {folder}: was not submitted to a cluster, so it has no jobs; for its state: `voxshard status "
+        f"{folder}`\n"
+    )
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -140,5 +140,36 @@ def test_settings_are_shown_with_meaning_and_default(capsys: pytest.CaptureFixtu
 
 
 def test_an_encoder_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("encoders", "whisper") == 2
-    assert "voxshard: no encoder 'whisper'; encoders: mfcc, logmel," in capsys.readouterr().err
+    assert run("encoders", "xvector") == 2
+    assert "voxshard: no encoder 'xvector'; encoders: mfcc, logmel," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("wav2vec2", "facebook/wav2vec2-base"),
+        ("WavLM-base", "microsoft/wavlm-base"),
+        ("org/any-model", "org/any-model"),
+    ],
+)
+def test_a_model_of_the_hub_is_sent_to_the_encoder_that_runs_it(
+    capsys: pytest.CaptureFixture[str], name: str, model: str
+) -> None:
+    assert run("encoders", name) == 2
+    assert f"no encoder {name!r}; models of transformers are run by hf: `--encoder hf --set weights={model}`" in (
+        capsys.readouterr().err
+    )
+    assert run("weights", "fetch", name) == 2
+    assert f"did you mean hf/{model}, or another hf/ORG/NAME?" in capsys.readouterr().err
+
+
+def test_an_encoder_in_capitals_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("encoders", "MFCC") == 2
+    assert capsys.readouterr().err.endswith("; did you mean mfcc?\n")
+
+
+def test_an_encoder_without_weights_has_nothing_to_fetch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("weights", "fetch", "mfcc") == 2
+    assert capsys.readouterr().err == "voxshard: the encoder mfcc needs no weights: there is nothing to fetch\n"
+    assert run("weights", "fetch", "onnx") == 2
+    assert "no weights called 'onnx'; available: onnx/voxceleb_resnet34, " in capsys.readouterr().err

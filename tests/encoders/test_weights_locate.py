@@ -87,3 +87,10 @@ def test_every_digest_of_the_catalogue_is_one() -> None:
     digests = [source.sha256 for item in known_sets().values() for source in item.sources if source.sha256]
     assert digests
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+
+
+def test_an_encoder_of_own_exports_names_no_download_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VOXSHARD_WEIGHTS", raising=False)
+    message = "; give an export with its encoder.json by `--set weights=FOLDER`; `voxshard weights list` has some"
+    with pytest.raises(MissingWeightsError, match=f"{re.escape(message)}$"):
+        locate("onnx", None)

@@ -119,6 +119,20 @@ def test_a_call_of_our_own_that_takes_too_long_is_the_same_case(
     assert in_queue(scheduler) == recorded(cluster) == [1, 2, 3, 4]
 
 
+def test_a_controller_that_does_not_answer_is_one_plain_line(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler_stand_in.write(
+        scheduler,
+        "scontrol",
+        'echo "slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)" >&2; exit 1',
+    )
+    message = (
+        r"^SLURM does not answer \(scontrol: slurm_load_ctl_conf error: .*\); try again when `sinfo` lists the part"
+    )
+    with pytest.raises(SchedulerError, match=message) as caught:
+        queue.call(["scontrol", "show", "config"], patience_s=0)
+    assert caught.value.exit_code == 4
+
+
 def test_on_giving_up_nothing_is_left_in_the_queue(cluster: Cluster, scheduler: Path) -> None:
     """The second job is taken, and squeue shows it only after the last answer that was waited for."""
     replace_sbatch(scheduler, f"""job=$({{folder}}/real-sbatch "$@")

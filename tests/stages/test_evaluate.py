@@ -218,10 +218,31 @@ def test_the_commands_print_a_table_with_intervals(tmp_path: Path) -> None:
 def test_the_train_command_names_every_missing_option() -> None:
     result = CliRunner().invoke(train_command, [])
     assert isinstance(result.exception, ConfigError)
-    assert (
-        str(result.exception)
-        == "train: 4 problems\n  label: required\n  features: required\n  classifier: required\n  out: required"
-    )
+    assert str(result.exception).splitlines() == [
+        "train: 4 problems",
+        "  --label: required",
+        "  DIR...|MANIFEST: required",
+        "  --classifier: required",
+        "  --out: required",
+    ]
+
+
+def test_a_path_of_another_kind_names_what_to_give(trained: Run, tmp_path: Path) -> None:
+    features = tmp_path / "mfcc"
+    for path, message in (
+        (features, rf"mfcc: a feature set; expected a run, .* `voxshard evaluate RUN --on {features}`"),
+        (tmp_path, rf": not a run; give one of those in it: {trained.path}$"),
+        (features / "identity.json", r"identity\.json: a file; expected a run"),
+    ):
+        with pytest.raises(IncompleteError, match=message):
+            evaluate.run(EvaluateConfig(run=path))
+    for path, message in (
+        (tmp_path, rf": not a feature set; give one of those in it: {features}$"),
+        (trained.path, "run: a run; give the feature set"),
+    ):
+        config = TrainConfig(features=path, label="digit", classifier="knn", out=tmp_path / "new")
+        with pytest.raises(IncompleteError, match=message):
+            train.run(config)
 
 
 def test_an_experiment_that_was_moved_is_evaluated_where_it_is_now(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import pytest
 from conftest import MakeCorpus
 from support import toy_encoder
 from support.shards import verify_shard
+from support.trees import write_audio
 from voxshard import files, leases
 from voxshard.cli.extract import print_summary
+from voxshard.config import validated
 from voxshard.errors import (
     ConfigError,
     IdentityError,
@@ -31,9 +33,10 @@ from voxshard.errors import (
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.manifest import Manifest, ManifestFile, Utterance
 from voxshard.progress import Silent
-from voxshard.stages import extract, repair
+from voxshard.stages import extract, prepare, repair
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, Extraction, ExtractResult
+from voxshard.stages.prepare import PrepareConfig
 from voxshard.store.layout import Plan
 from voxshard.store.merge import MergeConfig, merge
 from voxshard.store.shard import read_shard
@@ -232,6 +235,26 @@ def test_retry_makes_only_what_is_missing_and_failed_recordings_get_a_second_cha
     assert repair.failed(config, Task()) == repair.Repaired(0, 0)
 
 
+def test_a_link_to_a_missing_folder_stays_failed_and_does_not_keep_others_from_a_second_chance(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    write_audio(corpus / "good.wav", seconds=0.5)
+    (corpus / "later.wav").write_bytes(b"")
+    (corpus / "gone.wav").symlink_to(tmp_path / "nowhere" / "gone.wav")
+    (corpus / "back.wav").symlink_to(tmp_path / "away" / "back.wav")
+    prepare.run(
+        validated(PrepareConfig, {"format": "folder", "root": str(corpus), "out": tmp_path / "m.parquet"}, where="test")
+    )
+    result = extract.run(config_of(tmp_path / "m.parquet", tmp_path / "set", shards=1, io_retry_delays_s=()))
+    write_audio(corpus / "later.wav", seconds=0.5)
+    write_audio(tmp_path / "away" / "back.wav", seconds=0.5)
+    assert repair.failed(repair.last_config(result.folder), Task()) == repair.Repaired(3, 2)
+    shard = read_shard(result.folder.shard(0, 1))
+    assert sorted(name for name, _ in shard.outputs()) == ["back.wav", "good.wav", "later.wav"]
+    assert [(failure.utterance_id, failure.error) for failure in shard.failures] == [
+        ("gone.wav", "MissingRecordingError")
+    ]
+
+
 def test_a_shard_leased_by_a_living_task_is_left_to_it(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     config = config_of(make_corpus([0.2] * 8), tmp_path / "set")
     folder = extract.run(config, plan_only=True).folder
@@ -281,7 +304,7 @@ def test_a_shard_names_the_image_it_was_made_in(
     labels = tmp_path / "labels.json"
     prefix = "org.opencontainers.image"
     labels.write_text(json.dumps({f"{prefix}.title": "voxshard-pytorch", f"{prefix}.version": "0.1.0"}))
-    monkeypatch.setattr(extract, "_IMAGE_LABELS", labels)
+    monkeypatch.setattr(files, "_IMAGE_LABELS", labels)
     monkeypatch.setattr(extract, "software", extract.software.__wrapped__)  # as in a process that has not asked yet
     monkeypatch.setenv("VOXSHARD_IMAGE_DIGEST", "sha256:0123")
     result = extract.run(config_of(make_corpus([0.5]), tmp_path / "set", shards=1))

@@ -8,6 +8,7 @@ from support.trees import rows, write_audio, write_text
 from voxshard.cli import main
 from voxshard.corpora.formats import FORMATS
 from voxshard.manifest import Manifest
+from voxshard.progress import STEP_VARIABLE
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def test_nothing_found_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["wavs"], "prepare: 1 problem\n  format: no such corpus format; formats: folder, table, asvspoof5"),
-        (["folder", "--split", "train"], "  split: expected two sides joined by `=`, got 'train'"),
+        (["wavs"], "prepare: 1 problem\n  FORMAT: no such corpus format; formats: folder, table, asvspoof5"),
+        (["folder", "--split", "train"], "  --split: expected two sides joined by `=`, got 'train'"),
         (["folder", "--set", "x=1"], "voxshard: --set x: no such setting of this corpus format; valid: none"),
     ],
 )
@@ -90,3 +91,39 @@ def test_the_help_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     for name, about in FORMATS.items():
         assert f"    {name:13} {about.summary}\n" in shown
+
+
+def test_a_name_that_promises_another_format_is_refused_before_any_work(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.csv"
+    assert exit_code("prepare", "folder", corpus, "--out", out) == 2
+    assert capsys.readouterr().err == (
+        f"voxshard: --out {out}: this writes .parquet, not .csv; give a name that ends in .parquet\n"
+    )
+    assert exit_code("prepare", "folder", corpus, "--out", tmp_path / "no-suffix") == 0
+
+
+def test_a_step_of_a_run_does_not_name_the_next_one(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exit_code("prepare", "folder", corpus, "--out", tmp_path / "m.parquet") == 0
+    assert "written; next: voxshard extract" in capsys.readouterr().err
+    monkeypatch.setenv(STEP_VARIABLE, "1")
+    assert exit_code("prepare", "folder", corpus, "--out", tmp_path / "m.parquet") == 0
+    assert capsys.readouterr().err.endswith("m.parquet: written\n")
+
+
+def test_a_folder_of_recordings_is_not_a_manifest(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("extract", corpus, "--encoder", "mfcc", "--out", tmp_path / "set") == 3
+    assert capsys.readouterr().err == (
+        f"voxshard: {corpus}: a folder; expected a manifest, made with `voxshard prepare folder {corpus} --out "
+        "manifest.parquet`\n"
+    )
+
+
+def test_missing_options_are_named_as_they_are_typed(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("prepare", "folder") == 2
+    assert capsys.readouterr().err == "voxshard: prepare: 2 problems\n  ROOT: required\n  --out: required\n"

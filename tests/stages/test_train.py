@@ -315,11 +315,13 @@ def test_features_of_several_sets_are_joined(digits: Path, tmp_path: Path) -> No
     write_set(tmp_path / "lfcc", more, fingerprint="e" * 64)
     run = _train([digits, tmp_path / "lfcc"], "digit", "logistic", tmp_path / "run")
     assert [source["name"] for source in run.config["features"]] == ["mfcc", "lfcc"]
-    assert run.metrics["notes"] == ["90 utterances are not in every feature set and are left out"]
+    assert run.metrics["notes"] == ["left out, because they are not in every feature set: 90 utterances"]
 
 
 def test_training_says_what_is_missing(digits: Path, tmp_path: Path) -> None:
-    message = "no utterance has split 'training'; splits here: train, dev, test. Give --split, or --folds COLUMN"
+    message = (
+        "no utterance has split 'training'; splits here: train, dev, test. Give --split, or test in folds: --folds "
+    )
     with pytest.raises(DataError, match=re.escape(message)):
         _train(digits, "digit", "svm", tmp_path / "run", split="training")
     message = (
@@ -347,7 +349,7 @@ def test_unlabelled_utterances_are_counted(digits: Path, tmp_path: Path) -> None
     }
     stage.run(validated(TrainConfig, content, where="test"), Task(progress=listening))
     run = Run.read(tmp_path / "run")
-    assert run.metrics["notes"] == ["16 training utterances have no label and are left out"]
+    assert run.metrics["notes"] == ["left out, because they have no label: 16 training utterances"]
     assert [note for note in listening.notes if "memory" not in note] == run.metrics["notes"]
     assert run.metrics["counts"]["training"]["utterances"] == 108 - 16
     assert run.metrics["counts"]["test"]["scored"] > run.metrics["counts"]["test"]["measured"]
@@ -475,6 +477,24 @@ def test_scikit_learn_that_is_not_installed_is_said(
     message = "training and evaluating need skops, which is not installed: pip install 'voxshard[learn]'"
     with pytest.raises(BackendUnavailableError, match=re.escape(message)):
         stage.run(config, Task())
+
+
+def test_scales_that_differ_much_are_pointed_out_and_change_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scales = np.ones(6)
+    columns = {"split": [("train", "test")[row % 4 // 2] for row in range(80)], "digit": [row % 2 for row in range(80)]}
+    rows = rng.normal(size=(80, 6)).astype(np.float32)
+    for name, loudest in (("even", 1.0), ("uneven", 100.0)):
+        scales[0] = loudest
+        features = write_set(tmp_path / name, {f"u{row}": rows[row] * scales for row in range(80)}, columns)
+        for settings in ({}, {"standardize": True}):
+            progress = Listening()
+            content = {"features": features, "label": "digit", "classifier": "svm", "out": tmp_path / "run"}
+            config = validated(TrainConfig, {**content, "settings": settings, "replicates": 0}, where="test")
+            stage.run(config, Task(progress=progress))
+            is_advised = any("differ much in scale, and the largest dominate svm" in note for note in progress.notes)
+            assert is_advised == (name == "uneven" and not settings)
+            assert Run.read(tmp_path / "run").metrics["notes"] == []
 
 
 def test_a_classifier_that_stops_early_is_noted_not_shouted(digits: Path, tmp_path: Path) -> None:

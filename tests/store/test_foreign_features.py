@@ -90,7 +90,7 @@ def test_nan_becomes_a_failure_and_zeros_a_warning(tmp_path: Path) -> None:
     (failure,) = features.failures
     assert (failure["utterance_id"], failure["error"]) == ("b", "NonFiniteEmbeddingError")
     assert failure["message"] == "embedding: 1 of 2 values are NaN or infinite"
-    assert features.summary["warnings"] == ["1 utterances are nothing but zeros"]
+    assert features.summary["warnings"] == ["nothing but zeros: 1 utterance"]
 
 
 def test_npy_takes_ids_and_rows_from_the_csv_beside_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxshard import open_features
+from voxshard import files, open_features
 from voxshard.errors import ReadOnlyError, StorageFullError
 from voxshard.files import storage_errors
 from voxshard.progress import Silent
@@ -66,7 +66,19 @@ def test_a_shard_that_does_not_fit_is_not_published(make_set: Any, small_disk: P
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
 def test_a_folder_that_may_not_be_written_to_is_one_line(tmp_path: Path, number: int) -> None:
     with (
-        pytest.raises(ReadOnlyError, match=r"/set: cannot be written: .*; name a folder of yours"),
+        pytest.raises(ReadOnlyError, match=r"/set: cannot be written: .*; name a folder that you may write to$"),
         storage_errors(tmp_path / "set"),
     ):
         raise OSError(number, os.strerror(number))
+
+
+def test_in_an_image_the_reason_may_be_a_folder_that_is_not_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.json").write_text("{}")
+    monkeypatch.setattr(files, "_IMAGE_LABELS", tmp_path / "labels.json")
+    with (
+        pytest.raises(ReadOnlyError, match=r"and that the image sees \(BINDS, container\.binds\)$"),
+        storage_errors(tmp_path / "set"),
+    ):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -156,7 +156,7 @@ def test_temporary_files_are_listed(made: Any, capsys: Any) -> None:
     left.write_bytes(b"")
     code, said = verify(made, capsys)
     assert code == 0
-    assert f"1 temporary files, of running or interrupted writers:\n  {left}\n" in said
+    assert f"1 temporary file, of running or interrupted writers:\n  {left}\n" in said
 
 
 def test_a_merged_set_verifies_after_its_shards_were_deleted(made: Any, capsys: Any) -> None:

@@ -6,6 +6,7 @@ import click
 
 from voxshard.cli.options import echo, echo_info
 from voxshard.locations import cache_entries, cache_root, clear_cache
+from voxshard.progress import counted
 
 
 @click.group()
@@ -23,7 +24,7 @@ def list_command() -> None:
     for entry in entries:
         echo(f"{entry.num_bytes / 1e6:>12,.1f} MB {entry.num_files:>7,}  {entry.url}")
     total = sum(entry.num_bytes for entry in entries)
-    echo_info(f"{cache_root()}: {len(entries):,} copies, {total / 1e6:,.1f} MB")
+    echo_info(f"{cache_root()}: {counted(len(entries), 'copy', 'copies')}, {total / 1e6:,.1f} MB")
 
 
 @command.command("clear")
@@ -35,5 +36,6 @@ def clear_command(urls: tuple[str, ...]) -> None:
     """
     removed = clear_cache(urls)
     echo_info(
-        f"{cache_root()}: {len(removed):,} copies removed, {sum(item.num_bytes for item in removed) / 1e6:,.1f} MB"
+        f"{cache_root()}: {counted(len(removed), 'copy', 'copies')} removed, "
+        f"{sum(item.num_bytes for item in removed) / 1e6:,.1f} MB"
     )

@@ -36,9 +36,7 @@ def command(folder: Path) -> None:
             files.publish_bytes(config, _config(folder, task.progress).encode())
         experiment = Experiment(load(config, {}), sites.load("local").container)
         report = run_experiment(experiment, task.stop, task.progress)
-    echo_info(
-        f"done; open {report} in a browser. To go on, change {config} and type: voxshard run {files.quoted(config)}"
-    )
+    echo_info(f"done; open {report} in a browser. Next, change {config} and type: voxshard run {files.quoted(config)}")
 
 
 def _config(folder: Path, progress: Progress) -> str:

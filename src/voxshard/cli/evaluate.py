@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxshard.cli.options import INPUT, OUTPUT, config_of, config_option, echo, echo_info, stage_task
+from voxshard.cli.options import INPUT, OUTPUT, config_of, config_option, echo, echo_info, next_step, stage_task
 from voxshard.files import quoted
 from voxshard.learning.train_config import EvaluateConfig
 from voxshard.locations import AnyLocation
@@ -42,9 +42,8 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
             for line in _breakdown(table):
                 echo(line)
     written = config.out or config.run
-    echo_info(
-        f"{written}: scores and metrics are up to date; next: voxshard report {quoted(written)} --out report.html"
-    )
+    following = next_step(f"voxshard report {quoted(written)} --out report.html")
+    echo_info(f"{written}: scores and metrics are up to date{following}")
 
 
 def results_table(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:

@@ -6,12 +6,23 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import INPUT, PATH, NameType, config_of, config_option, echo_info, set_option, stage_task
+from voxshard.cli.options import (
+    INPUT,
+    PATH,
+    NameType,
+    config_of,
+    config_option,
+    echo_info,
+    next_step,
+    set_option,
+    stage_task,
+)
 from voxshard.config import parse_assignments
 from voxshard.encoders import registry
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
 from voxshard.locations import AnyLocation
+from voxshard.progress import counted
 from voxshard.stages.extract import ExtractConfig, ExtractResult, run
 from voxshard.store.features import is_stale
 
@@ -75,18 +86,21 @@ def command(
 def print_summary(result: ExtractResult, *, plan_only: bool = False) -> None:
     """Report how an extraction ended and what comes next."""
     done = result.num_selected - len(result.missing)
+    finished = "the only shard is done" if result.num_selected == 1 else f"all {result.num_selected:,} shards are done"
     folder = result.folder.path
     if plan_only:
-        echo_info(f"{folder}: {result.identity.num_utterances:,} utterances in {result.identity.num_shards:,} shards, "
+        echo_info(f"{folder}: {counted(result.identity.num_utterances, 'utterance')} in "
+            f"{counted(result.identity.num_shards, 'shard')}, "
             f"{done:,} of them done; fingerprint {result.identity.fingerprint[:12]}")  # fmt: skip
         return
     if result.advice:
         echo_info(result.advice)
     if result.num_failed:
-        echo_info(f"{result.num_failed:,} recordings failed; `voxshard merge` lists them in failures.csv")
+        following = next_step("`voxshard merge` lists them in failures.csv")
+        echo_info(f"{counted(result.num_failed, 'recording')} failed{following}")
     if result.missing:
         echo_info(f"{done:,} of {result.num_selected:,} shards are done; other tasks process the remaining shards")
     elif result.folder.features.exists() and result.folder.summary.exists() and not is_stale(folder):
-        echo_info(f"all {result.num_selected:,} shards are done, and merged")
+        echo_info(f"{finished}, and merged")
     else:
-        echo_info(f"all {result.num_selected:,} shards are done; next: voxshard merge {quoted(folder)}")
+        echo_info(f"{finished}{next_step(f'voxshard merge {quoted(folder)}')}")

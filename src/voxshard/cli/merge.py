@@ -9,7 +9,9 @@ import click
 
 from voxshard.cli.options import EXISTING, INPUT, config_of, config_option, echo_info, stage_task
 from voxshard.locations import AnyLocation
+from voxshard.progress import counted
 from voxshard.stages.merge import MergeConfig, run
+from voxshard.store.layout import FeatureDir
 
 
 @click.command()
@@ -43,8 +45,10 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
 def print_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Report what was merged."""
     counts = summary["utterances"]
-    parts = [f"{counts['ok']:,} utterances", f"{counts['failed']:,} failures"]
+    parts = [counted(counts["ok"], "utterance"), counted(counts["failed"], "failure")]
     parts += [f"{counts[state]:,} {state}" for state in ("pending", "missing") if counts[state]]
     echo_info(f"{folder}: {', '.join(parts)}; {summary['audio_hours']:.2f} h of audio, {summary['mode']}")
+    if counts["failed"]:
+        echo_info(f"what failed, and why: {FeatureDir(folder).failures}")
     for warning in summary["warnings"]:
         echo_info(f"warning: {warning}")

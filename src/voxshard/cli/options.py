@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.shell_completion import CompletionItem
 from voxshard import urls
 from voxshard.config import SettingsT, load_yaml, merged, validated
 from voxshard.locations import AnyLocation, local_copy, parse
-from voxshard.progress import printable
+from voxshard.progress import STEP_VARIABLE, printable
 from voxshard.progress_display import progress_display
 from voxshard.signals import stop_on_signals
 from voxshard.stages.base import Task
@@ -109,7 +110,18 @@ def config_of(
     """
     content = load_yaml(local_copy(config_file), where=str(config_file)) if config_file else {}
     given = {key: value for key, value in values.items() if value is not None and value not in ((), {})}
-    return validated(model, merged(content, given), where=str(config_file) if config_file else where)
+    if config_file:
+        return validated(model, merged(content, given), where=str(config_file))
+    return validated(model, given, where=where, names=names_on_command_line())
+
+
+def names_on_command_line() -> dict[str, str]:
+    """Return what the user types for each parameter of the current command, such as `--out` or `MANIFEST`."""
+    parameters = {item.name: item for item in click.get_current_context().command.params if item.name}
+    return {
+        name: item.opts[0] if isinstance(item, click.Option) else item.metavar or name.upper()
+        for name, item in parameters.items()
+    }
 
 
 def echo(message: object = "") -> None:
@@ -120,6 +132,11 @@ def echo(message: object = "") -> None:
 def echo_info(message: str) -> None:
     """Print a message for the user to stderr, with control characters shown as escapes."""
     click.echo(printable(message), err=True)
+
+
+def next_step(command: str) -> str:
+    """Return `; next: COMMAND` for the end of a message; nothing in a step of `run`, which does that itself."""
+    return "" if os.environ.get(STEP_VARIABLE) else f"; next: {command}"
 
 
 @contextmanager

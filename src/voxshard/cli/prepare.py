@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from voxshard.cli.options import OUTPUT, NameType, config_of, config_option, echo_info, set_option, stage_task
+from voxshard.cli.options import (
+    OUTPUT,
+    NameType,
+    config_of,
+    config_option,
+    echo_info,
+    next_step,
+    set_option,
+    stage_task,
+)
 from voxshard.config import parse_assignments
 from voxshard.corpora.formats import available
 from voxshard.files import quoted
@@ -54,4 +63,5 @@ def command(assignments: tuple[str, ...], no_probe: bool, config_file: AnyLocati
         manifest = run(config, task)
     for line in summary(manifest):
         echo_info(line)
-    echo_info(f"{config.out}: written; next: voxshard extract {quoted(config.out)} --encoder NAME --out DIR")
+    following = next_step(f"voxshard extract {quoted(config.out)} --encoder NAME --out DIR")
+    echo_info(f"{config.out}: written{following}")

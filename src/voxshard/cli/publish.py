@@ -8,6 +8,7 @@ import click
 
 from voxshard.cli.options import EXISTING, OUTPUT, config_of, config_option, echo_info, stage_task
 from voxshard.locations import AnyLocation
+from voxshard.progress import counted
 from voxshard.stages.publish import PublishConfig, run
 
 
@@ -29,6 +30,6 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
     with stage_task() as task:
         published = run(config, task)
     echo_info(
-        f"{config.url}: {published.num_uploaded:,} objects uploaded ({published.num_bytes / 1e6:,.1f} MB), "
+        f"{config.url}: {counted(published.num_uploaded, 'object')} uploaded ({published.num_bytes / 1e6:,.1f} MB), "
         f"{published.num_present:,} were there already, all with the right content"
     )

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from voxshard.cli.options import INPUT, OUTPUT, config_of, config_option, echo_info, stage_task
-from voxshard.locations import AnyLocation
-from voxshard.stages.report import ReportConfig, run
+from voxshard.locations import AnyLocation, Url
+from voxshard.stages.report import TABLES, ReportConfig, run
 
 
 @click.command()
@@ -25,4 +25,5 @@ def command(config_file: AnyLocation | None, **options: Any) -> None:
     config = config_of(ReportConfig, options, config_file, where="report")
     with stage_task() as task:
         written = run(config, task)
-    echo_info(f"{written}: open it in a browser")
+    also = [] if isinstance(written, Url) else [name for name in TABLES if written.with_name(name).exists()]
+    echo_info(f"{written}: open it in a browser" + (f"; next to it: {', '.join(also)}" if also else ""))

@@ -12,6 +12,7 @@ from voxshard.cli.options import EXISTING, echo_info, set_option, stage_task
 from voxshard.config import parse_assignments
 from voxshard.diagnostics.status import feature_dirs
 from voxshard.files import quoted
+from voxshard.progress import counted
 from voxshard.progress_display import progress_display
 from voxshard.slurm import submit
 from voxshard.slurm.record import Record
@@ -43,7 +44,8 @@ def command(path: Path, failed: bool, assignments: tuple[str, ...]) -> None:
             if failed:
                 repaired = repair.failed(config, task)
                 echo_info(
-                    f"{folder.path}: {repaired.num_tried:,} recordings had failed, {repaired.num_ok:,} are embedded now"
+                    f"{folder.path}: {counted(repaired.num_tried, 'recording')} had failed, "
+                    f"{repaired.num_ok:,} embedded now"
                 )
                 if repaired.num_ok:
                     echo_info(f"the merged set is stale; next: voxshard merge {quoted(folder.path)}")

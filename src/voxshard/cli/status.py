@@ -113,6 +113,10 @@ def _features(item: FeatureStatus, *, is_submitted: bool, is_trained: bool) -> T
     if item.advice:
         rows.append(("advice", item.advice))
     rows += [("failures", f"{count:,} x {kind}") for kind, count in list(item.failures.items())[:3]]
+    if item.failures_file:
+        rows.append(("reasons", item.failures_file))
+    elif item.num_failed and not item.is_merged:
+        rows.append(("failures", "`voxshard merge` lists them with their reasons in failures.csv"))
     rows += [("error", error.splitlines()[0]) for error in item.last_errors]
     rows.append(
         ("merged", "no" if not item.is_merged else "yes, but shards have changed since" if item.is_stale else "yes")

@@ -7,7 +7,18 @@ from typing import Any, get_args
 import click
 
 from voxshard.cli.evaluate import results_table
-from voxshard.cli.options import INPUT, OUTPUT, NameType, config_option, echo, echo_info, set_option, stage_task
+from voxshard.cli.options import (
+    INPUT,
+    OUTPUT,
+    NameType,
+    config_option,
+    echo,
+    echo_info,
+    names_on_command_line,
+    next_step,
+    set_option,
+    stage_task,
+)
 from voxshard.config import load_yaml, merged, parse_assignments, validated
 from voxshard.errors import ConfigError
 from voxshard.files import quoted
@@ -104,7 +115,10 @@ def command(
         )
     if assigned:
         values["settings"] = assigned
-    config = validated(model, merged(content, values), where=str(config_file) if config_file else "train")
+    if config_file:
+        config = validated(model, merged(content, values), where=str(config_file))
+    else:
+        config = validated(model, values, where="train", names=names_on_command_line())
     with stage_task() as task:
         trained = run(config, task)
     if trained is not None:
@@ -121,4 +135,4 @@ def print_summary(trained: Run) -> None:
             spread = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
             echo(f"{row['split']}, {row['shots']} per class: {row['metric']} {row['mean']:.4f}{spread}")
     place = origin(trained.path)
-    echo_info(f"{place}: model, scores and metrics; next: voxshard report {quoted(place)} --out report.html")
+    echo_info(f"{place}: model, scores and metrics{next_step(f'voxshard report {quoted(place)} --out report.html')}")

@@ -9,6 +9,7 @@ import click
 from voxshard.cli.options import EXISTING, echo_info, stage_task
 from voxshard.config import validated
 from voxshard.errors import DataError
+from voxshard.progress import counted
 from voxshard.stages.verify import Verdict, VerifyConfig, run
 
 
@@ -26,20 +27,19 @@ def command(features: Path, quarantine: bool) -> None:
         verdict = run(config, task)
     print_summary(features, verdict)
     if verdict.problems:
-        count = "1 problem" if len(verdict.problems) == 1 else f"{len(verdict.problems)} problems"
         lines = "\n".join(f"  {problem.error}" for problem in verdict.problems)
-        raise DataError(f"{features}: {count}\n{lines}")
+        raise DataError(f"{features}: {counted(len(verdict.problems), 'problem')}\n{lines}")
 
 
 def print_summary(folder: Path, verdict: Verdict) -> None:
     """Report what was checked."""
-    parts = [f"{verdict.num_shards:,} shards checked"]
+    parts = [f"{counted(verdict.num_shards, 'shard')} checked"]
     if verdict.num_pending:
         parts.append(f"{verdict.num_pending:,} pending")
     parts.append("merged files checked" if verdict.is_merged else "not merged yet")
     echo_info(f"{folder}: {', '.join(parts)}")
     if verdict.temporaries:
-        echo_info(f"{len(verdict.temporaries)} temporary files, of running or interrupted writers:")
+        echo_info(f"{counted(len(verdict.temporaries), 'temporary file')}, of running or interrupted writers:")
         for path in verdict.temporaries:
             echo_info(f"  {path}")
     else:

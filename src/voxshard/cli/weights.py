@@ -15,6 +15,7 @@ from voxshard.encoders.trillsson import GRAPH
 from voxshard.encoders.weight_files import WEIGHTS_VARIABLE
 from voxshard.errors import BackendUnavailableError, ConfigError, CorruptFileError
 from voxshard.files import quoted
+from voxshard.progress import counted
 from voxshard.progress_display import progress_display
 from voxshard.weights import catalogue, fetch
 
@@ -75,9 +76,9 @@ def fetch_(names: tuple[str, ...], root: Path | None, revision: str | None) -> N
     there is one, and recorded in weights.json. $HF_TOKEN opens models whose terms you have accepted; $HF_ENDPOINT names
     a mirror. A SavedModel (TRILLsson, handles) is a program that can read and write files: trust its publisher.
     """
-    where = fetch.weights_root(root)
     handles = [name for name in names if _HANDLE.fullmatch(name)]
     wanted = [catalogue.weight_set(name, revision) for name in names if name not in handles]
+    where = fetch.weights_root(root)
     with progress_display() as progress:
         for handle in handles:
             hub = _framework_module(_HUB, f"fetching {handle}", "tensorflow")
@@ -104,7 +105,7 @@ def verify(names: tuple[str, ...], root: Path | None) -> None:
         count += 1
     if bad:
         raise CorruptFileError(f"{bad} of {count} files changed or missing; `voxshard weights fetch` brings them again")
-    echo_info(f"{count} files in {where}, none changed or missing")
+    echo_info(f"{counted(count, 'file')} in {where}, none changed or missing")
 
 
 @command.command("convert")

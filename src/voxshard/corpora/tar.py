@@ -26,6 +26,7 @@ from voxshard.corpora.remote_folder import CorpusPath, corpus_path
 from voxshard.corpora.values import cleaned, typed
 from voxshard.corpora.walk import audio_files
 from voxshard.errors import EmptyCorpusError, ManifestError
+from voxshard.progress import counted
 
 _TEXTS = ("cls", "txt")
 _ARCHIVES_AT_ONCE = 16
@@ -55,7 +56,7 @@ def list_corpus(request: Request) -> Listing:
             others += left_out
     if not rows:
         raise EmptyCorpusError(f"{request.root}: no recordings in {len(archives):,} tar archives")
-    notes = [f"{len(archives):,} archives with {len(rows):,} recordings, read in place"]
+    notes = [f"{counted(len(archives), 'archive')} with {counted(len(rows), 'recording')}, read in place"]
     if others:
         shown = ", ".join(f"{count:,} {name}" for name, count in others.most_common(5))
         notes.append(f"files of other kinds in the archives are left out: {shown}")

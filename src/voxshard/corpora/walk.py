@@ -17,6 +17,7 @@ from voxshard.audio import is_url
 from voxshard.corpora.base import AUDIO_EXTENSIONS, describe_extensions, extension_of, first_names
 from voxshard.corpora.remote_folder import CorpusPath, objects_below
 from voxshard.errors import EmptyCorpusError, TransientFaultError
+from voxshard.progress import counted
 
 # Answers that listing again does not change: they are the folder's or the link's, not the storage's. A folder that is
 # gone was removed while the corpus was listed.
@@ -44,7 +45,8 @@ class Found:
             )
         if self.endless:
             notes.append(
-                f"left out, since they lead back to themselves or cannot be followed: {len(self.endless)} links, "
+                f"left out, because they lead back to themselves or cannot be followed: "
+                f"{counted(len(self.endless), 'link')}, "
                 f"{first_names(self.endless)}"
             )
         return notes

@@ -21,6 +21,7 @@ from voxshard.extraction.encode import BATCH_SECONDS
 from voxshard.files import quoted
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.tracking import EXTRAS, check_wandb_mode
+from voxshard.progress import counted
 from voxshard.runtime import apptainer, gpus, runtime
 from voxshard.runtime.binds import RequiredPath
 from voxshard.slurm import queue, sbatch
@@ -353,7 +354,7 @@ def _jobs(cluster: Cluster) -> Iterator[Finding]:
         yield Finding("jobs", "FAIL", f"{total} tasks, the site lets a user queue {limit}",
                       "fewer: --set jobs.extract.tasks=N, or fewer trainings in the grid")  # fmt: skip
     else:
-        yield Finding("jobs", "PASS", f"{total} tasks in {len(arrays)} arrays")
+        yield Finding("jobs", "PASS", f"{counted(total, 'task')} in {counted(len(arrays), 'array')}")
 
 
 def require(findings: Iterator[Finding], error: Callable[[str], VoxshardError]) -> None:

@@ -18,11 +18,12 @@ from voxshard.files import quoted
 from voxshard.stages.extract import deleted_after_merge
 from voxshard.store.features import is_stale
 from voxshard.store.inventory import shard_names
-from voxshard.store.layout import FeatureDir, Identity, shard_name
+from voxshard.store.layout import FeatureDir, Identity, sets_below, shard_name
 from voxshard.store.runs import Run
 from voxshard.store.shard_table import ShardTable
 
 _METRICS_SHOWN = 3
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class FeatureStatus:
     """Number of tasks by state; `lost` are those that stopped reporting."""
     failures: dict[str, int]
     """Number of failures by kind, known after merge."""
+    failures_file: str | None
+    """Table of the failures with their reasons; None before merge, or if nothing failed."""
     num_failed: int
     last_errors: list[str]
     is_merged: bool
@@ -68,26 +71,33 @@ class RunStatus:
 
 
 def feature_dirs(path: Path) -> list[FeatureDir]:
-    """Return the feature sets at or below a path: a feature set, or an experiment.
+    """Return the feature sets at or below a path: a feature set, a folder of some, or an experiment.
 
     Raises
     ------
-    IncompleteError : neither.
+    IncompleteError : none; names the experiments below it.
     """
     if FeatureDir(path).identity.exists():
         return [FeatureDir(path)]
-    below = [FeatureDir(item) for item in sorted((path / "features").glob("*")) if FeatureDir(item).identity.exists()]
-    if not below:
-        raise IncompleteError(
-            f"{path}: neither a feature set (no identity.json), nor a run (no model/), nor an experiment (no features/)"
-        )
-    return below
+    if below := sets_below(path):
+        return [FeatureDir(item) for item in below]
+    experiments = [item for item in sorted(path.glob("*")) if sets_below(item) or _run_dirs(item)]
+    if experiments:
+        shown = ", ".join(map(quoted, experiments[:_MOST_NAMED])) + (", ..." if len(experiments) > _MOST_NAMED else "")
+        raise IncompleteError(f"{path}: a folder of experiments; give one of them: {shown}")
+    raise IncompleteError(
+        f"{path}: neither a feature set (no identity.json), nor a run (no model/), nor an experiment (no features/)"
+    )
 
 
 def runs(path: Path) -> list[RunStatus]:
-    """Return the runs at or below a path: a run, or an experiment with any number of them."""
-    places = [path, *sorted((path / "runs").glob("*"))]
-    return [_run_status(place) for place in places if (place / "model").is_dir() and (place / "metrics.json").exists()]
+    """Return the runs at or below a path: a run, a folder of runs, or an experiment with any number of them."""
+    return [_run_status(place) for place in _run_dirs(path)]
+
+
+def _run_dirs(path: Path) -> list[Path]:
+    places = [path, *sorted(path.glob("*")), *sorted((path / "runs").glob("*"))]
+    return [place for place in places if (place / "model").is_dir() and (place / "metrics.json").exists()]
 
 
 def _run_status(path: Path) -> RunStatus:
@@ -119,6 +129,7 @@ def _status(folder: FeatureDir) -> FeatureStatus:
     speed = sum(state.audio_s / max(state.updated - state.started, 1e-9) for state in running) or None
     is_merged = folder.features.exists() and folder.summary.exists()
     stale = is_merged and is_stale(folder.path)
+    failures = _failures(folder) if is_merged else {}
     return FeatureStatus(
         path=os.fspath(folder.path),
         encoder=identity.encoder,
@@ -131,8 +142,9 @@ def _status(folder: FeatureDir) -> FeatureStatus:
         speed=speed,
         eta_s=_eta_s(shards, done, speed),
         tasks=dict(Counter(kinds)),
-        failures=_failures(folder) if is_merged else {},
-        num_failed=sum(state.num_failed for state in states),
+        failures=failures,
+        failures_file=os.fspath(folder.failures) if failures else None,
+        num_failed=sum(failures.values()) if is_merged and not stale else sum(state.num_failed for state in states),
         last_errors=[f"task {state.task}: {state.last_error}" for state in states if state.last_error][-3:],
         is_merged=is_merged,
         is_stale=stale,

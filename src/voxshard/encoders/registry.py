@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
@@ -157,6 +158,21 @@ _SPECS = [
 SPECS: dict[str, EncoderSpec] = {spec.name: spec for spec in _SPECS}
 
 
+_FAMILIES_OF_THE_HUB = {
+    "wav2vec2": "facebook/wav2vec2-base",
+    "hubert": "facebook/hubert-base-ls960",
+    "wavlm": "microsoft/wavlm-base",
+    "data2vec": "facebook/data2vec-audio-base",
+    "unispeech": "microsoft/unispeech-sat-base",
+    "w2vbert": "facebook/w2v-bert-2.0",
+    "xlsr": "facebook/wav2vec2-xls-r-300m",
+    "whisper": "openai/whisper-base",
+    "clap": "laion/clap-htsat-unfused",
+    "encodec": "facebook/encodec_24khz",
+}
+"""Family of models that users ask for by its name, in lower-case letters and digits -> one of its models."""
+
+
 def available() -> dict[str, EncoderSpec]:
     """Return every encoder by name: our own, then those that other packages register."""
     found = dict(SPECS)
@@ -175,8 +191,21 @@ def spec_of(name: str) -> EncoderSpec:
     """
     specs = available()
     if name not in specs:
+        if model := model_of_the_hub(name):
+            raise ConfigError(
+                f"no encoder {name!r}; models of transformers are run by hf: `--encoder hf --set weights={model}`, "
+                f"in a config `encoder: {{name: hf, weights: {model}}}`"
+            )
         raise ConfigError(f"no encoder {name!r}; encoders: {', '.join(specs)}{did_you_mean(name, specs)}")
     return specs[name]
+
+
+def model_of_the_hub(name: str) -> str | None:
+    """Return the model of the Hugging Face hub that a name may mean which is none of our encoders'; None: none."""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return name
+    letters = re.sub(r"[^a-z0-9]", "", name.lower())
+    return next((model for family, model in _FAMILIES_OF_THE_HUB.items() if letters.startswith(family)), None)
 
 
 def settings_model(name: str) -> type[EncoderSettings]:

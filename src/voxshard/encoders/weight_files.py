@@ -41,10 +41,22 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
     if found is None:
         looked = ", ".join(map(_with_target, candidates)) or f"nowhere: ${WEIGHTS_VARIABLE} is not set"
         raise MissingWeightsError(
-            f"weights of {encoder} not found (looked in {looked}); on a machine with internet run "
-            f"`voxshard weights fetch {fetch_name or encoder}`, or give the folder with `--set weights=FOLDER`"
+            f"weights of {encoder} not found (looked in {looked}); {_remedy(encoder, fetch_name)}"
         )
     return snapshot_of(found)
+
+
+NOT_FETCHED = {
+    "onnx": "give an export with its encoder.json by `--set weights=FOLDER`; `voxshard weights list` has some",
+    "hear": "give what the module's load_model takes by `--set weights=FOLDER_OR_FILE`",
+}
+"""Encoder that has no weights of its own name -> how to give it some."""
+
+
+def _remedy(encoder: str, fetch_name: str | None) -> str:
+    fetch = f"voxshard weights fetch {fetch_name or encoder}"
+    otherwise = f"on a machine with internet run `{fetch}`, or give the folder with `--set weights=FOLDER`"
+    return NOT_FETCHED.get(encoder, otherwise)
 
 
 def hub_cache() -> Path:
@@ -131,8 +143,7 @@ def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fet
     if missing:
         raise MissingWeightsError(
             f"{found}: no {', '.join(missing)} in this folder; {encoder} expects {', '.join(required)}; is it the"
-            " folder of another model, or half a download? "
-            f"`voxshard weights fetch {fetch_name or encoder}` downloads all of it"
+            f" folder of another model, or half a download? {_remedy(encoder, fetch_name)}"
         )
     return found.resolve()
 

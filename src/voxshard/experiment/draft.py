@@ -36,7 +36,10 @@ _SPLITS = {
 _MOST_CLASSES = 200
 _SAMPLE = 5_000  # paths whose names are compared
 _PROBED = 20
-_PREFERRED = ("label", "class", "genre", "emotion", "scene", "key", "digit", "speaker")
+_MOST_FOLDS = 20
+_NUM_FOLDS = 5
+"""Number of folds over which the values of a column are distributed if it has more than `_MOST_FOLDS`."""
+_PREFERRED = ("label", "class", "genre", "emotion", "scene", "key", "digit")
 
 
 @dataclass
@@ -52,8 +55,8 @@ class Draft:
     """Column to predict."""
     classes: int = 0
     splits: Sequence[str] = ()
-    folds: str | None = None
-    """Column to cross-validate over, if there are no splits."""
+    folds: tuple[str, int] | None = None
+    """Column to cross-validate over, if there are no splits, and its number of values."""
     label_from: str | None = None
     split_from: list[str] = field(default_factory=list)
 
@@ -75,14 +78,17 @@ def inspected(root: Path) -> Draft:
     rates = Counter(row[1] for row in rows if row[1])
     draft = Draft(root, name, len(table), rates.most_common(1)[0][0] if rates else None)
     draft.splits = _values(table, "split")
-    draft.folds = "fold" if _values(table, "fold") else None
     columns = {key: _values(table, key) for key in table.column_names if key == "speaker" or key not in COLUMNS}
     candidates = {key: values for key, values in columns.items() if 2 <= len(values) <= _MOST_CLASSES}
     if candidates:
-        draft.label = next((key for key in _PREFERRED if key in candidates), next(iter(candidates)))
+        others = [key for key in candidates if key != "speaker"]  # it is a label only if there is no other column
+        draft.label = next((key for key in _PREFERRED if key in candidates), [*others, "speaker"][0])
         draft.classes = len(candidates[draft.label])
     elif name == "folder":
         _guess_from_paths(draft, paths)
+    for key in ("fold", "speaker"):
+        if draft.folds is None and key != draft.label and len(values := _values(table, key)) > 1:
+            draft.folds = key, len(values)
     return draft
 
 
@@ -121,7 +127,7 @@ def _guess_from_paths(draft: Draft, paths: list[str]) -> None:
     draft.label, draft.classes = f"part{useful[0] + 1}", counts[useful[0]]
     others = [number for number in useful[1:] if 3 <= counts[number] <= 20]
     if not draft.splits and others:
-        draft.folds = f"part{others[0] + 1}"
+        draft.folds = f"part{others[0] + 1}", counts[others[0]]
 
 
 def as_yaml(draft: Draft, out: str) -> str:
@@ -166,10 +172,16 @@ def _training(draft: Draft) -> list[str]:
     lines = ["train:", f"  label: {label}", "  classifier: [logistic, knn]", "  settings: {standardize: true}"]
     if draft.label:
         lines[1] += f"  # {draft.classes} classes"
-    has_test = len(set(draft.splits) - {"train"}) > 0 and "train" in draft.splits
-    if not has_test and draft.folds:
-        lines.append(f"  folds: {draft.folds}  # each value is tested once")
-    elif not has_test or not draft.label:
-        missing = "split above" if draft.label else "label (prepare.labels or label_from), and a split if there is none"
-        return [f"# Training needs a {missing}:", *(f"# {line}" for line in lines)]
+    if not (len(set(draft.splits) - {"train"}) > 0 and "train" in draft.splits):
+        column, count = draft.folds or ("utterance_id", draft.num_utterances)
+        if count > _MOST_FOLDS:
+            lines[3] = f"  settings: {{standardize: true, num_folds: {_NUM_FOLDS}}}"
+        if draft.folds is None:
+            lines += [
+                "  # There is no test split: each recording is tested once, by a model trained on the other folds.",
+                "  # If a column states the speakers or sessions, give it here: none is then in training and test.",
+            ]
+        lines.append(f"  folds: {column}" + ("  # each value is tested once" if draft.folds else ""))
+    if not draft.label:
+        return ["# Training needs a label (prepare.labels or label_from):", *(f"# {line}" for line in lines)]
     return lines

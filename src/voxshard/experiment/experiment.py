@@ -18,6 +18,7 @@ from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import EvaluateConfig, GridConfig, TrainConfig
 from voxshard.learning.training_inputs import is_trained_from
 from voxshard.locations import as_path, parse
+from voxshard.progress import STEP_VARIABLE
 from voxshard.runtime import apptainer, binds, runtime
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
@@ -196,7 +197,12 @@ class Experiment:
         is_in_image = runtime.image_of(where) is not None
         shown = [*binds.needed(self.path, "out"), *needs()] if is_in_image else []
         found = runtime.command(
-            where, arguments, environment=environment, needs=shown, site=self.images, kept=self.jobs
+            where,
+            arguments,
+            environment={STEP_VARIABLE: "1", **(environment or {})},
+            needs=shown,
+            site=self.images,
+            kept=self.jobs,
         )
         return Job(name, found.words, found.environment, is_in_image)
 

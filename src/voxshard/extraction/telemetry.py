@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from voxshard.progress import counted
+
 WORTH_SAYING = 0.1
 """Share of the time from which on a wait is worth a word."""
 MOSTLY_PREPARING = 0.05
@@ -64,15 +66,14 @@ def advice(timers: Mapping[str, float], *, num_workers: int, device: str) -> str
     if total <= 0:
         return "Nothing was encoded."
     if busy / total < MOSTLY_PREPARING:
-        plural = "" if num_workers == 1 else "s"
-        return f"Decoding and preparing took all the time, on {num_workers} worker{plural}: more CPUs make it faster."
+        workers = counted(num_workers, "worker")
+        return f"Decoding and preparing took all the time, on {workers}: more CPUs make it faster."
     who = "GPU" if device.startswith("cuda") else "encoder"
     if wait_decode / total >= WORTH_SAYING:
         # Decoding at the speed of the encoder needs the workers' present rate times total / busy.
         more = math.ceil(num_workers * wait_decode / busy)
         more = min(more, 4 * num_workers)
-        plural = "" if more == 1 else "s"
-        return f"{who} waited {wait_decode / total:.0%} for decoding: ask for {more} more CPU{plural}."
+        return f"{who} waited {wait_decode / total:.0%} for decoding: ask for {counted(more, 'more CPU')}."
     if wait_write / total >= WORTH_SAYING:
         return f"{who} waited {wait_write / total:.0%} for writing: put --out on faster storage."
     return f"{who} was busy {busy / total:.0%} of the time."

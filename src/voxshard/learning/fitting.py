@@ -31,6 +31,7 @@ from voxshard.learning.train_config import (
     StreamingSettings,
     TrainingSettings,
 )
+from voxshard.progress import counted
 
 Ints = npt.NDArray[np.int64]
 
@@ -87,8 +88,8 @@ def fit(
         most_gb = memory.most_gb_of_trees(settings, num_rows, len(np.unique(numbers)))
         trees = f" and up to {max(most_gb, 0.1):.1f} GB for its trees"
     on_start(
-        f"{what}: {name} on {num_rows:,} rows of {data.dim:,} values, {how}: about {max(needed_gb, 0.1):.1f} GB of "
-        f"memory{trees}, {limit_gb:.1f} GB can be used"
+        f"{what}: {name} on {counted(num_rows, 'row')} of {counted(data.dim, 'value')}, {how}: "
+        f"about {max(needed_gb, 0.1):.1f} GB of memory{trees}, {limit_gb:.1f} GB can be used"
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)

@@ -9,7 +9,7 @@ from voxshard.learning.train_config import TrainConfig
 from voxshard.learning.training import Check, Trainer
 from voxshard.learning.training_inputs import inputs_of
 from voxshard.locations import as_path, local_copy
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.store.runs import check_is_run
 
 
@@ -29,7 +29,7 @@ def train(config: TrainConfig, progress: Progress, check: Check) -> None:
     labels = number_labels(learn_target(config.label, texts, in_split, settings.positive), texts)
     trainer = Trainer(config, data, labels, progress, settings, check)
     if data.num_missing:
-        trainer.note(f"{data.num_missing:,} utterances are not in every feature set and are left out")
+        trainer.note(f"left out, because they are not in every feature set: {counted(data.num_missing, 'utterance')}")
     if data.num_without_rows:
-        trainer.note(f"{data.num_without_rows:,} utterances are too short for a single frame or window")
+        trainer.note(f"too short for a single frame or window: {counted(data.num_without_rows, 'utterance')}")
     train_flow.run(trainer, split, in_split, inputs)

@@ -27,7 +27,7 @@ from voxshard.learning.model import Target
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.train_config import TrainConfig
 from voxshard.locations import as_path
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.store.runs import publish_run
 
 Ints = npt.NDArray[np.int64]
@@ -145,7 +145,8 @@ def split_to_train_on(config: TrainConfig | NetworkConfig, data: ManifestColumns
     in_split = data.in_split(split)
     if not in_split.any():
         raise DataError(
-            f"no utterance has split {split!r}; splits here: {data.splits_text}. Give --split, or --folds COLUMN"
+            f"no utterance has split {split!r}; splits here: {data.splits_text}. Give --split, or test in folds: "
+            "--folds COLUMN, such as speaker, or --folds utterance_id --set num_folds=5"
         )
     return split, in_split
 
@@ -155,7 +156,7 @@ def _labelled(trainer: BaseTrainer[ModelT], in_split: Mask) -> Ints:
     chosen = np.flatnonzero(in_split & trainer.labels.known)
     num_unlabelled = int(in_split.sum()) - len(chosen)
     if num_unlabelled:
-        trainer.note(f"{num_unlabelled:,} training utterances have no label and are left out")
+        trainer.note(f"left out, because they have no label: {counted(num_unlabelled, 'training utterance')}")
     return chosen
 
 
@@ -173,7 +174,7 @@ def _cross_validate(trainer: BaseTrainer[ModelT], chosen: Ints, column: str, tab
     values = trainer.data.column(column, option="--folds")
     assigned, names = folds.assign([values[row] for row in chosen], trainer.num_folds, column=column)
     if (assigned < 0).any():
-        trainer.note(f"{int((assigned < 0).sum()):,} utterances have no {column} and are in no fold")
+        trainer.note(f"in no fold, because they have no {column}: {counted(int((assigned < 0).sum()), 'utterance')}")
     parts, rows = [], []
     trainer.progress.begin(f"folds of {column}", items=len(names))
     for number, name in enumerate(names):
@@ -207,7 +208,7 @@ def _few_shot_curve(
         for run in range(config.runs):
             numbers = trainer.labels.numbers[chosen]
             drawn = chosen[few_shot.draw(numbers, shots, names=target.classes, seed=config.seed, run=run)]
-            model = trainer.fit(drawn, config.seed + run, f"{shots} examples per class, run {run}")
+            model = trainer.fit(drawn, config.seed + run, f"{counted(shots, 'example')} per class, run {run}")
             kept = kept or (model, drawn)
             for split, utterances in tested.items():
                 found = _values(trainer.trials(model, utterances, split), target)

@@ -31,6 +31,11 @@ from voxshard.scoring.calibration import fit_affine, fit_logistic
 Floats = npt.NDArray[np.float64]
 _DISTANCES_MB = 32
 """Memory for distances to training rows at a time; scikit-learn's own limit, 1024, takes 1.7 GB in all."""
+_BY_SCALE = ("logistic", "mlp", "svm", "linear-svm", "perceptron", "knn", "prototypes")
+"""Classifiers in which a dimension counts by its scale."""
+_OUTWEIGHS = 10.0
+"""Largest standard deviation over the median one from which on standardizing is advised."""
+_ROWS_LOOKED_AT = 1000
 Check = Callable[[], None]
 """Called between steps; raises if a stop was requested."""
 
@@ -88,6 +93,8 @@ class Trainer(BaseTrainer[Model]):
 
     def fit(self, utterances: Ints, seed: int, what: str) -> Model:
         """Fit a model to some utterances, and its calibration if requested."""
+        if not self.was_started:
+            self._advise_on_scale(utterances)
         if not self.is_part:
             self.progress.begin(f"train {self.config.classifier}", items=1)
         model = self._fitted(utterances, seed, what)
@@ -125,6 +132,19 @@ class Trainer(BaseTrainer[Model]):
             pipelines=pipelines,
         )
         return self._calibrated(model, utterances) if self.settings.calibrate else model
+
+    def _advise_on_scale(self, utterances: Ints) -> None:
+        """Advise to standardize if a few dimensions would outweigh all others in a classifier that does not do it."""
+        name = self.config.classifier
+        if self.settings.standardize or name not in _BY_SCALE:
+            return
+        rows, _ = self.data.rows_of(utterances)
+        deviations = self.data.take([found[:: -(-len(found) // _ROWS_LOOKED_AT)] for found in rows]).std(axis=0)
+        if deviations.max() > _OUTWEIGHS * np.median(deviations):
+            self.progress.note(
+                f"the values of these features differ much in scale, and the largest dominate {name}; try "
+                "`--set standardize=true`"
+            )
 
     def _note_first(self, message: str) -> None:
         """Report how the first of several trainings is fitted; the other folds and draws are similar."""

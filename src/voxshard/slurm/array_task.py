@@ -25,6 +25,7 @@ from voxshard import files
 from voxshard.errors import IncompleteError, SchedulerError, StoppedError, VoxshardError
 from voxshard.experiment.steps import Step
 from voxshard.files import quoted
+from voxshard.progress import counted
 from voxshard.signals import stop_on_signals
 from voxshard.slurm import accounting, queue
 from voxshard.slurm.record import TaskRecord
@@ -224,7 +225,7 @@ class ArrayTask:
         if (counts and tried >= cluster.site.max_attempts) or cluster.record.cancelled.exists():
             path = quoted(cluster.experiment.path)
             raise IncompleteError(
-                f"{before.name}: {what} after {tried} attempts; see `voxshard logs {path} --failed`, "
+                f"{before.name}: {what} after {counted(tried, 'attempt')}; see `voxshard logs {path} --failed`, "
                 f"then voxshard retry {path}"
             )
         jobs = cluster.resubmit_from_job(

@@ -22,7 +22,7 @@ from voxshard.encoders import registry
 from voxshard.errors import VoxshardError
 from voxshard.experiment.steps import Step, extract_kind, missing_shards, shards_by_split
 from voxshard.extraction.heartbeat import TaskState, read_progress
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.slurm.record import Record
 from voxshard.slurm.scripts import Array
 from voxshard.slurm.site import Partition
@@ -284,8 +284,8 @@ def _existing(path: Path) -> Path:
 
 def lines_of(item: Estimate, unit: str, quota: Sequence[str] = ()) -> list[str]:
     """Format an estimate for the user."""
-    shards = "shards not planned yet" if item.num_shards is None else f"{item.num_shards:,} shards"
-    head = f"{item.step}: {item.num_tasks:,} tasks, {shards}"
+    shards = "shards not planned yet" if item.num_shards is None else counted(item.num_shards, "shard")
+    head = f"{item.step}: {counted(item.num_tasks, 'task')}, {shards}"
     if item.audio_h is None:
         lines = [f"{head}; cost unknown until `voxshard prepare` has measured the audio"]
     elif item.rate is None or item.task_hours is None:

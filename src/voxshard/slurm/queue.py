@@ -120,7 +120,10 @@ def call(command: Sequence[str], *, patience_s: float = PATIENCE_S) -> str:
         if answer.code == 0:
             return answer.stdout
         if not answer.is_unclear or time.monotonic() > give_up:
-            raise SchedulerError(f"{command[0]}: {' '.join(answer.message.split())}")
+            printed = f"{command[0]}: {' '.join(answer.message.split())}"
+            if answer.is_unclear:
+                raise SchedulerError(f"SLURM does not answer ({printed}); try again when `sinfo` lists the partitions")
+            raise SchedulerError(printed)
         time.sleep(RETRY_EVERY_S)
 
 

@@ -17,6 +17,7 @@ from voxshard.config import dump_yaml, expanded, load_yaml, merged, parse_yaml, 
 from voxshard.errors import CorruptFileError, EnvironmentProblemError, IncompleteError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import ExperimentConfig
+from voxshard.files import quoted
 from voxshard.slurm.queue import QueuedTask
 from voxshard.slurm.site import Site, expanded_overrides
 
@@ -123,9 +124,10 @@ class Record:
         try:
             return Submission(**json.loads(files.read_bytes(self._submission)))
         except FileNotFoundError as exc:
+            local = f"; the logs of `voxshard run` are in {self.path}" if any(self.path.glob("*.log")) else ""
             raise IncompleteError(
-                f"{self.experiment_path}: was not submitted (no {self._submission.name}); see `voxshard submit`. What "
-                f"`voxshard run` states of a job is in {self._submission.parent}/*.log"
+                f"{self.experiment_path}: was not submitted to a cluster, so it has no jobs{local}; for its state: "
+                f"`voxshard status {quoted(self.experiment_path)}`"
             ) from exc
         except (ValueError, TypeError) as exc:
             raise CorruptFileError(f"{self._submission}: not a record of voxshard: {exc}") from exc

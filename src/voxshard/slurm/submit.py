@@ -23,7 +23,7 @@ from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import JobOptions
 from voxshard.experiment.steps import Step, extract_kind, network_kind, repair_request, steps_of
 from voxshard.files import quoted
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.runtime import runtime
 from voxshard.slurm import environment, queue, sbatch
 from voxshard.slurm.nodes import nodes_to_avoid
@@ -227,7 +227,7 @@ class Cluster:
             for name, arrays in drafts.items():
                 after = [job for step in self.steps[name].depends_on for job in jobs.get(step, [])]
                 jobs[name] = self._submit_step(name, arrays, after, automatic=1, why=why)
-                progress.note(f"{name}: {sum(array.num_tasks for array in arrays)} tasks, job "
+                progress.note(f"{name}: {counted(sum(array.num_tasks for array in arrays), 'task')}, job "
                               f"{', '.join(map(str, jobs[name]))}")  # fmt: skip
         except BaseException:
             queue.cancel([str(job) for ids in jobs.values() for job in ids])

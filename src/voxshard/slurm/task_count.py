@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from voxshard.experiment.steps import Step
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.slurm.estimate import Work, work_left
 from voxshard.slurm.submit import Cluster, given_tasks
 
@@ -50,7 +50,7 @@ class TaskCount:
         """Return one line: how many tasks, why, and how to change it."""
         num, option = self.num_tasks, f"--set jobs.{self.step}.tasks="
         minutes = (self.start_s + self.work_s / num) / 60
-        head = f"{self.step}: {num:,} task{'s' if num > 1 else ''} of about {minutes:,.1f} min"
+        head = f"{self.step}: {counted(num, 'task')} of about {minutes:,.1f} min"
         costs = f"starting one takes {self.start_s:,.0f} s, {self.start_share(num):.1%} of its time"
         if self.is_fewer:
             all_of_them = f"{self.start_share(self.asked):.1%} with {self.asked:,}"

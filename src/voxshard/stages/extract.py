@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import platform
 from collections import Counter
@@ -38,6 +37,7 @@ from voxshard.extraction.reuse import ReusableRows, ReusedRows
 from voxshard.extraction.telemetry import Timers, advice
 from voxshard.locations import LocalPath, Location, local_copy
 from voxshard.manifest import Manifest, ManifestFile, Utterance, no_such_split
+from voxshard.progress import counted
 from voxshard.stages.base import Task
 from voxshard.store.layout import FeatureDir, Identity
 from voxshard.store.merged import read_summary
@@ -47,7 +47,6 @@ from voxshard.store.shard_table import ShardTable
 EARLY_STOP_UTTERANCES = 200
 """A task gives up early only after it has processed this number of utterances itself; over fewer, merge judges."""
 EARLY_STOP_FAILURES = 20
-_IMAGE_LABELS = Path("/.singularity.d/labels.json")
 _LIBRARIES = ("voxshard", "numpy", "h5py", "soundfile", "soxr", "librosa", "torch", "transformers", "tensorflow")
 
 
@@ -179,7 +178,9 @@ class _Reused:
             else:
                 self.publish(ShardResult(work.index, [], [], 0.0, Timers(), None, {}))
                 self._on_published(work.index)
-        self._extraction.task.progress.note(f"{copied:,} utterances were copied from {self._extraction.config.reuse}")
+        self._extraction.task.progress.note(
+            f"{self._extraction.config.reuse}: {counted(copied, 'utterance')} copied from it"
+        )
 
     def publish(self, result: ShardResult) -> None:
         """Publish a shard with the copied and the computed rows, in manifest order."""
@@ -482,9 +483,8 @@ def software() -> Mapping[str, str]:
 
 def image_version() -> str | None:
     """Return title and version of the image that this process runs in; None outside an image."""
-    try:
-        labels = json.loads(_IMAGE_LABELS.read_text())
-    except (OSError, ValueError):
+    labels = files.image_labels()
+    if labels is None:
         return None
     named = (labels.get(f"org.opencontainers.image.{key}") for key in ("title", "version"))
     return " ".join(filter(None, named)) or "unnamed"

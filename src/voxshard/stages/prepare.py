@@ -26,6 +26,7 @@ from voxshard.corpora.walk import glob_pattern
 from voxshard.errors import ConfigError, EmptyCorpusError, ManifestError, MissingRecordingError, TooShortError
 from voxshard.locations import Location, check_output, parse
 from voxshard.manifest import COLUMNS, OBJECT_VERSION, Manifest
+from voxshard.progress import counted
 from voxshard.stages.base import Task
 from voxshard.uploads import output
 
@@ -103,7 +104,7 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     StoppedError : asked to stop; nothing is written.
     """
     task = task or Task()
-    check_output(config.out)
+    check_output(config.out, (".parquet",))
     for place in (config.root, config.labels, *(file for _, file in _split_lists(config))):
         if is_url(place):
             urls.require(str(place))
@@ -170,7 +171,7 @@ def _split_by_split(table: pa.Table) -> pa.Table:
 def summary(manifest: Manifest) -> list[str]:
     """Return a summary of a manifest: utterances and hours per split, problems by reason, warnings."""
     table = manifest.table
-    lines = [f"{len(manifest):,} utterances{_hours(table)}"]
+    lines = [f"{counted(len(manifest), 'utterance')}{_hours(table)}"]
     if splits := manifest.splits():
         for name in splits:
             rows = table.filter(pc.equal(table["split"], name))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from voxshard import audio
+from voxshard.audio.members import file_of
 from voxshard.config import load_yaml, merged, validated
-from voxshard.errors import IncompleteError
+from voxshard.errors import IncompleteError, MissingRecordingError
 from voxshard.extraction.heartbeat import read_progress
 from voxshard.extraction.pipeline import ShardResult, ShardWork
+from voxshard.manifest import Utterance
 from voxshard.stages import extract
 from voxshard.stages.base import Task
 from voxshard.stages.extract import ExtractConfig, Extraction, ExtractResult
@@ -91,8 +95,20 @@ def _failed_works(extraction: Extraction, shards: dict[int, Shard]) -> Iterator[
     for index, shard in shards.items():
         names = {failure.utterance_id for failure in shard.failures}
         utterances = extraction.utterances_of(index)
-        # What prepare found may have been fixed since: judge the recording as it is now.
-        yield ShardWork(index, [replace(item, problem=None) for item in utterances if item.utterance_id in names])
+        yield ShardWork(index, [_as_it_is_now(extraction, item) for item in utterances if item.utterance_id in names])
+
+
+def _as_it_is_now(extraction: Extraction, utterance: Utterance) -> Utterance:
+    """Return a failed utterance without what prepare found, which may have been fixed since.
+
+    Only a file that was missing and still is keeps its problem. Its folder may be missing too, as for a link to
+    nowhere, and that would be taken for storage that is lost.
+    """
+    place = audio.resolve(extraction.root, utterance.path)
+    was_missing = (utterance.problem or "").startswith(MissingRecordingError.__name__)
+    if was_missing and not audio.is_url(place) and not os.path.exists(file_of(place)):  # noqa: PTH110  bytes, or text
+        return utterance
+    return replace(utterance, problem=None)
 
 
 def _put_back(extraction: Extraction, shard: Shard, result: ShardResult) -> None:

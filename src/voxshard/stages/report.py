@@ -16,6 +16,9 @@ from voxshard.locations import AnyLocation, Location, check_output, local_copy
 from voxshard.stages.base import Task
 from voxshard.uploads import output
 
+TABLES = ("results.csv", "results.tex")
+"""Results as tables, next to a report on runs."""
+
 
 class ReportConfig(Settings):
     """Settings of one report."""
@@ -42,26 +45,26 @@ def run(config: ReportConfig, task: Task | None = None) -> AnyLocation:
         raise ConfigError(
             f"--out {config.out}: a folder; give the name of the HTML file, such as {config.out / 'report.html'}"
         )
+    check_output(config.out, (".html", ".htm"))
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise BackendUnavailableError(f"a report needs {' and '.join(missing)}: pip install 'voxshard[report]'")
     from voxshard.reporting import comparability, html, loading, result_tables
 
-    check_output(config.out)
     data = loading.load_report(
         [local_copy(path) for path in config.paths], title=config.title, advise=advice, progress=task.progress
     )
     task.check()
     page = html.render(data)
-    with output(config.out, also=("results.csv", "results.tex")) as path:
+    with output(config.out, also=TABLES) as path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if data.systems:
-            files.publish_bytes(path.with_name("results.csv"), result_tables.results_csv(data.systems).encode())
+            files.publish_bytes(path.with_name(TABLES[0]), result_tables.results_csv(data.systems).encode())
             views = [
                 (f"{split}{topic.suffix}", topic.view(split))
                 for topic in comparability.topics(data)
                 for split in topic.splits
             ]
-            files.publish_bytes(path.with_name("results.tex"), result_tables.results_latex(views).encode())
+            files.publish_bytes(path.with_name(TABLES[1]), result_tables.results_latex(views).encode())
         files.publish_bytes(path, page.encode())
     return config.out

@@ -34,6 +34,8 @@ Format = Literal["npy", "json", "npz", "parquet", "tsv"]
 ALL = "all"
 """Name of the npy file with the rows that belong to no split."""
 
+_SUFFIXES = {"npy": (), "json": (".json",), "npz": (".npz",), "parquet": (".parquet",), "tsv": (".tsv", ".txt")}
+
 _NO_BRACKETS = str.maketrans("", "", "[]")
 
 _VALUES_AT_ONCE = 1 << 20
@@ -72,7 +74,7 @@ def export(config: ExportConfig, progress: Progress, check: Callable[[], None]) 
     ConfigError : a column or a format that this set has not, or that does not go with it.
     DataError : no such split, or the set itself cannot be opened; see `FeatureSet`.
     """
-    check_output(config.out)
+    check_output(config.out, _SUFFIXES[config.format])
     features = FeatureSet(local_copy(config.features))
     if config.label is not None and config.format != "npz":
         raise ConfigError(f"--label {config.label}: only npz takes it (as Y); npy, parquet and tsv have every column")

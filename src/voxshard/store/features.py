@@ -80,7 +80,7 @@ class FeatureSet:
             raise IncompleteError(f"{path}: no such folder; give the folder of a merged feature set")
         summary = merged.read_summary(folder)
         if summary is None or not folder.features.exists():
-            raise IncompleteError(f"{path}: no merged feature set here; run `voxshard merge {quoted(path)}`")
+            raise merged.not_merged(folder)
         if summary["stale"]:
             raise StaleShardError(f"{path}: shards were rewritten after the merge; run `voxshard merge {quoted(path)}`")
         self.summary: Mapping[str, Any] = summary

@@ -20,7 +20,7 @@ from voxshard.config import Settings
 from voxshard.errors import ConfigError, DuplicateIdError, FeatureMismatchError, ManifestError, NonFiniteEmbeddingError
 from voxshard.locations import AnyLocation, LocalPath, Url, local_copy, parse
 from voxshard.manifest import COLUMNS, Manifest
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.store import merged
 from voxshard.store.foreign import open_foreign
 from voxshard.store.foreign_base import ForeignFile
@@ -372,5 +372,5 @@ def _summary(identity: Identity, survey: _Survey, manifest: Manifest) -> dict[st
         num_warnings=0,
         shards={"total": 0, "merged": 0, "pending": 0, "missing": []},
         totals={**totals_of([]), "software": {"voxshard": [version("voxshard")]}},
-        warnings=[f"{survey.num_zero} utterances are nothing but zeros"] if survey.num_zero else [],
+        warnings=[f"nothing but zeros: {counted(survey.num_zero, 'utterance')}"] if survey.num_zero else [],
     )

@@ -36,6 +36,12 @@ def shard_name(index: int, count: int) -> str:
     return f"shard-{index:05d}-of-{count:05d}.h5"
 
 
+def sets_below(path: Path) -> list[Path]:
+    """Return the feature sets in a folder and in its `features`, which an experiment has."""
+    below = [*sorted(path.glob("*")), *sorted((path / "features").glob("*"))]
+    return [item for item in below if FeatureDir(item).identity.exists()]
+
+
 @dataclass(frozen=True)
 class FeatureDir:
     """The paths of a feature set (DIR in the documentation)."""

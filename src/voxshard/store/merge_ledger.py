@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxshard.errors import CorruptFileError
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.store.hdf5 import BULK
 from voxshard.store.inventory import NO_SPLIT, ShardInventory
 from voxshard.store.layout import Identity
@@ -192,8 +192,8 @@ def _odd_recordings(warnings: Mapping[str, str]) -> list[str]:
         return []
     name, text = next(iter(warnings.items()))
     return [
-        f"{len(warnings):,} recordings were decoded with a warning, such as {name!r}: {text}; see the column warning "
-        "of utterances.parquet"
+        f"{counted(len(warnings), 'recording')} decoded with a warning, such as {name!r}: {text}; see the column "
+        "warning of utterances.parquet"
     ]
 
 

@@ -30,7 +30,7 @@ from voxshard.manifest import ROW_GROUP, parquet_options
 from voxshard.no_table import NO_TABLE
 from voxshard.store import delimited, hdf5, lookup, seal
 from voxshard.store.hdf5 import BULK, Datasets
-from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed, text_and_ends
+from voxshard.store.layout import FORMAT_VERSION, FeatureDir, read_sealed, sealed, sets_below, text_and_ends
 from voxshard.store.shard import Failure
 
 FRAME_COLUMNS = ("first_frame", "num_frames")
@@ -331,6 +331,16 @@ _KEYS_OF_SUMMARY: dict[str, type] = {
     "files/failures.csv/sha256": str,
 }
 """What readers take from summary.json."""
+
+
+def not_merged(folder: FeatureDir) -> IncompleteError:
+    """Return the error for a folder without merged files; it names the feature sets in it, or the command to run."""
+    path = folder.path
+    if not folder.identity.exists() and (below := sets_below(path)):
+        return IncompleteError(f"{path}: not a feature set; give one of those in it: {', '.join(map(quoted, below))}")
+    if not folder.identity.exists() and (path / "model").is_dir():
+        return IncompleteError(f"{path}: a run; give the feature set, a folder that `voxshard extract` made")
+    return IncompleteError(f"{path}: no merged feature set here; run `voxshard merge {quoted(path)}`")
 
 
 def read_summary(folder: FeatureDir) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ from voxshard.files import quoted
 from voxshard.locations import AnyLocation, Url, local_copy
 from voxshard.no_table import NO_TABLE
 from voxshard.store import delimited
+from voxshard.store.layout import FeatureDir
 
 FORMAT_VERSION = 1
 RUNS_TABLE = "runs.csv"
@@ -103,6 +104,8 @@ class Run:
         CorruptFileError : its config.yaml is not what voxshard writes.
         """
         run = cls(path)
+        if FeatureDir(path).identity.exists():
+            raise _no_run(run.model, path)
         found = run.config.get("format_version")
         if not isinstance(found, int):
             raise CorruptFileError(f"{run.config_file}: no format_version; not a run of voxshard")
@@ -319,6 +322,16 @@ def _text(path: Path, run: Path) -> str:
 
 
 def _no_run(path: Path, run: Path) -> IncompleteError:
+    if run.is_file():
+        return IncompleteError(f"{run}: a file; expected a run, the folder that `voxshard train ... --out RUN` made")
+    if FeatureDir(run).identity.exists():
+        return IncompleteError(
+            f"{run}: a feature set; expected a run, the folder that `voxshard train {quoted(run)} ... --out RUN` makes "
+            f"(to score a run on this set: `voxshard evaluate RUN --on {quoted(run)}`)"
+        )
+    below = [item for item in (*sorted(run.glob("*")), *sorted((run / "runs").glob("*"))) if (item / "model").is_dir()]
+    if below:
+        return IncompleteError(f"{run}: not a run; give one of those in it: {', '.join(map(quoted, below))}")
     return IncompleteError(
         f"{run}: no run here (no {path.name}); make one with `voxshard train ... --out {quoted(run)}`"
     )

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from voxshard.encoders import ecapa, hf, metis, onnx
+from voxshard.encoders import ecapa, hf, metis, onnx, registry
 from voxshard.errors import ConfigError
 from voxshard.weights import model_hub
 
@@ -223,12 +223,17 @@ def weight_set(name: str, revision: str | None = None) -> WeightSet:
     ------
     ConfigError : no such set.
     """
-    model = re.fullmatch(r"hf/([\w.-]+/[\w.-]+)", name)
-    if model:
-        return _hub_model(model[1], revision)
+    of_hub = re.fullmatch(r"hf/([\w.-]+/[\w.-]+)", name)
+    if of_hub:
+        return _hub_model(of_hub[1], revision)
     sets = known_sets()
     if name not in sets:
-        raise ConfigError(f"no weights called {name!r}; available: {', '.join(sets)}, hf/ORG/NAME")
+        if name in registry.available() and not registry.has_weights(name):
+            raise ConfigError(f"the encoder {name} needs no weights: there is nothing to fetch")
+        if name.partition("/")[0] not in ("hf", "onnx") and (model := registry.model_of_the_hub(name)):
+            raise ConfigError(f"no weights called {name!r}; did you mean hf/{model}, or another hf/ORG/NAME?")
+        below = [item for item in (*sets, "hf/ORG/NAME") if item.startswith(f"{name}/")]
+        raise ConfigError(f"no weights called {name!r}; available: {', '.join(below or [*sets, 'hf/ORG/NAME'])}")
     if revision is not None:
         raise ConfigError(f"--revision goes with hf/ORG/NAME; {name} is fixed")
     return sets[name]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from voxshard import files
 from voxshard.encoders import registry
-from voxshard.encoders.weight_files import locate
+from voxshard.encoders.weight_files import NOT_FETCHED, locate
 from voxshard.errors import MissingWeightsError, VoxshardError
 from voxshard.store.layout import Identity
 from voxshard.weights.catalogue import known_sets
@@ -45,7 +45,8 @@ def check(encoder: str, given: str | None, identity: Identity | None, *, read: b
     identity : of the feature set that is extracted with them, if its extraction has begun.
     read : hash every file whose digest is known; otherwise check only existence and size.
     """
-    fetch = f"voxshard weights fetch {encoder if encoder != 'hf' else 'hf/' + (given or 'ORG/NAME')}"
+    name = encoder if encoder != "hf" else f"hf/{given or 'ORG/NAME'}"
+    fetch = NOT_FETCHED.get(encoder, f"voxshard weights fetch {name}")
     try:
         place = locate(encoder, given)
         needed = _files(encoder, place)

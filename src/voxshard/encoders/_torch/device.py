@@ -26,6 +26,7 @@ from voxshard.errors import (
     EnvironmentProblemError,
     VoxshardError,
 )
+from voxshard.progress import counted
 
 
 def resolve_device(request: str) -> tuple[str, str]:
@@ -60,7 +61,7 @@ def resolve_device(request: str) -> tuple[str, str]:
     count = torch.cuda.device_count()
     if index >= count:
         raise DeviceUnavailableError(
-            f"--device {request}: this process sees {count} GPU{'s' if count != 1 else ''}"
+            f"--device {request}: this process sees {counted(count, 'GPU')}"
             f" (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}), numbered from 0"
         )
     return f"cuda:{index}", f"asked for, {_gpu_name(index)}"

@@ -31,7 +31,7 @@ from voxshard.manifest import Manifest
 from voxshard.networks.network import Network
 from voxshard.networks.network_files import Checkpoint
 from voxshard.networks.settings import ON_LOGMEL
-from voxshard.progress import Progress
+from voxshard.progress import Progress, counted
 from voxshard.store.runs import Run
 
 
@@ -72,7 +72,7 @@ def evaluate(config: EvaluateConfig, progress: Progress, check: Check) -> Evalua
     for utterance, (error, message) in sorted(failures.items())[:10]:
         progress.note(f"{utterance}: {error}: {message}")
     if failures:
-        progress.note(f"{len(failures):,} recordings cannot be used and have no score")
+        progress.note(f"without a score, because they cannot be used: {counted(len(failures), 'recording')}")
     return record(config, run, target, scored, name, progress)
 
 

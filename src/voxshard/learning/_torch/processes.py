@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnv
 from voxshard.encoders._torch.device import resolve_device
 from voxshard.errors import ConfigError, DeviceUnavailableError
 from voxshard.learning.network_config import NetworkConfig
+from voxshard.progress import counted
 
 _FIRST_PORT, _NUM_PORTS = 15_000, 10_000
 """Above what services use, below the ports that Linux gives out by itself (32,768 on)."""
@@ -37,7 +38,7 @@ def environment_of(devices: int, variables: Mapping[str, str] = os.environ) -> l
     nodes = int(variables.get("SLURM_STEP_NUM_NODES", 1))
     if started != devices or nodes != 1:
         raise ConfigError(
-            f"devices: {devices}, but srun started {started} processes on {nodes} node{'s' if nodes > 1 else ''}; "
+            f"devices: {devices}, but srun started {started} processes on {counted(nodes, 'node')}; "
             f"start one, which starts the others (srun --ntasks=1), or {devices} on one node"
         )
     return [_StepEnvironment(auto_requeue=False)]
@@ -89,7 +90,7 @@ def accelerator_of(config: NetworkConfig) -> dict[str, Any]:
     if count < config.devices:
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise DeviceUnavailableError(
-            f"devices: {config.devices}: this process sees {count} GPU{'s' if count != 1 else ''} "
+            f"devices: {config.devices}: this process sees {counted(count, 'GPU')} "
             f"(CUDA_VISIBLE_DEVICES={shown}); ask for {config.devices} on one node "
             "(--gpus-per-node, not --gpus-per-task, which shows each process one), or give a smaller number"
         )

@@ -51,7 +51,7 @@ from voxshard.networks.heads import PrototypeHead
 from voxshard.networks.network import Network
 from voxshard.networks.network_files import write_checkpoint
 from voxshard.networks.settings import LabelGroup, NetworkSpec, SpectrogramSettings
-from voxshard.progress import NotesOnly
+from voxshard.progress import NotesOnly, counted
 
 _NOT_IN_IDENTITY = {"out", "wandb", "log", "workers", "device", "devices", "replicates"}
 """Fields of the config that do not make it another training."""
@@ -184,7 +184,10 @@ class NetworkTrainer(BaseTrainer[FittedNetwork]):
             "training": results.table_of([dict(row) for row in model.history]),
         }
         if self.failures:
-            self.note(f"{len(self.failures):,} recordings cannot be used and are left out: see tables/failures.csv")
+            self.note(
+                f"left out, because they cannot be used: {counted(len(self.failures), 'recording')}; "
+                "see tables/failures.csv"
+            )
             tables["failures"] = results.table_of(
                 [{"utterance_id": name, "error": error, "message": message}
                  for name, (error, message) in sorted(self.failures.items())]
