@@ -150,6 +150,10 @@ def load_yaml(path: Path, *, where: str | None = None) -> dict[str, Any]:
         text = files.with_retries(path, read)
     except FileNotFoundError as exc:
         raise ConfigError(f"{where}: no such config file") from exc
+    except IsADirectoryError as exc:
+        raise ConfigError(f"{where}: a folder; expected a config, a YAML file") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{where}: not a text file; expected a config, a YAML file") from exc
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{where}: cannot be read: {exc}") from exc
     content = parse_yaml(text, where=where)

@@ -52,7 +52,7 @@ AnyLocation: TypeAlias = Path | Url
 
 
 def parse(text: object) -> AnyLocation:
-    """Return a `Url` for a URL, and a `Path` for any other path; `file://` URLs are paths.
+    """Return a `Url` for a URL, and a `Path` for any other path; `file://` URLs are paths, and `~` is the home folder.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def parse(text: object) -> AnyLocation:
     plain = os.fsdecode(os.fspath(text))
     if not urls.is_url(plain):
         urls.check_no_url(plain)
-        return Path(text)
+        return Path(text).expanduser()
     url = urls.normalized(plain)
     return Path(url.removeprefix("file://")) if url.startswith("file://") else Url(url)
 
@@ -76,7 +76,7 @@ def _parse_local(text: object) -> object:
             "a URL, where work is resumed in place and needs a local path; give one, then `voxshard publish PATH URL` "
             "(in a config: `publish: URL`)"
         )
-    return text
+    return os.path.expanduser(text) if isinstance(text, str) else text  # noqa: PTH111  an empty text is refused later
 
 
 Location = Annotated[AnyLocation, PlainValidator(parse), PlainSerializer(str, when_used="json")]

@@ -47,6 +47,16 @@ def test_no_commands_help_imports_a_framework(name: str) -> None:
     ("arguments", "code", "message"),
     [
         (["extract", "nowhere.parquet", "--encoder", "mfcc", "--out", "x"], 2, "'nowhere.parquet' does not exist"),
+        (["help"], 2, "No such command 'help'; did you mean --help?"),
+        (["version"], 2, "No such command 'version'; did you mean --version?"),
+        (["run", "."], 2, ".: a folder; expected a config, a YAML file"),
+        (["init", "nowhere", "--out", "x.json"], 2, "nowhere: no such file or folder"),
+        (["init", ".", "--out", "x.json"], 2, "--out x.json: this writes .yaml, not .json"),
+        (
+            ["train", ".", "--label", "a", "--folds", "a", "--classifier", "knn", "--out", "r"],
+            2,
+            "folds: a is the label: each fold would test a class",
+        ),
         (["prepare", "folders", "here", "--out", "m"], 2, "FORMAT: no such corpus format; formats: folder"),
         (["prepare", "/tmp", "--out", "m"], 2, "; of a folder of recordings: `voxshard prepare folder /tmp`"),
         (["extract", __file__, "--encoder", "mfcc", "--out", "f", "--device", "gpu"], 2, "device: expected auto, cpu"),

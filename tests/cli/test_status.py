@@ -96,6 +96,18 @@ def test_a_set_of_this_machine_has_no_jobs(experiment: Path, name: str, capsys: 
     )
 
 
+@pytest.mark.parametrize("name", ["merge", "verify"])
+def test_a_command_on_one_set_names_those_in_a_folder(
+    experiment: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="3"):
+        main([name, str(experiment)])
+    assert capsys.readouterr().err.endswith(f"; give one of those in it: {experiment / 'features' / 'mfcc'}\n")
+    with pytest.raises(SystemExit, match="3"):
+        main([name, str(experiment / "runs" / "a" / "metrics.json")])
+    assert capsys.readouterr().err.endswith("metrics.json: a file; expected a feature set, which is a folder\n")
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="neither a feature set"):
         command.main([str(tmp_path)], standalone_mode=False)

@@ -133,6 +133,13 @@ def test_a_controller_that_does_not_answer_is_one_plain_line(scheduler: Path, mo
     assert caught.value.exit_code == 4
 
 
+def test_commands_of_slurm_without_a_cluster_point_to_a_login_node(scheduler: Path) -> None:
+    answer = "scontrol: error: DNS SRV lookup failed\nscontrol: fatal: Could not establish a configuration source"
+    scheduler_stand_in.write(scheduler, "scontrol", f"echo '{answer}' >&2; exit 1")
+    with pytest.raises(SchedulerError, match=r"^this machine has SLURM's commands and no cluster; .*\(scontrol: .*\)$"):
+        queue.call(["scontrol", "show", "config"])
+
+
 def test_on_giving_up_nothing_is_left_in_the_queue(cluster: Cluster, scheduler: Path) -> None:
     """The second job is taken, and squeue shows it only after the last answer that was waited for."""
     replace_sbatch(scheduler, f"""job=$({{folder}}/real-sbatch "$@")

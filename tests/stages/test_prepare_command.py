@@ -127,3 +127,28 @@ def test_a_folder_of_recordings_is_not_a_manifest(
 def test_missing_options_are_named_as_they_are_typed(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("prepare", "folder") == 2
     assert capsys.readouterr().err == "voxshard: prepare: 2 problems\n  ROOT: required\n  --out: required\n"
+
+
+def test_a_tilde_is_the_home_folder_also_after_an_equals_sign(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("prepare", "folder", corpus, "--out=~/m.parquet") == 0
+    assert (tmp_path / "home" / "m.parquet").is_file()
+    assert exit_code("extract", "~/m.parquet", "--encoder", "mfcc", "--out=~/set", "--plan-only") == 0
+    assert (tmp_path / "home" / "set" / "identity.json").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_features_are_not_written_among_the_recordings(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("prepare", "folder", corpus, "--out", tmp_path / "m.parquet") == 0
+    capsys.readouterr()
+    before = sorted(corpus.rglob("*"))
+    assert exit_code("extract", tmp_path / "m.parquet", "--encoder", "mfcc", "--out", corpus) == 2
+    assert capsys.readouterr().err == (
+        f"voxshard: --out {corpus}: the corpus itself; give a new folder for its features\n"
+    )
+    assert sorted(corpus.rglob("*")) == before

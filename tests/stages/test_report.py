@@ -239,3 +239,17 @@ def test_paths_that_hold_nothing_to_report_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--out {tmp_path}: a folder; give the name of the HTML file")):
         run(ReportConfig(paths=(tmp_path / "exp",), out=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "exp"]
+
+
+def test_a_folder_of_runs_names_the_pattern_that_reports_on_all(tmp_path: Path) -> None:
+    detection_run(tmp_path / "runs" / "a")
+    with pytest.raises(
+        IncompleteError, match=r"runs: a folder of several; give them: voxshard report \S+/runs/\* --out"
+    ):
+        run(ReportConfig(paths=(tmp_path / "runs",), out=tmp_path / "r.html"))
+
+
+def test_the_suffix_of_another_format_is_refused(tmp_path: Path) -> None:
+    detection_run(tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"r\.pdf: this writes \.html, not \.pdf"):
+        run(ReportConfig(paths=(tmp_path / "a",), out=tmp_path / "r.pdf"))

@@ -65,7 +65,9 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
-            raise click.UsageError(exc.message.rstrip(".") + did_you_mean(args[0], COMMANDS), ctx) from exc
+            raise click.UsageError(
+                exc.message.rstrip(".") + did_you_mean(args[0], [*COMMANDS, "--help", "--version"]), ctx
+            ) from exc
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

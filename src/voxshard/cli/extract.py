@@ -13,6 +13,7 @@ from voxshard.cli.options import (
     config_of,
     config_option,
     echo_info,
+    is_step,
     next_step,
     set_option,
     stage_task,
@@ -96,7 +97,7 @@ def print_summary(result: ExtractResult, *, plan_only: bool = False) -> None:
     if result.advice:
         echo_info(result.advice)
     if result.num_failed:
-        following = next_step("`voxshard merge` lists them in failures.csv")
+        following = "" if is_step() else "; `voxshard merge` lists them in failures.csv"
         echo_info(f"{counted(result.num_failed, 'recording')} failed{following}")
     if result.missing:
         echo_info(f"{done:,} of {result.num_selected:,} shards are done; other tasks process the remaining shards")

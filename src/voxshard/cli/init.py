@@ -12,6 +12,7 @@ from voxshard.config import parse_yaml, validated
 from voxshard.errors import ConfigError
 from voxshard.experiment import draft
 from voxshard.experiment.schema import ExperimentConfig
+from voxshard.locations import check_output
 
 
 @click.command()
@@ -23,10 +24,11 @@ def command(root: Path, out: Path) -> None:
     It recognises the corpus format, splits, labels and sample rate from names and from a few files; nothing is changed
     in ROOT. Read the config, correct what was guessed wrong, and run it with `voxshard run`.
     """
-    if out.exists():
-        raise ConfigError(f"--out {out}: there already; give another name")
     if not root.exists():
         raise ConfigError(f"{root}: no such file or folder")
+    if out.exists():
+        raise ConfigError(f"{out}: there already; give another name with --out")
+    check_output(out, (".yaml", ".yml"))
     found = draft.inspected(root)
     text = draft.as_yaml(found, f"experiments/{root.resolve().name}")
     validated(ExperimentConfig, parse_yaml(text, where=str(out)), where=str(out))

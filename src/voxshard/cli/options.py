@@ -136,7 +136,12 @@ def echo_info(message: str) -> None:
 
 def next_step(command: str) -> str:
     """Return `; next: COMMAND` for the end of a message; nothing in a step of `run`, which does that itself."""
-    return "" if os.environ.get(STEP_VARIABLE) else f"; next: {command}"
+    return "" if is_step() else f"; next: {command}"
+
+
+def is_step() -> bool:
+    """Whether this command is one of those that `voxshard run` starts one after the other."""
+    return bool(os.environ.get(STEP_VARIABLE))
 
 
 @contextmanager

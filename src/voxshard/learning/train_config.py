@@ -287,6 +287,11 @@ class TrainOptions(CommonTrainOptions):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.folds in self.label:
+            raise ValueError(
+                f"folds: {self.folds} is the label: each fold would test a class that training has not seen; give "
+                "another column, such as speaker, or utterance_id with num_folds=5"
+            )
         if len(self.label) > 1 and self.n_shot:
             raise ValueError("n_shot draws examples per class, so it takes one label")
         return self

@@ -12,6 +12,7 @@ from typing import Any
 
 from voxshard import __version__, files
 from voxshard.errors import DataError, IncompleteError, StorageFaultError, VoxshardError
+from voxshard.files import quoted
 from voxshard.progress import Progress
 from voxshard.reporting.comparability import topics
 from voxshard.reporting.comparing import compare
@@ -135,6 +136,13 @@ def _look(path: Path, found: _Found) -> None:
         if (path / "jobs" / "accounting.json").is_file():
             found.jobs += json.loads(files.read_bytes(path / "jobs" / "accounting.json"))
     else:
+        below = [
+            item for item in sorted(path.glob("*")) if (item / "model").is_dir() or FeatureDir(item).identity.exists()
+        ]
+        if below:
+            raise IncompleteError(
+                f"{path}: a folder of several; give them: voxshard report {quoted(path)}/* --out FILE"
+            )
         raise IncompleteError(
             f"{path}: neither a run (config.yaml and model/), nor a feature set (identity.json), nor an experiment "
             "(runs/ or features/); make a run with `voxshard train ... --out RUN`"

@@ -20,6 +20,9 @@ _UNREACHABLE = re.compile(
     re.I,
 )
 """Messages after which the controller may or may not have done what was asked (slurm_errno.c, group communication)."""
+_NOT_CONFIGURED = re.compile(
+    r"configuration source|Unable to (process|access) configuration|slurm\.conf.*No such file", re.I
+)
 PATIENCE_S = 120.0
 """How long a controller that does not answer is asked again; a restart takes seconds."""
 RETRY_EVERY_S = 3.0
@@ -121,6 +124,11 @@ def call(command: Sequence[str], *, patience_s: float = PATIENCE_S) -> str:
             return answer.stdout
         if not answer.is_unclear or time.monotonic() > give_up:
             printed = f"{command[0]}: {' '.join(answer.message.split())}"
+            if _NOT_CONFIGURED.search(answer.message):
+                raise SchedulerError(
+                    "this machine has SLURM's commands and no cluster; submit from a login node, or use `voxshard run` "
+                    f"here ({command[0]}: {answer.message.splitlines()[-1]})"
+                )
             if answer.is_unclear:
                 raise SchedulerError(f"SLURM does not answer ({printed}); try again when `sinfo` lists the partitions")
             raise SchedulerError(printed)

@@ -23,7 +23,7 @@ from voxshard.cpus import decode_workers
 from voxshard.encoders import registry
 from voxshard.encoders.base import Encoder, EncoderSettings
 from voxshard.encoders.device_request import DeviceRequest
-from voxshard.errors import StoppedError, TooManyFailuresError, TransientFaultError
+from voxshard.errors import ConfigError, StoppedError, TooManyFailuresError, TransientFaultError
 from voxshard.extraction.claims import Claims
 from voxshard.extraction.decode import Decoder
 from voxshard.extraction.encode import default_batch_seconds
@@ -440,6 +440,8 @@ def _freeze(
 ) -> tuple[Identity, ShardTable]:
     """Freeze a new set, or compare the rows of an existing one; the memory for the manifest is released afterwards."""
     manifest = Manifest.read(path)
+    if not folder.identity.exists() and os.path.realpath(manifest.root) == os.path.realpath(folder.path):
+        raise ConfigError(f"--out {folder.path}: the corpus itself; give a new folder for its features")
     if config.limit is not None:
         manifest = manifest.head(config.limit)
     if config.split is not None:

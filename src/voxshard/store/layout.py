@@ -160,10 +160,12 @@ class Identity(OutputSpec):
         """
         try:
             content = read_sealed(path)
-        except FileNotFoundError as exc:
-            raise IncompleteError(
-                f"{path.parent}: no feature set here (no {path.name}); make one with `voxshard extract`"
-            ) from exc
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            if path.parent.is_file():
+                raise IncompleteError(f"{path.parent}: a file; expected a feature set, which is a folder") from exc
+            below = ", ".join(map(files.quoted, sets_below(path.parent)))
+            remedy = f"give one of those in it: {below}" if below else "make one with `voxshard extract`"
+            raise IncompleteError(f"{path.parent}: no feature set here (no {path.name}); {remedy}") from exc
         try:
             cls(**content)  # the names
             return pydantic.TypeAdapter(cls).validate_python(content)

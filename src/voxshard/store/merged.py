@@ -353,7 +353,7 @@ def read_summary(folder: FeatureDir) -> dict[str, Any] | None:
     """
     try:
         summary = read_sealed(folder.summary)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     for keys, kind in _KEYS_OF_SUMMARY.items():
         value: Any = summary
