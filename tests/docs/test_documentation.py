@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -41,6 +42,15 @@ def test_every_link_inside_the_documentation_leads_somewhere(page: Path) -> None
         assert place.exists(), f"{target} in {page.name}"
         if anchor and place.suffix == ".md":
             assert anchor in anchors(place), f"{target} in {page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_list_begins_after_a_blank_line(page: Path) -> None:
+    """Without it the site shows one paragraph with hyphens; GitHub shows a list either way."""
+    lines = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S).splitlines()
+    item = re.compile(r"([-*]|\d+\.) ")
+    for above, line in itertools.pairwise(lines):
+        assert not item.match(line) or not above or above[0] in " #" or item.match(above), f"{above} / {line}"
 
 
 def load(path: Path) -> ModuleType:
