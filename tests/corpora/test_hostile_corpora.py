@@ -53,7 +53,7 @@ def archive_of(**members: str | bytes) -> bytes:
         ('path,label\na.wav,"x\nb.wav,y\n', "a quotation mark in row 0 is not closed"),
         (b"PK\3\4" + bytes(200), "it looks like a zip archive"),
         (gzip.compress(b"path\na.wav\n"), "it looks like a gzip file"),
-        (b"path,utterance_id\na\0.wav,x\n", "a NUL character in path"),
+        (b"path,utterance_id\na\0.wav,x\n", "line 2 has a zero byte"),
         ("path,label,label\na.wav,x,y\n", "column label appears twice"),
         ("path,label\na.wav\n", "Expected 2 columns, got 1"),
     ],

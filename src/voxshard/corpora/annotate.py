@@ -246,11 +246,21 @@ def _composed(names: pa.Array) -> pa.Array | None:
 
 def _spelling(table: pa.Table, over: Sequence[str]) -> str:
     """Describe how entries without a match differ from names that exist, for the error."""
-    names = {_folded(os.fsdecode(name)) for _, kind in _kinds(table) for name in kind.to_pylist()}
-    alike = [entry for entry in over if _folded(entry) in names]
-    if not alike:
-        return ""
-    return f"; {len(alike):,} match but for blanks, backslashes, or upper and lower case: {first_names(alike)}"
+    kinds = {kind: [os.fsdecode(name) for name in names.to_pylist()] for kind, names in _kinds(table)}
+    counts = Counter(name for names in kinds.values() for name in set(names))
+    shared = {name for names in kinds.values() for name, count in Counter(names).items() if count > 1}
+    several = [entry for entry in over if entry in shared]
+    if several:
+        return f"; {len(several):,} are names of several utterances: {first_names(several)}; write their paths"
+    other = [entry for entry in over if entry in counts]
+    if other:
+        return f"; {len(other):,} are another kind of name than the other entries: {first_names(other)}"
+    folded = {_folded(name) for name in counts}
+    alike = [entry for entry in over if _folded(entry) in folded]
+    if alike:
+        return f"; {len(alike):,} match but for blanks, backslashes, or upper and lower case: {first_names(alike)}"
+    odd = [entry for entry in over if not entry.isprintable()]
+    return f"; {len(odd):,} are not UTF-8 or have invisible characters; save the list as UTF-8" if odd else ""
 
 
 def _folded(name: str) -> str:

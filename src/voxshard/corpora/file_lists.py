@@ -56,6 +56,8 @@ def list_corpus(request: Request) -> Listing:
         base = _base(root, files, entries, file) if base is None else base
         for entry in entries:
             path = files.named(f"{base}/{entry}" if base else entry)
+            if "/" not in entry and not files.exists(path):
+                path = files.place_of(entry) or path
             if path in of:
                 raise ManifestError(
                     f"{file}: {entry} is in it twice"
@@ -85,13 +87,14 @@ class _Files:
         self._forms = Folders(str(root))
         self.by_stem: dict[str, str] = {}
         """Name in a list -> the file that has it but for the extension."""
+        self._all: dict[str, list[str]] | None = None
 
     def named(self, path: str) -> str:
         """Return the path of a file: as written, or with another extension if exactly one file has that stem."""
         path = self._forms.real_path(path)
         folder, _, name = path.rpartition("/")
-        names, stems = self._listed(folder)
-        same = stems.get(composed(PurePosixPath(name).stem), [])
+        names, _ = self._listed(folder)
+        same = self._with_stem(folder, name)
         if name in names or len(same) != 1:
             return path
         found = f"{folder}/{same[0]}" if folder else same[0]
@@ -101,8 +104,30 @@ class _Files:
     def exists(self, path: str) -> bool:
         """Whether a file has this name, or is the only one with its stem."""
         folder, _, name = self._forms.real_path(path).rpartition("/")
-        names, stems = self._listed(folder)
-        return name in names or len(stems.get(composed(PurePosixPath(name).stem), [])) == 1
+        names, _ = self._listed(folder)
+        return name in names or len(self._with_stem(folder, name)) == 1
+
+    def _with_stem(self, folder: str, name: str) -> list[str]:
+        """Return the recordings of a folder whose stem is that of a name, or the name itself if it has no extension."""
+        stem = PurePosixPath(name).stem if extension_of(name) in AUDIO_EXTENSIONS else name
+        _, stems = self._listed(folder)
+        return stems.get(composed(stem), []) or stems.get(composed(PurePosixPath(name).stem), [])
+
+    def place_of(self, name: str) -> str | None:
+        """Return the path of the only recording below the root with a name or stem; None if none or several have it."""
+        if self._all is None:
+            self._all = {}
+            for folder in ["", *_folders_below(self._root)]:
+                for stem, names in self._listed(folder)[1].items():
+                    self._all.setdefault(stem, []).extend(f"{folder}/{each}" if folder else each for each in names)
+        stem = PurePosixPath(name).stem if extension_of(name) in AUDIO_EXTENSIONS else name
+        same = self._all.get(composed(stem), [])
+        exact = [path for path in same if path.rpartition("/")[2] == name] or same
+        if len(exact) != 1:
+            return None
+        if exact[0].rpartition("/")[2] != name:
+            self.by_stem[name] = exact[0]
+        return exact[0]
 
     def _listed(self, folder: str) -> tuple[set[str], dict[str, list[str]]]:
         if folder not in self._folders:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from voxshard import audio
 
+_LEVELS = 3
+"""Folders above the root that missing recordings are looked for in."""
 _LOOKED_AT = 20
 """Missing recordings that other names are tried for."""
 
@@ -19,32 +21,37 @@ def missing_hints(root: str, paths: list[str | bytes]) -> list[str]:
     ----------
     paths : of recordings that were not found, as in the manifest. In a bucket no other names are looked for.
     """
-    texts = [path for path in paths if isinstance(path, str)][:_LOOKED_AT]
+    some = [os.fsdecode(path) for path in paths[:_LOOKED_AT]]
     found: dict[str, list[str]] = {}
-    for path in texts:
+    for path in some:
         other = None if audio.is_url(root) else _existing(root, path)
         if other is not None:
-            text = (
-                f"exist under a name that {other[0]}, such as {other[1]!r} for {path!r}; correct the list or the names"
-            )
+            example = f"{_shown(other[1])} for {_shown(path)}"
+            text = f"exist under a name that {other[0]}, such as {example}; correct the list or the names"
         elif oddity := _oddity(path):
-            text = f"have names with {oddity}, such as {path!r}; the files may be called otherwise"
+            text = f"have names with {oddity}, such as {_shown(path)}; the files may be called otherwise"
         else:
             continue
         found.setdefault(text.split(", such as")[0], []).append(text)
-    return [f"{len(lines)} of {len(texts)} missing recordings {lines[0]}" for lines in found.values()]
+    return [f"{len(lines)} of {len(some)} missing recordings {lines[0]}" for lines in found.values()]
+
+
+def _shown(path: str) -> str:
+    return repr(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def _existing(root: str, path: str) -> tuple[str, str] | None:
     """How the name of a file that exists differs from one in a list, and that name."""
     for what, other in _other_names(root, path):
-        if os.path.exists(os.path.join(root, other)):  # noqa: PTH110, PTH118  names stay as they are
+        if os.path.isfile(os.path.join(root, other)):  # noqa: PTH113, PTH118  names stay as they are
             return what, other
     return None
 
 
 def _oddity(path: str) -> str | None:
     """What in a name often makes it another one than the file's; None where it is plain."""
+    if _is_of_bytes(path):
+        return "bytes that are not UTF-8"
     if "\\" in path:
         return "backslashes"
     if path != path.strip():
@@ -56,24 +63,55 @@ def _oddity(path: str) -> str | None:
     return None
 
 
+def _is_of_bytes(path: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in path)
+
+
 def _other_names(root: str, path: str) -> Iterator[tuple[str, str]]:
+    if _is_of_bytes(path):
+        yield "is in UTF-8, not in Windows-1252", os.fsencode(path).decode("cp1252", "replace")
     changes: tuple[tuple[str, Callable[[str], str]], ...] = (
         ("has slashes instead of backslashes", lambda text: text.replace("\\", "/")),
         ("has no blanks around it", lambda text: text.strip()),
+        ("has no quotation marks around it", lambda text: text.strip("\"'")),
     )
     for what, change in changes:
         other = change(path)
         if other != path:
             yield what, other
+    pieces = path.replace("\\", "/").strip().split("/")
+    for what, same in _ALIKE:
+        if other_path := _piece_by_piece(root, pieces, same):
+            yield what, other_path
+    below = [piece for piece in pieces if piece]
+    for first in range(1, len(below)):
+        yield "starts further down (a table: --set audio_root=FOLDER)", "/".join(below[first:])
+    for above in range(1, _LEVELS + 1):
+        yield "starts in a folder above (a table: --set audio_root=FOLDER)", "/".join([".."] * above + below)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+_ALIKE: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("differs in upper and lower case", _folded),
+    ("has zeros at its start", lambda name: name.lstrip("0")),
+    ("has another extension", lambda name: os.path.splitext(name)[0]),  # noqa: PTH122
+    ("has another extension and case", lambda name: _folded(os.path.splitext(name)[0])),  # noqa: PTH122
+)
+
+
+def _piece_by_piece(root: str, pieces: list[str], same: Callable[[str], str]) -> str | None:
+    """Return the path whose names have the same form as these; None if a folder has no such name, or several."""
     folder = ""
-    for piece in path.replace("\\", "/").strip().split("/"):
+    for piece in pieces:
         names = _names_in(os.path.join(root, folder))  # noqa: PTH118
-        wanted = unicodedata.normalize("NFC", piece).casefold()
-        same = [name for name in names if unicodedata.normalize("NFC", name).casefold() == wanted]
-        if not same:
-            return
-        folder = os.path.join(folder, piece if piece in same else same[0])  # noqa: PTH118
-    yield "differs in upper and lower case", folder
+        alike = [piece] if piece in names else [name for name in names if same(name) == same(piece)]
+        if len(alike) != 1:
+            return None
+        folder = os.path.join(folder, alike[0])  # noqa: PTH118
+    return folder
 
 
 def _names_in(folder: str) -> list[str]:

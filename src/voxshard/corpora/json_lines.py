@@ -10,9 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from voxshard.corpora.text import as_utf8, not_utf8
 from voxshard.errors import ManifestError
 
-EXTENSIONS = (".jsonl", ".ndjson", ".json", ".jsonl.gz")
+EXTENSIONS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".json.gz")
+_AS_LINES = "write one object per line, without commas after them (pandas: orient='records', lines=True)"
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -39,9 +41,9 @@ def objects(content: bytes, where: str) -> list[dict[str, Any]]:
         except (OSError, EOFError) as exc:
             raise ManifestError(f"{where}: a damaged gzip file: {exc}") from exc
     try:
-        text = content.decode("utf-8-sig")
+        text = as_utf8(content, where).decode()
     except UnicodeDecodeError as exc:
-        raise ManifestError(f"{where}: not UTF-8; JSON is") from exc
+        raise not_utf8(content, where) from exc
     if text.lstrip().startswith("["):
         rows = parsed(text, where)
         if not all(isinstance(row, dict) for row in rows):
@@ -54,6 +56,8 @@ def objects(content: bytes, where: str) -> list[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise ManifestError(f"{where}: line {number}: no JSON object")
             rows.append(row)
+    if len(rows) == 1 and all(isinstance(value, dict | list) for value in rows[0].values()):
+        raise ManifestError(f"{where}: one object of lists or objects, not a row; {_AS_LINES}")
     return rows
 
 
@@ -81,7 +85,9 @@ def parsed(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as exc:
-        raise ManifestError(f"{where}: no JSON: {exc}") from exc
+        end = text.rstrip()[-1:]
+        hint = f"; {_AS_LINES}" if end in (",", "{", b",", b"{") else ""
+        raise ManifestError(f"{where}: no JSON: {exc}{hint}") from exc
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from voxshard.corpora.base import MEASURED, Listing, Request, path_array
 from voxshard.corpora.relative_paths import start_of
 from voxshard.corpora.remote_folder import CorpusPath
-from voxshard.corpora.tables import as_utf8
+from voxshard.corpora.text import as_utf8
 from voxshard.corpora.values import cleaned
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import DuplicateIdError, EmptyCorpusError, ManifestError
@@ -53,7 +53,7 @@ def list_corpus(request: Request) -> Listing:
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for split, place in places:
-        rows += [{**row, "split": split or None} for row in _rows(place, notes)]
+        rows += [{**row, "split": split or row.get("split")} for row in _rows(place, notes)]
     start, more = start_of(str(places[0][1]), [row["path"] for row in rows], request.option("audio_root"))
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
@@ -83,7 +83,7 @@ def _rows(place: CorpusPath, notes: list[str]) -> list[dict[str, Any]]:
             )
     if not paths:
         raise EmptyCorpusError(f"{place / 'wav.scp'}: no entries")
-    rows: list[dict[str, Any]] = _segments(place, paths) if (place / "segments").is_file() else [
+    rows: list[dict[str, Any]] = _segments(place, paths, notes) if (place / "segments").is_file() else [
         {"utterance_id": name, "path": path, "start_s": None, "end_s": None} for name, path in paths.items()
     ]  # fmt: skip
     for name, column in _labels(place).items():
@@ -95,17 +95,23 @@ def _rows(place: CorpusPath, notes: list[str]) -> list[dict[str, Any]]:
         if extra:
             notes.append(f"{place}: {extra:,} entries for column {name} are of utterances that are not in the corpus")
         for row in rows:
-            row[name] = column.get(row["utterance_id"])
+            row[name] = column.get(row["utterance_id"]) or (
+                "" if name == "text" and row["utterance_id"] in column else None
+            )
+        if gaps := sum(row[name] is None for row in rows):
+            notes.append(f"{place}: {gaps:,} of {len(rows):,} utterances have no {name}")
     return rows
 
 
-def _segments(place: CorpusPath, paths: Mapping[str, str]) -> list[dict[str, Any]]:
+def _segments(place: CorpusPath, paths: Mapping[str, str], notes: list[str]) -> list[dict[str, Any]]:
     rows = []
+    num_channels = 0
     for name, value in _map(place / "segments").items():
         where = f"{place / 'segments'}: {name}"
         fields = value.split()
         if len(fields) not in (3, 4):  # the fourth is a channel, which only some recipes have
             raise ManifestError(f"{where}: {value!r}; expected a recording, its start and its end in seconds")
+        num_channels += len(fields) == 4
         if fields[0] not in paths:
             raise ManifestError(f"{where}: recording {fields[0]!r} is not in wav.scp")
         try:
@@ -118,6 +124,8 @@ def _segments(place: CorpusPath, paths: Mapping[str, str]) -> list[dict[str, Any
         if not 0 <= start_s < end_s:
             raise ManifestError(f"{where}: start {start_s}, end {end_s}; expected 0 <= start < end, in seconds")
         rows.append({"utterance_id": name, "path": paths[fields[0]], "start_s": start_s, "end_s": end_s})
+    if num_channels:
+        notes.append(f"{place}: {num_channels:,} segments name a channel; the mean of all channels is read")
     return rows
 
 
@@ -130,6 +138,9 @@ def _labels(place: CorpusPath) -> dict[str, Mapping[str, str]]:
     for name in sorted(files):
         if name.startswith("utt2") and name not in _MEASURED and files[name].is_file():
             found["speaker" if name == "utt2spk" else name.removeprefix("utt2")] = _map(files[name])
+    if "spk2utt" in files and "speaker" not in found:
+        utterances = _map(files["spk2utt"]).items()
+        found["speaker"] = {name: speaker for speaker, names in utterances for name in names.split()}
     if "spk2gender" in files and "speaker" in found:
         genders = _map(files["spk2gender"])
         found["gender"] = {name: genders[speaker] for name, speaker in found["speaker"].items() if speaker in genders}

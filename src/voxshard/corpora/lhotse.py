@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import MEASURED, Listing, Request, path_array
+from voxshard.corpora.durations import comparison
 from voxshard.corpora.relative_paths import start_of
 from voxshard.corpora.remote_folder import CorpusPath, corpus_path, matches
 from voxshard.corpora.values import cleaned
@@ -56,22 +57,30 @@ def list_corpus(request: Request) -> Listing:
             )
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
+    partners: set[CorpusPath] = set()
     for file in of_recordings:
         match = re.search(r"recordings[_-]?(?:(\w[\w-]*?))?\.json", file.name)
         split = match[1] if match and match[1] else None
         partner = folder / file.name.replace("recordings", "supervisions")
         has_partner = partner != file and partner.is_file()
+        partners.add(partner)
         recordings = _recordings(file)
         found = _supervised(recordings, partner, notes) if has_partner else _complete(recordings)
         rows += [{**row, "split": split} for row in found]
     if not rows:
         raise EmptyCorpusError(f"{request.root}: no recordings in it")
+    for file in files:
+        if "supervisions" in file.name and file not in partners and not given:
+            wanted = file.name.replace("supervisions", "recordings")
+            notes.append(f"{file}: left out, since there is no {wanted}")
     start, more = start_of(str(folder), [row["path"] for row in rows], request.option("audio_root"))
+    stated = [row.pop("stated_s") for row in rows]
     table = json_lines.table_of([{key: value for key, value in row.items() if key != "path"} for row in rows])
     columns = {name: _cleaned(table[name], name, notes) for name in table.column_names}
     spans = {name: pa.array([row[name] for row in rows], pa.float64()) for name in ("start_s", "end_s")}
     paths = path_array([row["path"] for row in rows])
-    return Listing(pa.table({**columns, **spans, "path": paths}), start, notes=[*notes, *more])
+    compare = comparison([row["utterance_id"] for row in rows], stated)
+    return Listing(pa.table({**columns, **spans, "path": paths}), start, notes=[*notes, *more], after_probe=compare)
 
 
 def _cleaned(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.ChunkedArray:
@@ -95,6 +104,10 @@ def _recordings(file: CorpusPath) -> dict[str, Mapping[str, Any]]:
         found[name] = item
         if what := _unreadable(item):
             problems.append(f"{name}: {what}")
+    if any("recording" in item for item in found.values()):
+        raise ManifestError(
+            f"{file}: a manifest of cuts; write it with CutSet.decompose as recordings and supervisions"
+        )
     if problems:
         raise ManifestError(
             f"{file}: {len(problems):,} of {len(found):,} recordings are no plain file: {problems[0]}; "
@@ -128,7 +141,13 @@ def _unreadable(item: Mapping[str, Any]) -> str | None:
 
 def _complete(recordings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"utterance_id": name, "path": str(item["sources"][0]["source"]), "start_s": None, "end_s": None}
+        {
+            "utterance_id": name,
+            "path": str(item["sources"][0]["source"]),
+            "start_s": None,
+            "end_s": None,
+            "stated_s": item.get("duration"),
+        }
         for name, item in recordings.items()
     ]
 
@@ -156,7 +175,8 @@ def _supervised(
         labels |= custom if isinstance(custom, dict) else {}
         place = {"utterance_id": name, "path": str(recording["sources"][0]["source"])}
         span = (None, None) if whole else (float(start), round(start + length, 9))
-        rows.append({**_unlike(labels), **place, "start_s": span[0], "end_s": span[1]})
+        stated = recording.get("duration") if whole else None
+        rows.append({**_unlike(labels), **place, "start_s": span[0], "end_s": span[1], "stated_s": stated})
     if left := len(recordings) - len(used):
         notes.append(f"{file}: {left:,} of {len(recordings):,} recordings have no supervision and are left out")
     if num_channels:

@@ -10,6 +10,7 @@ URLs.
 from __future__ import annotations
 
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +18,19 @@ import pyarrow.compute as pc
 from voxshard.audio import is_url
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import Listing, Request, first_names, path_text
+from voxshard.corpora.durations import comparison
 from voxshard.corpora.remote_folder import corpus_path, matches
 from voxshard.corpora.tables import PATH_COLUMNS, TABLE_EXTENSIONS, column_of, read_table
 from voxshard.corpora.walk import contents
 from voxshard.errors import EmptyCorpusError, ManifestError
+from voxshard.manifest import OBJECT_VERSION
 
-_SPAN_LIKE = ("start", "end", "offset", "duration", "start_time", "end_time", "begin", "onset", "stop")
+_SPAN_LIKE = re.compile(
+    r"(segment)?[ _]?(start|end|offset|duration|begin|onset|stop)[ _]?(time|at)?[ _(]*(s|secs?|seconds|ms|msecs?)?\)?",
+    re.IGNORECASE,
+)
 """Columns of other programs that may be meant as spans."""
+_OVERWRITTEN = ("duration_s", "sample_rate", "num_channels", "num_bytes", "problem", OBJECT_VERSION)
 
 
 def list_corpus(request: Request) -> Listing:
@@ -57,12 +64,16 @@ def list_corpus(request: Request) -> Listing:
         raise ManifestError(
             f"{file}: column {chosen} holds {paths.type}, not paths; name another: --set path_column=NAME"
         )
+    if pc.any(pc.match_substring_regex(paths.cast(pa.binary()), r'^(\{"|\[")')).as_py():
+        raise ManifestError(f"{file}: column {chosen} holds objects or lists, not paths: write one path per row")
     empty = pc.equal(pc.binary_length(pc.fill_null(paths, "")), 0)
     if pc.any(empty).as_py():
         raise ManifestError(f"{file}: row {pc.index(empty, True).as_py()} has no {chosen}")
     others = [name for name in PATH_COLUMNS if name in table.column_names and name != chosen]
     notes.append(f"{file}: paths are taken from column {chosen}" + (f", not {', '.join(others)}" if others else ""))
+    stated = None
     if file.lower().endswith(json_lines.EXTENSIONS):
+        stated = _stated(table)
         table, more = _nemo_spans(table, file)
         notes += more
     elif (columns := _span_like(table)) and {"start_s", "end_s"}.isdisjoint(table.column_names):
@@ -70,6 +81,9 @@ def list_corpus(request: Request) -> Listing:
             f"{file}: {', '.join(columns)}: kept as plain columns; seconds in columns named start_s and end_s make a "
             "row a span of its recording"
         )
+    if overwritten := [name for name in table.column_names if name in _OVERWRITTEN]:
+        notes.append(f"{file}: columns {', '.join(overwritten)} are left out, prepare finds them itself")
+        table = table.drop_columns(overwritten)
     if "path" not in table.column_names:
         table = table.append_column("path", paths)
     elif chosen != "path":
@@ -77,11 +91,24 @@ def list_corpus(request: Request) -> Listing:
     table = _with_ids(_with_spans(table, file), request.option("id_column"), file)
     folder = file.rpartition("/")[0]
     root = request.option("audio_root", folder) or folder
-    return Listing(table, root if is_url(root) else os.path.abspath(root), notes=notes)  # noqa: PTH100  keeps links
+    compare = comparison(table["utterance_id"].to_pylist(), stated) if stated else None
+    start = root if is_url(root) else os.path.abspath(root)  # noqa: PTH100  keeps links
+    return Listing(table, start, notes=notes, after_probe=compare)
 
 
 def _span_like(table: pa.Table) -> list[str]:
-    return [name for name in _SPAN_LIKE if name in table.column_names]
+    return [name for name in table.column_names if _SPAN_LIKE.fullmatch(name)]
+
+
+def _stated(table: pa.Table) -> list[float | None] | None:
+    """Return the durations that NeMo's manifests state of complete recordings."""
+    if "duration" not in table.column_names or not {"offset", "start_s", "end_s"}.isdisjoint(table.column_names):
+        return None
+    kind = table["duration"].type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        return None
+    stated: list[float | None] = table["duration"].to_pylist()
+    return stated
 
 
 def _nemo_spans(table: pa.Table, file: str) -> tuple[pa.Table, list[str]]:
@@ -110,7 +137,10 @@ def _table_in(root: str) -> str:
         return str(found[0])
     if found:
         raise ManifestError(f"{root}: {first_names([path.name for path in found])}; name the table to prepare")
-    raise EmptyCorpusError(f"{root}: no .csv, .tsv, .parquet or .jsonl; found {contents(root)}")
+    raise EmptyCorpusError(
+        f"{root}: no .csv, .tsv, .parquet or .jsonl directly in this folder; in it and below: {contents(root)}; "
+        "name the table to prepare"
+    )
 
 
 def _with_spans(table: pa.Table, file: str) -> pa.Table:

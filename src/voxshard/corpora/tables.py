@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import functools
+import io
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,10 +16,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from voxshard import remote
-from voxshard.audio import containers, is_url
+from voxshard.audio import is_url
 from voxshard.corpora import json_lines
+from voxshard.corpora.base import AUDIO_EXTENSIONS, extension_of
 from voxshard.corpora.remote_folder import CorpusPath
-from voxshard.corpora.values import cleaned, typed
+from voxshard.corpora.text import as_utf8, check_text, first_not_utf8, not_utf8
+from voxshard.corpora.values import cleaned, number_note, typed
 from voxshard.errors import EnvironmentProblemError, ManifestError
 from voxshard.no_table import NO_TABLE
 
@@ -34,10 +39,7 @@ ID_COLUMNS = ("utterance_id", "utt_id", "utt", "id", "uid")
 _ALWAYS_TEXT = {"split", "fold", "speaker", *ID_COLUMNS}
 _NAMES = {*ID_COLUMNS, *PATH_COLUMNS}
 """Columns of names, which no rule for labels changes: a recording may be called NA."""
-_MARKS = {
-    b"\xff\xfe\0\0": "utf-32-le", b"\0\0\xfe\xff": "utf-32-be", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be",
-}  # fmt: skip
-_DELIMITERS = "\t,;"
+_DELIMITERS = "\t,;|"
 _LARGEST_BLOCK = 1 << 28
 """Bytes of a table parsed at once; no value can be longer."""
 
@@ -81,6 +83,7 @@ def read_tables(
         if may_be_numbers:
             together = typed(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
             columns = [column.cast(together.type) for column in columns]
+            notes += number_note(together, name)
         if any(pa.types.is_string(column.type) for column in columns):
             notes += gaps
         for number, column in zip(owners, columns, strict=True):
@@ -100,11 +103,8 @@ def _raw(where: str, notes: list[str]) -> pa.Table:
             table.validate(full=True)  # damage inside may have left text that is none
         elif where.lower().endswith(json_lines.EXTENSIONS):
             table = json_lines.read(content, where)
-        elif containers.is_archive(content):
-            raise ManifestError(
-                f"{where}: no table: it looks like {containers.not_audio(content)}; save it as CSV in UTF-8"
-            )
         else:
+            check_text(content, where)
             table = _read_delimited(as_utf8(content, where), where, notes)
     except EnvironmentProblemError:
         raise
@@ -131,7 +131,8 @@ def _text(
         except pa.ArrowInvalid as exc:
             if is_name and name.lower() not in ID_COLUMNS:
                 return column
-            raise ManifestError(f"{where}: column {name} is not UTF-8; save the table as UTF-8") from exc
+            row, value = first_not_utf8(column.to_pylist())
+            raise not_utf8(value, f"{where}: column {name}", row) from exc
     if not pa.types.is_string(column.type):
         return column
     if is_name:
@@ -199,7 +200,10 @@ def column_of(table: pa.Table, candidates: Iterable[str], *, chosen: str | None,
     for candidate in candidates:
         if candidate in lower:
             return lower[candidate]
-    raise ManifestError(f"{where}: no column with {what}; it has {', '.join(names)}")
+    hint = ""
+    if len(names) == 1 or any(extension_of(name) in AUDIO_EXTENSIONS for name in names):
+        hint = "; the first line of a table must be the names of its columns"
+    raise ManifestError(f"{where}: no column with {what}; it has {', '.join(names)}{hint}")
 
 
 def _content(where: str) -> bytes:
@@ -208,33 +212,16 @@ def _content(where: str) -> bytes:
     return remote.read(where)
 
 
-def as_utf8(content: bytes, where: str) -> bytes:
-    """Decode text to UTF-8 without a byte order mark; the mark identifies UTF-16 and UTF-32, zero bytes UTF-16 too."""
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
-    start = content[:200]
-    if encoding is None and start.count(0) * 3 > len(start):
-        encoding = "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
-    if encoding is None:
-        return content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return content.decode(encoding).removeprefix("\ufeff").encode()
-    except UnicodeDecodeError as exc:
-        raise ManifestError(f"{where}: damaged {encoding.upper()} ({exc.reason}); save the table as UTF-8") from exc
-
-
 def _read_delimited(content: bytes, where: str, notes: list[str]) -> pa.Table:
     content = content.lstrip(b"\r\n")
     header, _, rows = content.partition(b"\n")
     if not header.strip():
         raise ManifestError(f"{where}: empty; expected a table with a header line")
-    if containers.is_archive(content):
-        raise ManifestError(
-            f"{where}: no table: it looks like {containers.not_audio(content)}; save it as CSV in UTF-8"
-        )
+    check_text(content, where)
     try:
         header.decode()
     except UnicodeDecodeError as exc:
-        raise ManifestError(f"{where}: its header is not UTF-8; save the table as UTF-8") from exc
+        raise not_utf8(header, f"{where}: its header") from exc
     parse = pacsv.ParseOptions(delimiter=_delimiter(header, rows.partition(b"\n")[0]), newlines_in_values=True)
     blocks = pacsv.ReadOptions(block_size=min(len(content) + 1, _LARGEST_BLOCK))
     # One pass for the header's names, so that every column can be asked for as it is in the file.
@@ -247,11 +234,39 @@ def _read_delimited(content: bytes, where: str, notes: list[str]) -> pa.Table:
         raise ManifestError(
             f"{where}: a quotation mark in row {len(table) - 1} is not closed: rows after it would be lost"
         )
+    _check_rows(content, table, names, parse.delimiter, where)
     if left_out := [
         str(number + 1) for number in range(1, len(names)) if number not in named
     ]:  # pandas' index is first
         notes.append(f"{where}: columns without a name are left out: {', '.join(left_out)}")
     return table.select(named)
+
+
+def _check_rows(content: bytes, table: pa.Table, names: Sequence[str], delimiter: str, where: str) -> None:
+    """Check that no row is the header again, and that no row was lost between two quotation marks.
+
+    Raises
+    ------
+    ManifestError : names the row, or the line.
+    """
+    is_header = functools.reduce(
+        pc.and_, (pc.equal(column, name.encode()) for name, column in zip(names, table.columns, strict=True))
+    )
+    if pc.any(is_header).as_py():
+        raise ManifestError(f"{where}: row {pc.index(is_header, True).as_py()} is the header again; remove this line")
+    if content.count(b"\n") <= len(table) + 1 or b'"' not in content:
+        return
+    before = csv.field_size_limit(_LARGEST_BLOCK)
+    lines = csv.reader(io.StringIO(os.fsdecode(content), newline=""), delimiter=delimiter, strict=True)
+    try:
+        for _ in lines:
+            pass
+    except csv.Error as exc:
+        raise ManifestError(
+            f"{where}: line {lines.line_num:,}: a quotation mark is missing or one too many ({exc}): rows would be lost"
+        ) from exc
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(header: bytes, row: bytes) -> str:
@@ -268,8 +283,10 @@ def _flat(table: pa.Table) -> pa.Table:
         column = table[name]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if pa.types.is_large_string(column.type):
+        if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
             column = column.cast(pa.string())
+        if pa.types.is_large_binary(column.type) or pa.types.is_binary_view(column.type):
+            column = column.cast(pa.binary())
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         columns[name] = column

@@ -23,8 +23,10 @@ from voxshard.audio.members import Member
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
 from voxshard.corpora.remote_folder import CorpusPath, corpus_path
+from voxshard.corpora.text import as_utf8
+from voxshard.corpora.unicode_forms import composed
 from voxshard.corpora.values import cleaned, typed
-from voxshard.corpora.walk import audio_files
+from voxshard.corpora.walk import audio_files, contents
 from voxshard.errors import EmptyCorpusError, ManifestError
 from voxshard.progress import counted
 
@@ -45,7 +47,7 @@ def list_corpus(request: Request) -> Listing:
     """
     request.allow()
     root = corpus_path(request.root)
-    archives = [root.name] if root.is_file() else audio_files(request.root, part=request.part, glob="**/*.tar").paths
+    archives = [root.name] if root.is_file() else _archives(request)
     folder = root.parent if root.is_file() else root
     rows: list[dict[str, Any]] = []
     others: Counter[str] = Counter()
@@ -66,6 +68,16 @@ def list_corpus(request: Request) -> Listing:
     return Listing(pa.table(columns), str(folder), notes=notes)
 
 
+def _archives(request: Request) -> list[str]:
+    try:
+        return audio_files(request.root, part=request.part, glob="**/*.tar").paths
+    except EmptyCorpusError as exc:
+        raise EmptyCorpusError(
+            f"{request.root}: no .tar archive; found {contents(request.root)}; compressed archives cannot be read in "
+            "place: decompress them"
+        ) from exc
+
+
 def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Counter[str]]:
     """List the recordings of one archive with the files of their key, and the extensions of other files."""
     path = folder / archive
@@ -75,8 +87,10 @@ def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Count
     names: set[str] = set()
     for member, content in _members(path):
         stem, kind = os.path.splitext(member.name)  # noqa: PTH122
-        kind = kind[1:].lower()
-        if not member.isreg():
+        stem, kind = composed(stem), kind[1:].lower()
+        if any(part.startswith(".") and part.strip(".") for part in member.name.split("/")):
+            others["hidden"] += 1
+        elif not member.isreg():
             others["links"] += 1
         elif kind in AUDIO_EXTENSIONS:
             if member.name in names:
@@ -89,7 +103,11 @@ def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Count
         elif kind == "json":
             about.setdefault(stem, {}).update(_json(content, f"{path}: {member.name}"))
         else:
-            about.setdefault(stem, {})[kind] = content.decode(errors="backslashreplace").strip()
+            text = as_utf8(content, f"{path}: {member.name}")
+            about.setdefault(stem, {})[kind] = text.decode(errors="backslashreplace").strip()
+    keys = {key for stem, _ in recordings for key in (stem, _key(stem))}
+    if lonely := sum(stem not in keys for stem in about):
+        others["samples without a recording"] += lonely
     rows = []
     for stem, row in recordings:
         found = about.get(_key(stem), {}) | about.get(stem, {})
