@@ -45,7 +45,7 @@ def test_latin_1_is_refused_in_one_line(corpus: Path, where: str) -> None:
     what = "its header" if where == "header" else "column label"
     with pytest.raises(ManifestError) as caught:
         prepare("table", table, corpus / "m.parquet")
-    assert str(caught.value).startswith(f"{table}: {what} is not UTF-8; save the table as UTF-8 (byte 0xe9")
+    assert str(caught.value).startswith(f"{table}: {what} is not UTF-8; save the table as UTF-8 (byte 0xfc")
     assert "iconv -f WINDOWS-1252 -t UTF-8" in str(caught.value)
 
 

@@ -52,3 +52,15 @@ def test_training_evaluation_and_report_count_accuracy_both_ways(tmp_path: Path)
     page = tmp_path / "report.html"
     report.run(report.ReportConfig(paths=(out,), out=page), Task(progress=Silent()))
     assert "2 of 6 utterances are of a class that training never saw: high (2)" in page.read_text()
+
+
+def test_values_that_are_neither_yes_nor_no_are_counted(tmp_path: Path) -> None:
+    happy, sad = ["1", "0"] * 4 + ["1", "2", "2", "0"], ["0", "1"] * 4 + ["0", "1", "1", None]
+    vectors = {f"u{row:02d}": np.array([row % 2, row / 99], np.float32) for row in range(12)}
+    columns = {"happy": happy, "sad": sad, "split": ["train"] * 8 + ["test"] * 4}
+    features, out = write_set(tmp_path / "f", vectors, columns), tmp_path / "run"
+    content = {"features": features, "label": ["happy", "sad"], "classifier": "logistic", "out": out, "replicates": 0}
+    train.run(validated(TrainConfig, content, where="test"), Task(progress=Silent()))
+    assert Run.read(out).metrics["notes"] == [
+        "test: 2 of 4 values of label happy are neither yes nor no; they are in no metric"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import posixpath
@@ -24,6 +25,7 @@ from voxshard.urls import PinnedUrl, is_url
 AudioPath: TypeAlias = str | bytes | os.PathLike[str]
 
 HEAD_BYTES = 4096
+_SPECIAL = "a pipe, socket or device"
 _DOTS = re.compile(r"/\.{1,2}/")
 _UNKNOWN_BYTES = 16 << 20
 """What an object counts whose size is not known."""
@@ -131,11 +133,16 @@ def opened(path: AudioPath) -> Iterator[Source]:
         return
     member = member_of(path)
     # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
-    descriptor = os.open(path if member is None else member.archive, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path if member is None else member.archive, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # a socket, or a device that this machine lacks
+            raise UnreadableAudioError(f"not a file but {_SPECIAL}") from exc
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else _SPECIAL
             raise UnreadableAudioError(f"not a file but {kind}")
         file = FileSource(descriptor, status.st_size)
         found: Source = file

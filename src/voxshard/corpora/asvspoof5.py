@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from voxshard.corpora.base import Listing, Request
-from voxshard.corpora.remote_folder import CorpusPath, relative
+from voxshard.corpora.remote_folder import CorpusPath, content_of, relative
 from voxshard.corpora.walk import contents, folders_in
 from voxshard.errors import EmptyCorpusError, ManifestError
 
@@ -87,7 +87,7 @@ def read_protocol(path: CorpusPath) -> pa.Table:
     ------
     ManifestError : another number of columns, or a key that is neither bonafide nor spoof.
     """
-    content = re.sub(rb"[ \t]+", b"\t", re.sub(rb"[ \t\r]*\n\s*", b"\n", path.read_bytes().strip() + b"\n"))
+    content = re.sub(rb"[ \t]+", b"\t", re.sub(rb"[ \t\r]*\n\s*", b"\n", content_of(path).strip() + b"\n"))
     width = content.split(b"\n", 1)[0].count(b"\t") + 1
     names = {len(PUBLISHED): PUBLISHED, len(CHALLENGE): CHALLENGE}.get(width)
     if names is None:

@@ -28,6 +28,8 @@ AUDIO_EXTENSIONS = frozenset(
     }
 )
 
+_LONGEST = 200
+"""Letters of a name that errors and notes show completely."""
 MEASURED = frozenset(COLUMNS) - {"split", "fold", "speaker"}
 """Columns that say which audio is meant, or that prepare finds; labels of a corpus that are called so are left out."""
 
@@ -129,7 +131,7 @@ def describe_extensions(seen: Counter[str]) -> str:
 
 def first_names(names: Sequence[str], count: int = 3) -> str:
     """Return the first few of many names, for errors."""
-    shown = ", ".join(repr(name) for name in names[:count])
+    shown = ", ".join(repr(name if len(name) <= _LONGEST else f"{name[:60]}...{name[-60:]}") for name in names[:count])
     return shown + (", ..." if len(names) > count else "")
 
 

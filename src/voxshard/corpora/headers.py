@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -36,6 +37,7 @@ def probe(source: Source, headers: bool) -> Row:
                 member = member_of(source)
                 num_bytes = member.num_bytes if member else os.stat(source).st_size  # noqa: PTH116  bytes, or odd text
             if not headers:
+                _check_is_file(source)
                 return None, None, None, num_bytes, None, None, None
             header = audio.probe(source)
             measured = (header.duration_s, header.sample_rate, header.num_channels, num_bytes)
@@ -52,6 +54,11 @@ def probe(source: Source, headers: bool) -> Row:
                 raise
             time.sleep(wait_s)
     raise AssertionError("unreachable")
+
+
+def _check_is_file(source: Source) -> None:
+    if not audio.is_url(source) and not member_of(source) and not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116
+        raise UnreadableAudioError("not a file but a folder, pipe, socket or device")
 
 
 def reason(exc: UtteranceError) -> str:

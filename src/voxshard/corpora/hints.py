@@ -43,7 +43,7 @@ def _shown(path: str) -> str:
 def _existing(root: str, path: str) -> tuple[str, str] | None:
     """How the name of a file that exists differs from one in a list, and that name."""
     for what, other in _other_names(root, path):
-        if os.path.isfile(os.path.join(root, other)):  # noqa: PTH113, PTH118  names stay as they are
+        if other != path and os.path.isfile(os.path.join(root, other)):  # noqa: PTH113, PTH118  names stay as they are
             return what, other
     return None
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from voxshard.corpora.base import MEASURED, Listing, Request, path_array
 from voxshard.corpora.relative_paths import start_of
-from voxshard.corpora.remote_folder import CorpusPath
+from voxshard.corpora.remote_folder import CorpusPath, content_of
 from voxshard.corpora.text import as_utf8
 from voxshard.corpora.values import cleaned
 from voxshard.corpora.walk import contents, folders_in
@@ -150,7 +150,7 @@ def _labels(place: CorpusPath) -> dict[str, Mapping[str, str]]:
 def _map(file: CorpusPath) -> dict[str, str]:
     """Read a Kaldi map file: a key, blanks, and a value up to the end of the line, which may be empty."""
     found: dict[str, str] = {}
-    for line in os.fsdecode(as_utf8(file.read_bytes(), str(file))).split("\n"):
+    for line in os.fsdecode(as_utf8(content_of(file), str(file))).split("\n"):
         key, _, value = line.strip().replace("\t", " ").partition(" ")
         if not key:
             continue

@@ -18,7 +18,7 @@ from voxshard.corpora import json_lines
 from voxshard.corpora.base import MEASURED, Listing, Request, path_array
 from voxshard.corpora.durations import comparison
 from voxshard.corpora.relative_paths import start_of
-from voxshard.corpora.remote_folder import CorpusPath, corpus_path, matches
+from voxshard.corpora.remote_folder import CorpusPath, content_of, corpus_path, matches
 from voxshard.corpora.values import cleaned
 from voxshard.corpora.walk import contents
 from voxshard.errors import DuplicateIdError, EmptyCorpusError, ManifestError
@@ -194,7 +194,7 @@ def _one_sample(recording: Mapping[str, Any]) -> float:
 
 def _objects(file: CorpusPath) -> Sequence[Mapping[str, Any]]:
     try:
-        return json_lines.objects(file.read_bytes(), str(file))
+        return json_lines.objects(content_of(file), str(file))
     except FileNotFoundError as exc:
         raise ManifestError(f"{file}: no such file") from exc
     except OSError as exc:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import functools
 import io
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 from voxshard import remote
 from voxshard.errors import MissingObjectError
@@ -145,6 +148,33 @@ def corpus_path(root: str) -> CorpusPath:
             folders.setdefault(above, {}).setdefault(base, None)
             folder = above
     return RemotePath(root, "", folders)
+
+
+def open_file(path: CorpusPath) -> BinaryIO:
+    """Open a file of a corpus.
+
+    Raises
+    ------
+    OSError : it cannot be opened, or is a pipe, socket or device, which could make the program wait for ever. The pipes
+        that a shell makes (`/dev/fd/63`) are read.
+    """
+    if isinstance(path, RemotePath):
+        return path.open("rb")
+    if str(path).startswith("/dev/"):
+        return open(path, "rb")
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise OSError(errno.ENXIO, "not a file but a pipe, socket or device", str(path))
+
+
+def content_of(path: CorpusPath) -> bytes:
+    """Read a file of a corpus; see `open_file`."""
+    if isinstance(path, RemotePath):
+        return path.read_bytes()
+    with open_file(path) as stream:
+        return stream.read()
 
 
 def exists(url: str) -> bool:

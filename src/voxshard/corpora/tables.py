@@ -19,7 +19,7 @@ from voxshard import remote
 from voxshard.audio import is_url
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import AUDIO_EXTENSIONS, extension_of
-from voxshard.corpora.remote_folder import CorpusPath
+from voxshard.corpora.remote_folder import CorpusPath, content_of
 from voxshard.corpora.text import as_utf8, check_text, first_not_utf8, not_utf8
 from voxshard.corpora.values import cleaned, number_note, typed
 from voxshard.errors import EnvironmentProblemError, ManifestError
@@ -208,7 +208,7 @@ def column_of(table: pa.Table, candidates: Iterable[str], *, chosen: str | None,
 
 def _content(where: str) -> bytes:
     if not is_url(where):
-        return Path(where).read_bytes()
+        return content_of(Path(where))
     return remote.read(where)
 
 

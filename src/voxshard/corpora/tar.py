@@ -22,7 +22,7 @@ import pyarrow as pa
 from voxshard.audio.members import Member
 from voxshard.corpora import json_lines
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
-from voxshard.corpora.remote_folder import CorpusPath, corpus_path
+from voxshard.corpora.remote_folder import CorpusPath, corpus_path, open_file
 from voxshard.corpora.text import as_utf8
 from voxshard.corpora.unicode_forms import composed
 from voxshard.corpora.values import cleaned, typed
@@ -118,7 +118,7 @@ def _rows(folder: CorpusPath, archive: str) -> tuple[list[dict[str, Any]], Count
 def _members(path: CorpusPath) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
     """Yield the members of an archive except folders, with the content of those that become columns."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             start = stream.read(2)
             if start in _COMPRESSED:
                 raise ManifestError(

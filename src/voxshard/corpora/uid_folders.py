@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from voxshard.corpora.base import AUDIO_EXTENSIONS, Listing, Request, extension_of, path_array, path_text
-from voxshard.corpora.remote_folder import CorpusPath, matches
+from voxshard.corpora.remote_folder import CorpusPath, content_of, matches
 from voxshard.corpora.tables import column_of, read_tables, stacked
 from voxshard.corpora.unicode_forms import Folders
 from voxshard.corpora.walk import contents
@@ -149,7 +149,7 @@ def _look(folder: CorpusPath) -> tuple[str, dict[str, Any], str | None]:
     if "metadata.json" not in names:
         return name, {}, "no metadata.json"
     try:
-        about = json.loads((folder / "metadata.json").read_bytes())
+        about = json.loads(content_of(folder / "metadata.json"))
     except (OSError, ValueError, RecursionError) as exc:
         return name, {}, f"metadata.json cannot be read: {exc}"
     if not isinstance(about, dict):

@@ -140,7 +140,9 @@ def _walk(root: str, part: str, wanted: Callable[[str], bool]) -> Found:
                     if is_folder is None:
                         found.endless.append(path)
                     elif is_folder:
-                        if not (entry.is_symlink() and _leads_back(root, folder, entry.path)):
+                        if entry.is_symlink() and _leads_back(root, folder, entry.path):
+                            found.endless.append(path)
+                        else:
                             folders.append(path)
                     elif wanted(path):
                         found.paths.append(path)
@@ -169,14 +171,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool | None:
 
 
 def _leads_back(root: str, folder: str, link: str) -> bool:
-    """Whether a link leads to one of the folders that contain it, so that following it would never end."""
+    """Whether a link leads to one of the folders that contain it, or that contain the root: following it would list
+    files twice, or never end."""
     target = os.stat(link)
     while True:
         if os.path.samestat(target, os.stat(f"{root}/{folder}")):
             return True
         if not folder:
-            return False
+            break
         folder = folder.rpartition("/")[0]
+    return any(os.path.samestat(target, os.stat(above)) for above in Path(os.path.realpath(root)).parents)
 
 
 def _walk_url(root: str, part: str, wanted: Callable[[str], bool]) -> Found:

@@ -182,7 +182,7 @@ def unseen_classes(trials: pa.Table, target: Target) -> list[str]:
     Such utterances have scores and are in no metric; scikit-learn would count each as an error.
     """
     if target.kind == "multilabel":
-        return []
+        return _neither_yes_nor_no(trials, target)
     lines = []
     for split in split_names(trials):
         part = of_split(trials, split)
@@ -201,6 +201,22 @@ def unseen_classes(trials: pa.Table, target: Target) -> list[str]:
             f"{shown}; they are in no metric. Accuracy {without} without them, "
             f"{num_right / num_labelled:.4f} if each counts as an error"
         )
+    return lines
+
+
+def _neither_yes_nor_no(trials: pa.Table, target: Target) -> list[str]:
+    """Return a line for each split and label with values that are neither yes nor no."""
+    lines = []
+    for split in split_names(trials):
+        part = of_split(trials, split)
+        for name in target.classes:
+            values = part[name].drop_null().to_pylist() if name in part.column_names else []
+            known = part[f"label_{name}"].drop_null()
+            if len(values) > len(known):
+                lines.append(
+                    f"{split}: {len(values) - len(known):,} of {len(values):,} values of label {name} are neither yes "
+                    "nor no; they are in no metric"
+                )
     return lines
 
 

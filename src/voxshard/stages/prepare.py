@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -141,8 +142,10 @@ def _listed(name: str, request: Request) -> Listing:
     except UnicodeEncodeError as exc:
         shown = str(exc.object)[:80]
         raise ManifestError(f"{request.root}: {shown!a} in its lists is not UTF-8; save them as UTF-8") from exc
-    except (PermissionError, NotADirectoryError, IsADirectoryError) as exc:
-        raise EmptyCorpusError(f"{exc.filename}: {exc.strerror}; check the path and its permissions") from exc
+    except OSError as exc:
+        if exc.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
+            raise EmptyCorpusError(f"{exc.filename}: {exc.strerror}; check the path and its permissions") from exc
+        raise
 
 
 def _check_is_manifest(out: Path, root: str) -> None:
@@ -219,8 +222,12 @@ def _request(config: PrepareConfig) -> Request:
     root = str(place)
     if isinstance(place, Path):
         root = os.path.abspath(place.expanduser())  # noqa: PTH100  keeps links as the user wrote them
-        if not os.path.exists(root):  # noqa: PTH110
-            raise EmptyCorpusError(f"{root}: no such {'table' if config.format == 'table' else 'folder'}")
+        try:
+            os.stat(root)  # noqa: PTH116
+        except (PermissionError, FileNotFoundError, NotADirectoryError) as exc:
+            what = "table" if config.format == "table" else "folder"
+            why = f"no such {what}" if isinstance(exc, FileNotFoundError) else exc.strerror
+            raise EmptyCorpusError(f"{root}: {why}") from exc
     part = config.part.strip("/") if config.part else None
     return Request(root, part, config.glob, _split_lists(config), config.study, config.settings)
 
