@@ -90,6 +90,10 @@ def test_what_a_reader_may_not_expect_is_noted(corpus: Path, text: str, what: st
     assert what in noted(corpus, text)
 
 
+def test_a_column_that_is_left_out_is_not_called_a_span_too(corpus: Path) -> None:
+    assert "plain columns" not in noted(corpus, "path,duration_s\na.wav,9\n")
+
+
 @pytest.mark.parametrize(
     ("path", "what"),
     [

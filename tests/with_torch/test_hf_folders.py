@@ -105,6 +105,75 @@ def test_a_model_in_the_hubs_cache_is_found(
         embedding("org/tiny")
 
 
+def in_cache(model: Path, cache: Path) -> Path:
+    """Move a model into a cache of the hub as `org/tiny`; return its folder there."""
+    folder = cache / "models--org--tiny"
+    snapshot = folder / "snapshots" / "abc123"
+    for path in (folder / "blobs", folder / "refs", snapshot):
+        path.mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc123\n")
+    for path in model.iterdir():
+        shutil.move(path, folder / "blobs" / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    return folder
+
+
+@pytest.mark.parametrize("ref", [b"\xff\xfe", b"", b"../../..", b"gone"])
+def test_a_damaged_ref_of_the_cache_leaves_its_only_snapshot(model: Path, tmp_path: Path, ref: bytes) -> None:
+    folder = in_cache(model, tmp_path / "hub")
+    (folder / "refs" / "main").write_bytes(ref)
+    for given in (folder, folder / "snapshots"):
+        assert create("hf", {"weights": str(given)}).info.weight_files
+    (folder / "snapshots" / "older").mkdir()
+    with pytest.raises(MissingWeightsError, match="without a snapshot of main; snapshots: abc123, older"):
+        create("hf", {"weights": str(folder)})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json"])
+def test_a_link_of_the_cache_to_nothing_is_named(model: Path, tmp_path: Path, name: str) -> None:
+    folder = in_cache(model, tmp_path / "hub")
+    (folder / "blobs" / name).unlink()
+    with pytest.raises(MissingWeightsError, match=rf"{name}: a link to \S+/blobs/{name}, which does not exist"):
+        create("hf", {"weights": str(folder)})
+
+
+def test_the_cache_itself_names_its_models(model: Path, tmp_path: Path) -> None:
+    in_cache(model, tmp_path / "hub")
+    with pytest.raises(MissingWeightsError, match="no model but a folder of them: give models--org--tiny in it"):
+        create("hf", {"weights": str(tmp_path / "hub")})
+
+
+def test_a_name_as_weights_fetch_takes_it_is_found(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_cache(model, tmp_path / "hub")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HUGGINGFACE_HUB_CACHE", str(tmp_path / "hub"))
+    assert create("hf", {"weights": "hf/org/tiny"}).info.weight_files
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model.pt", "model.pt in it is not read: save the model with transformers' save_pretrained"),
+        ("tf_model.h5", "tf_model.h5 in it is not read"),
+    ],
+)
+def test_checkpoints_of_other_formats_are_named(model: Path, name: str, what: str) -> None:
+    (model / "model.safetensors").rename(model / name)
+    with pytest.raises(MissingWeightsError, match=what):
+        create("hf", {"weights": str(model)})
+
+
+def test_a_file_in_place_of_a_folder_and_an_empty_pickle_are_one_line(model: Path) -> None:
+    with pytest.raises(MissingWeightsError, match=r"a file; hf expects the folder that has config\.json in it"):
+        create("hf", {"weights": str(model / "model.safetensors")})
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(CorruptFileError, match="the model cannot be loaded"):
+        embedding(model)
+
+
 def test_a_pickle_with_other_objects_is_refused_in_one_line(model: Path) -> None:
     tensors = transformers.AutoModel.from_pretrained(model).state_dict()
     (model / "model.safetensors").unlink()

@@ -97,7 +97,7 @@ def list_corpus(request: Request) -> Listing:
 
 
 def _span_like(table: pa.Table) -> list[str]:
-    return [name for name in table.column_names if _SPAN_LIKE.fullmatch(name)]
+    return [name for name in table.column_names if _SPAN_LIKE.fullmatch(name) and name not in _OVERWRITTEN]
 
 
 def _stated(table: pa.Table) -> list[float | None] | None:

@@ -17,7 +17,7 @@ from voxshard import files
 from voxshard.encoders.base import EncoderSettings, Features, Waveform
 from voxshard.encoders.filterbanks import HOP_SAMPLES, SeamlessFeatures
 from voxshard.encoders.pooling import Pooling
-from voxshard.encoders.weight_files import check_no_pointer, locate
+from voxshard.encoders.weight_files import check_links, check_no_pointer, locate
 from voxshard.errors import ConfigError, CorruptFileError, MissingWeightsError
 
 MASKED_TYPES = (
@@ -41,6 +41,7 @@ several."""
 
 
 _EXTRACTOR = "feature_extractor"
+_OTHER_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".bin", ".safetensors")
 
 
 def _checked_layer(value: Any) -> Any:
@@ -134,6 +135,7 @@ def preprocessor_file(folder: Path) -> str:
     """
     if (folder / PREPROCESSOR).exists():
         return PREPROCESSOR
+    check_links(folder, (PREPROCESSOR, PROCESSOR))
     if (folder / PROCESSOR).exists() and isinstance(read_json(folder / PROCESSOR).get(_EXTRACTOR), dict):
         return PROCESSOR
     parent = read_json(folder / CONFIG).get("_name_or_path") if (folder / CONFIG).exists() else None
@@ -168,8 +170,12 @@ def model_files(folder: Path) -> list[str]:
     """
     found = next((name for name in CHECKPOINTS if (folder / name).exists()), None)
     if found is None:
+        check_links(folder, CHECKPOINTS)
         inside = sorted(path.name for path in folder.glob("checkpoint-*"))
+        others = sorted(path.name for path in folder.glob("*") if path.suffix in _OTHER_CHECKPOINTS)
         hint = f"it has {', '.join(inside)}: give one of these folders" if inside else "fetch it again"
+        if others and not inside:
+            hint = f"{', '.join(others[:5])} in it is not read: save the model with transformers' save_pretrained"
         raise MissingWeightsError(f"{folder}: no model in this folder; looked for {', '.join(CHECKPOINTS)}; {hint}")
     names = [CONFIG, preprocessor_file(folder), found]
     if found.endswith(".index.json"):
@@ -297,6 +303,8 @@ def folder_of(weights: str | None, *, wanted_by: str, required: Sequence[str] = 
             f"{wanted_by} needs a model: `--set weights=FOLDER`, or `--set weights=org/name` for one that"
             " `voxshard weights fetch hf/org/name` has brought"
         )
+    if weights.startswith("hf/") and weights.count("/") == 2 and not Path(weights).exists():
+        weights = weights.removeprefix("hf/")  # as `weights fetch` calls it
     fetch_name = f"hf/{weights}" if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else "hf/ORG/NAME"
     return locate("hf", weights, required=required, fetch_name=fetch_name)
 

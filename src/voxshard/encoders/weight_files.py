@@ -14,6 +14,8 @@ from voxshard.locations import Url, local_copy, parse
 
 WEIGHTS_VARIABLE = "VOXSHARD_WEIGHTS"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_MODELS_IN = ("checkpoint-*", "models--*")
+"""Folders of models in an output folder of a Trainer, and in the hub's cache."""
 _LFS = b"version https://git-lfs"
 
 
@@ -62,25 +64,28 @@ def _remedy(encoder: str, fetch_name: str | None) -> str:
 def hub_cache() -> Path:
     """Return the cache of huggingface_hub on this machine, as its variables state it."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+    chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(chosen or Path(home, "hub")).expanduser()
 
 
 def snapshot_of(folder: Path) -> Path:
-    """Return the model in a folder of the hub's cache (`models--org--name`); any other folder unchanged.
+    """Return the model in a folder of the hub's cache (`models--org--name`, or its `snapshots`); any other folder
+    unchanged.
 
     Raises
     ------
     MissingWeightsError : no snapshot, or several of which none is that of `main`.
     """
+    if folder.name == "snapshots" and folder.parent.name.startswith("models--"):
+        folder = folder.parent
     if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
         return folder
     main = folder / "refs" / "main"
-    chosen = folder / "snapshots" / main.read_text().strip() if main.is_file() else None
-    if chosen is not None and chosen.is_dir():
-        return chosen
+    chosen = main.read_text(errors="replace").strip() if main.is_file() else None
     found = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
-    if len(found) == 1:
-        return found[0]
+    for path in found:
+        if path.name == chosen or len(found) == 1:
+            return path
     shown = ", ".join(path.name for path in found) or "none"
     raise MissingWeightsError(
         f"{folder}: a folder of the hub's cache without a snapshot of main; snapshots: {shown}; give one of these "
@@ -101,6 +106,21 @@ def check_no_pointer(path: Path) -> None:
         raise MissingWeightsError(
             f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}, or fetch the model"
         )
+
+
+def check_links(folder: Path, names: Sequence[str]) -> None:
+    """Check that none of these files is a link to nothing, as in a hub's cache that was cleaned or copied in part.
+
+    Raises
+    ------
+    MissingWeightsError : one is; says where it leads.
+    """
+    for name in names:
+        if (folder / name).is_symlink() and not (folder / name).exists():
+            raise MissingWeightsError(
+                f"{folder / name}: a link to {os.path.realpath(folder / name)}, which does not exist: the cache was "
+                "cleaned, or copied in part; fetch the model again"
+            )
 
 
 def refused_pickle(path: Path) -> CorruptFileError:
@@ -140,7 +160,12 @@ def locate(encoder: str, given: str | None, *, required: Sequence[str] = (), fet
     """
     found = find(encoder, given, fetch_name=fetch_name)
     missing = [name for name in required if not _exists(found / name, encoder)]
+    if missing and found.is_file():
+        raise MissingWeightsError(f"{found}: a file; {encoder} expects the folder that has {', '.join(required)} in it")
     if missing:
+        check_links(found, missing)
+        if inside := [path.name for pattern in _MODELS_IN for path in sorted(found.glob(pattern))]:
+            raise MissingWeightsError(f"{found}: no model but a folder of them: give {' or '.join(inside[:5])} in it")
         raise MissingWeightsError(
             f"{found}: no {', '.join(missing)} in this folder; {encoder} expects {', '.join(required)}; is it the"
             f" folder of another model, or half a download? {_remedy(encoder, fetch_name)}"

@@ -113,12 +113,12 @@ def load_model(
         )
     except pickle.UnpicklingError as exc:
         raise refused_pickle(folder) from exc
-    except (OSError, RuntimeError, ValueError, SafetensorError) as exc:
+    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as exc:
         if isinstance(exc, torch.OutOfMemoryError):
             raise
+        reason = (str(exc) or type(exc).__name__).splitlines()[0]
         raise CorruptFileError(
-            f"{folder}: the model cannot be loaded: {str(exc).splitlines()[0]}; `voxshard weights verify`, then fetch"
-            " it again"
+            f"{folder}: the model cannot be loaded: {reason}; `voxshard weights verify`, then fetch it again"
         ) from exc
     finally:
         transformers.logging.set_verbosity(verbosity)
