@@ -9,6 +9,7 @@ cd "$place"
 environment/bin/pip --disable-pip-version-check install -q "${wheel}[learn,report,weights,slurm]" pytest
 export PATH=$place/environment/bin:$PATH
 
+pip --disable-pip-version-check check
 voxshard --version
 voxshard doctor
 voxshard demo
