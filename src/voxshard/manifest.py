@@ -81,6 +81,10 @@ class Manifest:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
+    def __repr__(self) -> str:
+        columns = ", ".join(self.table.column_names)
+        return f"<Manifest of {len(self):,} utterances in {self.root} ({self.corpus}): {columns}>"
+
     @property
     def ids(self) -> list[str]:
         return self.table["utterance_id"].to_pylist()  # type: ignore[no-any-return]

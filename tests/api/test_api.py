@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import soundfile
 
 import voxshard
 from support.feature_sets import write_set
-from voxshard import api
+from voxshard import Manifest, TrainedRun, api
 from voxshard.errors import ConfigError, FeatureMismatchError, IncompleteError, ScoreError
 from voxshard.learning.train_config import EvaluateConfig, TrainConfig
 from voxshard.stages.extract import ExtractConfig
@@ -130,6 +131,7 @@ def test_nothing_is_printed_unless_progress_is_asked_for(
         (lambda: voxshard.train("x", label="a", out="o"), "classifier: required"),
         (lambda: voxshard.train("x", label="a", network="vgg", classifier="svm", out="o"), "takes no classifier"),
         (lambda: voxshard.evaluate(3), "run: .*path"),
+        (lambda: voxshard.train({"a": [1.0]}, label="a", classifier="knn", out="o"), r"features: .*got dict"),
         (lambda: voxshard.report([], out="r.html"), "paths: .*at least 1"),
         (lambda: voxshard.read_scores(None), "path: expected a path"),
         (lambda: voxshard.load_encoder("mfc"), "did you mean mfcc"),
@@ -198,3 +200,48 @@ def test_to_pandas_has_the_manifest_and_the_arrays(tmp_path: Path) -> None:
     path = write_set(tmp_path / "frames", {"a": np.ones((2, 3)), "b": np.ones((0, 3))}, granularity="frames")
     frame = voxshard.open_features(path).to_pandas()
     assert [len(item) for item in frame["frames"]] == [2, 0]
+
+
+def test_names_and_objects_of_a_notebook_are_short(experiment: Path) -> None:
+    public = {name for name in dir(voxshard) if not name.startswith("__")}
+    assert public == set(voxshard.__all__)
+    features, run = voxshard.open_features(experiment / "features"), TrainedRun.read(experiment / "run")
+    assert repr(run).startswith(f"<TrainedRun {run.path}: logistic of kind; test: ")
+    assert repr(Manifest.read(experiment / "manifest.parquet")).startswith("<Manifest of 16 utterances in ")
+    with pytest.raises(KeyError, match=r"row i of the set is `.embeddings\[i\]`"):
+        features[0]  # type: ignore[index]
+
+
+def test_objects_stay_usable_after_a_change_of_folder(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(experiment)
+    features = voxshard.open_features("features")
+    run = voxshard.train("features", label="kind", classifier="knn", out=tmp_path / "run", replicates=0)
+    monkeypatch.chdir(tmp_path)
+    relative = voxshard.train(features, label="kind", classifier="knn", out="again", replicates=0)
+    monkeypatch.chdir("/")
+    assert list(relative.predict(features)) == list(run.predict(features))
+    assert pickle.loads(pickle.dumps(features)).ids == features.ids  # noqa: S301  our own bytes
+
+
+def test_an_error_shows_the_callers_line_and_not_ours(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError) as caught:
+        voxshard.open_features(tmp_path / "nothing")
+    assert [entry.path.name for entry in caught.traceback] == ["test_api.py", "arguments.py"]
+    assert caught.value.__cause__ is None
+    with pytest.raises(ConfigError, match=r"manifest: expected the path that `prepare` wrote, its `out`"):
+        voxshard.extract(Manifest.read(experiment / "manifest.parquet"), encoder="mfcc", out=tmp_path / "o")  # type: ignore[arg-type]
+
+
+def test_a_training_that_is_interrupted_publishes_nothing(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklearn.neural_network._multilayer_perceptron.shuffle", interrupted)
+    for _ in range(2):  # a warning that was shown once is not shown again
+        with pytest.raises(KeyboardInterrupt):
+            voxshard.train(experiment / "features", label="kind", classifier="mlp", out=tmp_path / "run", replicates=0)
+    assert not (tmp_path / "run").exists()

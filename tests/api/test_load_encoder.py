@@ -122,3 +122,13 @@ def test_wrong_arguments_of_embed_are_one_config_error() -> None:
             encoder.embed(*arguments, **options)
     assert encoder.embed([]) == []
     assert "mfcc on cpu" in repr(encoder)
+
+
+def test_paths_may_come_as_an_array_of_texts(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32) * 0.1
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for path in paths:
+        soundfile.write(path, samples, 16000)
+    encoder = voxshard.load_encoder("mfcc")
+    for given in (np.array(paths), np.array(paths, dtype=object)):
+        np.testing.assert_array_equal(encoder.embed(given), encoder.embed(paths))

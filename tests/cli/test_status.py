@@ -13,9 +13,10 @@ pytest.importorskip("sklearn", reason="classifiers need scikit-learn: pip instal
 
 from support.feature_sets import write_set
 from support.trees import write_audio, write_text
-from voxshard.cli import main
+from voxshard.cli import main, status
 from voxshard.cli.status import command
 from voxshard.config import validated
+from voxshard.diagnostics.step_status import StepStatus
 from voxshard.errors import IncompleteError
 from voxshard.learning.train_config import TrainConfig
 from voxshard.stages import train
@@ -39,6 +40,20 @@ def test_lines_are_never_broken_so_that_commands_can_be_copied(experiment: Path)
     lines = CliRunner().invoke(command, [str(experiment / "features" / "mfcc")]).output.splitlines()
     folder = experiment / "features" / "mfcc"
     assert f"next        voxshard train {folder} --label COLUMN --classifier logistic --out RUN" in lines
+
+
+def test_lines_of_a_submitted_experiment_are_not_broken_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "a disk is full; " * 10
+    step = StepStatus(
+        name="extract-mfcc", num_tasks=1, tasks={"failed": 1}, attempts=1, failures=[f"1 x {message}"], queue=[],
+        next_step=f"voxshard retry {tmp_path}", elapsed_s=1.0, gpu_hours=0.0, cpu_hours=0.0, units=None, max_rss_gb=0.0,
+        mem_gb=None,
+    )  # fmt: skip
+    monkeypatch.setattr(status, "step_statuses", lambda path: [step])
+    monkeypatch.setattr(status, "status", lambda path: [])
+    lines = CliRunner().invoke(command, [str(tmp_path)]).output.splitlines()
+    assert f"extract-mfcc failed: 1 x {message}" in lines
+    assert f"next: voxshard retry {tmp_path}" in lines
 
 
 def test_a_run_tells_what_it_is_and_how_well_it_does(experiment: Path) -> None:

@@ -52,21 +52,28 @@ def test_a_healthy_cluster_passes(experiment: MakeExperiment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "said", "advice"),
     [
-        (["--set", "site.partitions.cpu.options.partition=nowhere"], "invalid partition specified: nowhere"),
-        (["--set", "site.sbatch={reservation: nobodys}"], "reservation"),
+        (
+            ["--set", "site.partitions.cpu.options.partition=nowhere"],
+            "invalid partition specified: nowhere",
+            "`sinfo` lists the partitions",
+        ),
+        (["--set", "site.sbatch={reservation: nobodys}"], "reservation", "`voxshard doctor CONFIG --site NAME`"),
+        (["--set", "site.partitions.cpu.cpus=99"], "node configuration", "ask for less in the site's file"),
     ],
 )
 def test_what_slurm_refuses_is_said_in_one_line_and_nothing_is_submitted(
-    experiment: MakeExperiment, words: list[str], said: str
+    experiment: MakeExperiment, words: list[str], said: str, advice: str
 ) -> None:
     run = experiment()
     told = run.submit(FEATURES_ONLY, *words, check=4)
     assert len(told.stderr.strip().splitlines()) == 1
     assert said in told.stderr
-    assert "nothing was submitted. Look at `sinfo`" in told.stderr
+    assert "nothing was submitted. " in told.stderr
+    assert advice in told.stderr
     assert run.cluster.queue() == []
+    assert not run.path.exists()
 
 
 def test_a_runtime_that_is_not_there_is_refused_before_anything_is_submitted(experiment: MakeExperiment) -> None:
@@ -106,7 +113,7 @@ def test_an_account_that_may_not_submit_is_refused_before_anything_is_submitted(
     told = run.submit(FEATURES_ONLY, "--set", "site.account=theirs", check=4)
     assert len(told.stderr.strip().splitlines()) == 1
     assert "Invalid account or account/partition combination specified" in told.stderr
-    assert "account theirs); nothing was submitted" in told.stderr
+    assert "account theirs); nothing was submitted. Give one of your accounts with --set site.account=" in told.stderr
     assert run.cluster.queue() == []
     path = run.folder / "config.yaml"
     doctor = run.voxshard("doctor", path, "--site", "test", "--set", "site.account=theirs", check=4).stdout

@@ -184,10 +184,11 @@ def test_a_wrong_input_stops_the_chain_and_logs_say_why(experiment: MakeExperime
     steps = run.statuses()
     assert steps["prepare"]["tasks"] == {"failed": 1}
     assert steps["extract-mfcc"]["attempts"] == 1, "data do not get better by trying again"
-    told = run.voxshard("logs", run.path, "--failed").stdout
-    assert "nothing" in told
-    assert told.count("==> ") >= 3
-    assert f"voxshard retry {run.path}" in told
+    assert steps["report"]["tasks"] == {"blocked": 1}
+    told = run.voxshard("logs", run.path, "--failed")
+    assert "nothing: no such folder" in told.stdout
+    assert told.stdout.count("==> ") == 1
+    assert f"fix it, then voxshard retry {run.path}" in told.stderr
 
 
 def test_a_kept_script_can_be_submitted_again_by_hand_whatever_the_folder_is_called(

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from support import scheduler_stand_in
 from support.earlier_runs import cluster, prepared
 from voxshard import files
+from voxshard.cli.logs import command as logs
+from voxshard.diagnostics.step_status import step_statuses
 from voxshard.errors import IncompleteError
 from voxshard.leases import STALE_AFTER_S
 from voxshard.slurm.array_task import ArrayTask
@@ -104,6 +107,51 @@ def test_what_failed_for_good_stops_the_chain_only_while_it_is_missing(
         run("merge-one", 0)
     folder.shard(2, 3).touch()
     assert run("merge-one", 0) == "started"
+
+
+def test_a_step_without_its_inputs_is_blocked_and_names_what_failed(run: RunTask, tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="jobs are written with submitit: pip install 'voxshard[slurm]'")
+    record = Record(tmp_path / "exp")
+    record.folder("extract-one").mkdir()
+    failed = TaskRecord(0, 1, "6_0", files.host_name(), "cpu", "failed", 0.0, 1.0, exit_code=2, message="no such key")
+    record.write_task("extract-one", failed)
+    with pytest.raises(IncompleteError, match=r"extract-one: task 0 failed \(no such key; .*6_0.out\); fix it"):
+        run("merge-one", 0)
+    with pytest.raises(IncompleteError, match=r"^extract-one failed, so merge-one did not run; see `voxshard logs"):
+        run("report", 0)
+    steps = {item.name: item for item in step_statuses(tmp_path / "exp")}
+    assert [steps[name].tasks for name in ("merge-one", "report")] == [{"blocked": 1}, {"blocked": 1}]
+    assert [steps[name].failures for name in ("extract-one", "merge-one", "report")] == [["1 x no such key"], [], []]
+    log = record.logs("extract-one") / "6_0.out"
+    log.parent.mkdir()
+    log.write_text("what it printed\n")
+    (record.logs("merge-one")).mkdir()
+    (record.logs("merge-one") / "7_0.out").write_text("a consequence\n")
+    printed = CliRunner().invoke(logs, [str(tmp_path / "exp"), "--failed"])
+    assert printed.stdout == f"==> {log} <==\nwhat it printed\n[failed: no such key]\n"
+    assert printed.stderr == (
+        f"did not run because of that: merge-one, report; fix it, then voxshard retry {tmp_path}/exp\n"
+    )
+
+
+def test_a_failed_task_is_recorded_with_the_error_that_its_command_printed(
+    run: RunTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(tmp_path / "exp")
+    log = record.logs("extract-one") / "7_0.out"
+    log.parent.mkdir(parents=True)
+    log.write_text("voxshard: of an earlier run\n")
+
+    def child(self: ArrayTask, words: object, environment: object) -> int:
+        with log.open("a") as stream:
+            stream.write("mfcc on cpu\nvoxshard: no space left; free some\nsrun: error: n1: task 0: Exited\n")
+        return 4
+
+    monkeypatch.setattr(ArrayTask, "_child", child)
+    assert ArrayTask(tmp_path / "exp", "extract-one", 1, 0, "7_0", 0, threading.Event()).run() == 4
+    assert ArrayTask(tmp_path / "exp", "extract-one", 1, 1, "7_1", 0, threading.Event()).run() == 4
+    messages = [task.message for task in record.tasks("extract-one")]
+    assert messages == ["exit code 4: no space left; free some", "exit code 4"]
 
 
 def test_shards_that_were_merged_and_deleted_are_not_missing(run: RunTask, folder: FeatureDir) -> None:

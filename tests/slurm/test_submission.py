@@ -300,9 +300,10 @@ def test_drained_nodes_are_a_warning(cluster: Cluster, scheduler: Path, state: s
     )
     scheduler_stand_in.write(scheduler, "sbatch", lines)
     with pytest.raises(SchedulerError, match=r"node configuration is not available .*nothing was submitted"):
-        cluster.submit(drafts(cluster), "test", Silent())
+        cluster.check(drafts(cluster), Silent())
     scheduler_stand_in.write(scheduler, "sinfo", f'echo "up {state}"; echo "up idle"')
     notes = Notes()
+    cluster.check(drafts(cluster), notes)
     cluster.submit(drafts(cluster), "test", notes)
     assert recorded(cluster) == [1, 2, 3, 4]
     assert "its jobs wait until one is, see `sinfo`" in notes.lines[0]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from voxshard.api.arguments import as_items, as_text, checked, location_of, or_empty, place_of, task_of
+from voxshard.api.arguments import as_items, as_text, checked, location_of, or_empty, path_of, place_of, task_of
 from voxshard.config import problems_error, validated
 from voxshard.errors import ConfigError
 from voxshard.extraction.loaded_encoder import LoadedEncoder
@@ -46,6 +46,15 @@ class TrainedRun(runs.Run):
     `metrics`, `scores()`, `trials()`, `tables()`, `config` and `path` read what `voxshard train` and
     `voxshard evaluate` wrote.
     """
+
+    def __repr__(self) -> str:
+        model, label = self.config.get("classifier") or self.config.get("network"), ", ".join(self.config["label"])
+        results = [
+            f"{split}: "
+            + ", ".join(f"{name} {found['value']:.4f}" for name, found in values.items() if "." not in name)
+            for split, values in self.metrics.get("metrics", {}).items()
+        ]
+        return f"<TrainedRun {self.path}: {'; '.join([f'{model} of {label}', *results])}>"
 
     def predict(
         self, features: FeatureSet | AnyPath | Sequence[FeatureSet | AnyPath] | npt.NDArray[Any]
@@ -174,9 +183,9 @@ def extract(
     DataError, EnvironmentProblemError : what is wrong with the data or the machine; finished shards are kept.
     """
     values = {
-        "manifest": manifest, "encoder": encoder, "out": out, "settings": or_empty(settings), "split": split,
-        "shards": shards, "device": device, "batch_seconds": batch_seconds, "workers": workers, "limit": limit,
-        "reuse": reuse, "max_failure_fraction": max_failure_fraction,
+        "manifest": path_of("extract", manifest), "encoder": encoder, "out": out, "settings": or_empty(settings),
+        "split": split, "shards": shards, "device": device, "batch_seconds": batch_seconds, "workers": workers,
+        "limit": limit, "reuse": reuse, "max_failure_fraction": max_failure_fraction,
     }  # fmt: skip
     config = validated(extract_stage.ExtractConfig, values, where="extract")
     with task_of(progress) as task:
@@ -245,7 +254,7 @@ def open_features(path: AnyPath, *, check: Check = "open") -> FeatureSet:
     """
     if check not in get_args(Check):
         raise problems_error("open_features", [f"check: expected one of {', '.join(get_args(Check))} (got {check!r})"])
-    return FeatureSet(local_copy(location_of("open_features", path)), check)
+    return FeatureSet(local_copy(location_of("open_features", path)).absolute(), check)
 
 
 @checked
@@ -304,7 +313,7 @@ def train(
         "replicates": replicates, "wandb": wandb, "settings": or_empty(settings),
     }  # fmt: skip
     values |= {} if label is None else {"label": label}
-    places = [place_of(item) for item in as_items(features)]
+    places = [place_of("train", "features", item) for item in as_items(features)]
     config: TrainConfig | NetworkConfig
     if network is None:
         values |= {} if classifier is None else {"classifier": classifier}
@@ -321,7 +330,7 @@ def train(
     with task_of(progress) as task:
         run = train_stage.run(config, task)
     assert run is not None, "only the first of several processes trains through this function"
-    return TrainedRun.read(run.path)
+    return TrainedRun.read(run.path.absolute())
 
 
 @checked
@@ -357,13 +366,14 @@ def evaluate(
     FeatureMismatchError : features of another fingerprint than those the model was trained on.
     """
     values = {
-        "run": place_of(run), "on": [place_of(item) for item in as_items(on)], "split": split, "group_by": group_by,
+        "run": place_of("evaluate", "run", run), "on": [place_of("evaluate", "on", item) for item in as_items(on)],
+        "split": split, "group_by": group_by,
         "replicates": replicates, "out": out,
     }  # fmt: skip
     config = validated(EvaluateConfig, values, where="evaluate")
     with task_of(progress) as task:
         evaluate_stage.run(config, task)
-    return TrainedRun.read(local_copy(config.out or config.run))
+    return TrainedRun.read(local_copy(config.out or config.run).absolute())
 
 
 @checked
@@ -392,7 +402,7 @@ def report(
     ConfigError : a wrong argument.
     DataError : a path is no run, experiment or feature set, or is damaged.
     """
-    values = {"paths": [place_of(item) for item in as_items(paths)], "out": out, "title": title}
+    values = {"paths": [place_of("report", "paths", item) for item in as_items(paths)], "out": out, "title": title}
     config = validated(report_stage.ReportConfig, values, where="report")
     with task_of(progress) as task:
         return report_stage.run(config, task)

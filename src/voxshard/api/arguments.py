@@ -10,7 +10,9 @@ from os import PathLike
 from typing import Any, ParamSpec, TypeVar
 
 from voxshard.config import did_you_mean, problems_error
+from voxshard.errors import BrokenPluginError, VoxshardError
 from voxshard.locations import AnyLocation, parse
+from voxshard.manifest import Manifest
 from voxshard.progress_display import progress_display
 from voxshard.stages.base import Task
 from voxshard.store.features import FeatureSet
@@ -21,7 +23,11 @@ ResultT = TypeVar("ResultT")
 
 
 def checked(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
-    """Decorate a function so that arguments that do not fit its signature raise one ConfigError."""
+    """Decorate a function so that arguments that do not fit its signature raise one ConfigError.
+
+    Errors of voxshard leave it with the caller's part of the traceback alone, since their message is complete; only
+    errors in another package's code keep all of it.
+    """
     signature = inspect.signature(function)
     names = list(signature.parameters)
     takes_settings = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
@@ -41,7 +47,12 @@ def checked(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
             problems.append(f"progress: expected True or False (got {kwargs['progress']!r})")
         if problems:
             raise problems_error(function.__name__, problems)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except BrokenPluginError:
+            raise
+        except VoxshardError as exc:
+            raise exc.with_traceback(None) from None
 
     return call
 
@@ -66,9 +77,31 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, PathLike) else value
 
 
-def place_of(item: Any) -> Any:
-    """Return the path of a run or feature set; other values are left for the config to validate."""
-    return item.path if isinstance(item, Run | FeatureSet) else item
+def place_of(where: str, key: str, item: Any) -> Any:
+    """Return the path of a run or feature set.
+
+    Raises
+    ------
+    ConfigError : it is neither, and no path; names the function `where` and its argument `key`.
+    """
+    if isinstance(item, Run | FeatureSet):
+        return item.path
+    if not isinstance(item, str | PathLike):
+        kind = type(item).__name__
+        raise problems_error(where, [f"{key}: expected a feature set, a run, or the path of one (got {kind})"])
+    return item
+
+
+def path_of(where: str, manifest: Any) -> Any:
+    """Return the path of a manifest; other values than a manifest are left for the config to validate.
+
+    Raises
+    ------
+    ConfigError : a manifest in memory.
+    """
+    if isinstance(manifest, Manifest):
+        raise problems_error(where, ["manifest: expected the path that `prepare` wrote, its `out` (got a Manifest)"])
+    return manifest
 
 
 def as_items(items: Any) -> list[Any]:

@@ -8,6 +8,7 @@ import click
 
 from voxshard.cli.options import EXISTING, echo_info
 from voxshard.errors import SchedulerError
+from voxshard.files import quoted
 from voxshard.slurm.early_failures import early_failures
 from voxshard.slurm.queue import QueuedTask
 from voxshard.slurm.record import Record
@@ -30,12 +31,15 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
     record.submission()
     cluster = Cluster.of(path)
     items = _jobs(cluster) if failed else []
-    shown = 0
+    live = {item.id for item in items if item.is_live}
+    shown, blocked = 0, []
     for step in cluster.steps.values():
         if only is not None and step.name != only:
             continue
-        bad = {task.job: f"{task.state}: {task.message}" if task.message else None for task in record.tasks(step.name)
-               if task.state in ("failed", "killed", "stopped", "running")}  # fmt: skip
+        tasks = [task for task in record.tasks(step.name) if task.job not in live]
+        blocked += [step.name for task in tasks[:1] if task.blocked_by]
+        bad = {task.job: f"{task.state}: {task.message}" if task.message else None for task in tasks
+               if task.state in ("failed", "killed", "stopped", "running") and not task.blocked_by}  # fmt: skip
         early = list(early_failures(record, step.name, items)) if failed else []
         bad |= {item.job: f"failed: {item.message}" for item in early}
         logs = sorted(record.logs(step.name).glob("*.out"), key=_by_number)
@@ -51,7 +55,10 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
         for item in without_log:
             click.echo(f"==> {item.log} <==\n[failed: {item.message}]")
         shown += len(without_log) + sum(not failed or log.stem in bad for log in logs)
-    if not shown:
+    if failed and blocked:
+        path_text = quoted(path)
+        echo_info(f"did not run because of that: {', '.join(blocked)}; fix it, then voxshard retry {path_text}")
+    elif not shown:
         echo_info(f"{path}: no {'failed tasks' if failed else 'logs'}{f' of {only}' if only else ''}")
 
 

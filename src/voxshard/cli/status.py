@@ -65,7 +65,7 @@ def _screen(
     steps: list[StepStatus], statuses: list[FeatureStatus], trained: list[RunStatus]
 ) -> Iterator[RenderableType]:
     if steps:
-        yield _steps(steps)
+        yield from _steps(steps)
     for item in statuses:
         yield _features(item, is_submitted=bool(steps), is_trained=bool(trained))
     for run in trained:
@@ -77,11 +77,11 @@ def _values(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in metrics.items())
 
 
-def _steps(steps: list[StepStatus]) -> RenderableType:
+def _steps(steps: list[StepStatus]) -> Iterator[RenderableType]:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("step", "tasks", "attempt", "task time", "GPU h", "memory"):
         table.add_column(name)
-    notes: list[RenderableType] = []
+    notes: list[Text] = []
     for item in steps:
         tasks = ", ".join(f"{count:,} {kind}" for kind, count in sorted(item.tasks.items()))
         memory = f"{item.max_rss_gb:.1f}" + (f" of {item.mem_gb:.0f} GB" if item.mem_gb else " GB")
@@ -97,7 +97,8 @@ def _steps(steps: list[StepStatus]) -> RenderableType:
         notes += [Text(printable(f"{item.name} waits: {text}")) for text in item.queue]
     following = dict.fromkeys(item.next_step for item in steps if item.next_step)
     notes += [Text(f"next: {text}", style="bold") for text in list(following)[:1]]
-    return Group(table, *notes, Text(""))
+    yield table
+    yield from [*notes, Text("")]
 
 
 def _features(item: FeatureStatus, *, is_submitted: bool, is_trained: bool) -> Text:

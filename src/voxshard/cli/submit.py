@@ -56,12 +56,13 @@ def command(config: AnyLocation, site: str, dry_run: bool, assignments: tuple[st
     for choice in choices:
         if choice.is_fewer:
             echo_info(choice.line())
-    submit.write_submission(cluster)
     drafts = cluster.render_arrays(cluster.missing_tasks())
-    if not drafts:
-        echo_info(f"everything is done; the report is {experiment.report}")
-        return
     with progress_display() as progress:
+        cluster.check(drafts, progress)
+        submit.write_submission(cluster)
+        if not drafts:
+            echo_info(f"everything is done; the report is {experiment.report}")
+            return
         cluster.submit(drafts, "voxshard submit", progress)
     echo_info(f"submitted; next: voxshard status {quoted(experiment.path)}")
 

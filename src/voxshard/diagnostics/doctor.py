@@ -264,7 +264,7 @@ def _slurm(site: Site) -> Iterator[Finding]:
         real = share.options.get("partition", name)
         if real is not None and real not in known:
             yield Finding(f"partition {name}", "FAIL", f"SLURM has no {real}; it has {', '.join(sorted(known))}",
-                          f"fix partitions in the file of site {site.name}")  # fmt: skip
+                          f"correct partitions in the file of site {site.name}")  # fmt: skip
         else:
             yield from _probe(site, name)
 

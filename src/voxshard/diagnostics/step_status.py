@@ -26,10 +26,11 @@ class StepStatus(Usage):
     name: str
     num_tasks: int
     tasks: dict[str, int]
-    """Number of tasks by state: done, running, queued, failed, killed, stopped, waiting or missing."""
+    """Number of tasks by state: done, running, queued, failed, blocked (a step before failed), killed, stopped,
+    waiting, lost or missing."""
     attempts: int
     failures: list[str]
-    """The most frequent messages of tasks that failed, with counts."""
+    """The most frequent messages of tasks that failed by themselves, with counts."""
     queue: list[str]
     """Why its array elements wait, with counts; empty if the queue cannot be read."""
     next_step: str | None
@@ -63,7 +64,11 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
         else _kind(task, missing, by_task.get(task), in_queue.get(task), items is not None)
         for task in range(step.num_tasks)
     )
-    ended = [record for record in records if record.state in ("failed", "killed") and record.task not in early]
+    ended = [
+        record
+        for record in records
+        if record.state in ("failed", "killed") and record.task not in early and not record.blocked_by
+    ]
     messages = Counter(record.message or "no message" for record in ended)
     messages.update(item.message for task, item in early.items() if task in missing)
     reasons = Counter(item.reason for item in own if item.state == "PENDING")
@@ -76,7 +81,7 @@ def _status(cluster: Cluster, step: Step, items: Sequence[queue.QueuedTask] | No
         **asdict(Usage.of(records)),
         failures=[f"{count} x {text}" for text, count in messages.most_common(3)],
         queue=[f"{count} x {reason}" for reason, count in reasons.most_common(3)],
-        next_step=_next_step(cluster, missing, stuck, own, items is not None),
+        next_step=_next_step(cluster, step, missing, stuck, own, items is not None),
     )
 
 
@@ -101,15 +106,24 @@ def _kind(
         return "missing" if queue_is_known else "queued"
     if record.state == "running" and queue_is_known:
         return "lost"  # it stopped reporting, and the queue has forgotten it
+    if record.state == "failed" and record.blocked_by:
+        return "blocked"
     return "missing" if record.state == "done" else record.state
 
 
 def _next_step(
-    cluster: Cluster, missing: set[int], stuck: Sequence[str], own: Sequence[queue.QueuedTask], queue_is_known: bool
+    cluster: Cluster,
+    step: Step,
+    missing: set[int],
+    stuck: Sequence[str],
+    own: Sequence[queue.QueuedTask],
+    queue_is_known: bool,
 ) -> str | None:
+    path = quoted(cluster.experiment.path)
     if stuck:
-        path = quoted(cluster.experiment.path)
         return f"stuck in the queue: scontrol release {' '.join(stuck)}, or voxshard cancel {path}"
     if missing and not own and queue_is_known:
-        return f"voxshard retry {quoted(cluster.experiment.path)}  (tasks {queue.spans(sorted(missing))})"
+        return f"voxshard retry {path}  ({step.name}: tasks {queue.spans(sorted(missing))})"
+    if step.stage == "report" and not missing and not own:
+        return f"open {quoted(cluster.experiment.report)}"
     return None

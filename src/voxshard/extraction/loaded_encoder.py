@@ -113,7 +113,7 @@ class LoadedEncoder:
         UtteranceError : a recording cannot be embedded; the message names it and the reason.
         TransientFaultError : the storage fails.
         """
-        is_one = isinstance(recordings, str | os.PathLike) or hasattr(recordings, "__array__")
+        is_one = isinstance(recordings, str | os.PathLike) or _is_waveform(recordings)
         given: list[Any] = [recordings] if is_one else _as_list(recordings)
         problems: list[str] = []
         if on_error not in ("raise", "return"):
@@ -207,6 +207,11 @@ def _array_or_error(result: Result) -> Array | UtteranceError:
     if isinstance(kind, type) and issubclass(kind, UtteranceError):
         return kind(f"{result.utterance_id}: {result.message}")
     return UtteranceError(f"{result.utterance_id}: {result.error}: {result.message}")
+
+
+def _is_waveform(value: Any) -> bool:
+    """Whether it is an array of numbers; one of texts, as a column of pandas, is a sequence of paths."""
+    return hasattr(value, "__array__") and np.asarray(value).dtype.kind not in "OUST"
 
 
 def _as_list(recordings: Any) -> list[Any]:

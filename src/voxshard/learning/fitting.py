@@ -35,6 +35,8 @@ from voxshard.progress import counted
 
 Ints = npt.NDArray[np.int64]
 
+_INTERRUPTED = "Training interrupted by user"
+"""How scikit-learn's MLP warns that it took Ctrl-C for an early end; we publish no such model."""
 _CHUNK_ROWS = 64
 """Rows read together when a training set is shuffled on disk: few seeks, yet every block holds rows from all over."""
 
@@ -93,6 +95,7 @@ def fit(
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
+        warnings.filterwarnings("always", _INTERRUPTED)
         if how == "streaming":
             pipeline = _fit_piecewise(pipeline, settings, seed, _Pieces(data, utterances, numbers, limit_gb))
         else:
@@ -109,6 +112,8 @@ def fit(
                     raise DataError(f"{what}: {name} cannot be fitted to {num_rows:,} training rows: {exc}") from exc
     notes = []
     for warning in caught:
+        if str(warning.message).startswith(_INTERRUPTED):
+            raise KeyboardInterrupt
         if issubclass(warning.category, ConvergenceWarning):
             notes.append(_not_converged(what, str(warning.message)))
         else:

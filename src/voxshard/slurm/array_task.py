@@ -28,6 +28,7 @@ from voxshard.files import quoted
 from voxshard.progress import counted
 from voxshard.signals import stop_on_signals
 from voxshard.slurm import accounting, queue
+from voxshard.slurm.early_failures import last_error
 from voxshard.slurm.record import TaskRecord
 from voxshard.slurm.submit import Cluster
 
@@ -138,6 +139,7 @@ class ArrayTask:
         for command in self.step.commands(self.task, bool(self.record.gpus)):
             if command.product is not None and command.product.exists():
                 continue
+            log_bytes = self._log_size()
             code = command.job.exit_code(
                 self._child(command.job.command, {**os.environ, **(command.job.environment or {})})
             )
@@ -145,7 +147,10 @@ class ArrayTask:
                 return self._back_into_the_queue()
             if code != 0:
                 how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-                self._write("killed" if code < 0 else "failed", exit_code=code, message=f"{command.job.name}: {how}")
+                parts = [how, last_error(self._log, log_bytes)]
+                if command.job.name != self.step.name:
+                    parts.insert(0, command.job.name)
+                self._write("killed" if code < 0 else "failed", exit_code=code, message=": ".join(filter(None, parts)))
                 return 128 - code if code < 0 else code
             if command.request is not None:
                 command.request.unlink(missing_ok=True)
@@ -153,6 +158,14 @@ class ArrayTask:
             accounting.add_to_summary(self.cluster, self.step)
         self._write("done", exit_code=0)
         return 0
+
+    @property
+    def _log(self) -> Path:
+        """Return the file that the scripts of `slurm` make SLURM write our output to; by hand it may be another."""
+        return self.cluster.record.logs(self.step.name) / f"{self.job}.out"
+
+    def _log_size(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
 
     def _child(self, words: Sequence[str], environment: dict[str, str]) -> int:
         if self.stop.is_set():
@@ -207,12 +220,19 @@ class ArrayTask:
 
     def _raise_if_final(self, before: Step, missing: Sequence[int]) -> None:
         """Raise an error for missing tasks that a wrong setting or bad data caused: a retry cannot help."""
+        path = quoted(self.cluster.experiment.path)
         for record in self.cluster.record.tasks(before.name):
             if record.is_final and record.task in missing:
+                self.record.blocked_by = record.blocked_by or before.name
+                if record.blocked_by:
+                    raise IncompleteError(
+                        f"{record.blocked_by} failed, so {before.name} did not run; see `voxshard logs {path} "
+                        f"--failed`, then voxshard retry {path}"
+                    )
                 log = self.cluster.record.logs(before.name) / f"{record.job}.out"
                 raise IncompleteError(
                     f"{before.name}: task {record.task} failed ({record.message}; {log}); fix it, then "
-                    f"voxshard retry {quoted(self.cluster.experiment.path)}"
+                    f"voxshard retry {path}"
                 )
 
     def _make_again(self, before: Step, missing: Sequence[int]) -> list[int]:
@@ -224,6 +244,7 @@ class ArrayTask:
         what = f"{len(missing)} of {before.num_tasks} tasks missing"
         if (counts and tried >= cluster.site.max_attempts) or cluster.record.cancelled.exists():
             path = quoted(cluster.experiment.path)
+            self.record.blocked_by = before.name
             raise IncompleteError(
                 f"{before.name}: {what} after {counted(tried, 'attempt')}; see `voxshard logs {path} --failed`, "
                 f"then voxshard retry {path}"

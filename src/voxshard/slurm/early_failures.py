@@ -1,6 +1,7 @@
-"""Tasks that ended before our code ran: a missing module or Python, a step that srun refuses, a node that fails.
+"""What the logs of failed tasks report, also of those that ended before our code ran.
 
-They leave no record, only an entry of the queue for some minutes, and what the shell printed into the log.
+A missing module or Python, a step that srun refuses, a node that fails: they leave no record, only an entry of the
+queue for some minutes, and what the shell printed into the log.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from voxshard.slurm.queue import QueuedTask
 from voxshard.slurm.record import Record
 
 _ENDED_BADLY = ("FAILED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
+ERROR = "voxshard: "
+"""How an error of a command begins."""
 _SHOWN_BYTES = 64 << 10
 _LONGEST_MESSAGE = 200
 
@@ -53,12 +56,23 @@ def early_failures(record: Record, step: str, items: Sequence[QueuedTask]) -> It
             yield EarlyFailure(task, job_id, log, _message(log) or f"SLURM reports {state or 'nothing'}, and no output")
 
 
+def last_error(log: Path, start: int) -> str:
+    """Return the last error that a command of voxshard printed into a log after byte `start`, "" for none."""
+    errors = [line.removeprefix(ERROR) for line in _last_lines(log, start) if line.startswith(ERROR)]
+    return errors[-1] if errors else ""
+
+
 def _message(log: Path) -> str:
     """Return the last line that a job printed."""
+    lines = _last_lines(log)
+    return f"before voxshard started: {lines[-1][:_LONGEST_MESSAGE]}" if lines else ""
+
+
+def _last_lines(log: Path, start: int = 0) -> list[str]:
+    """Return the last lines of a log that are not empty, after byte `start`; none if it cannot be read."""
     try:
         with open(log, "rb") as stream:
-            stream.seek(max(0, log.stat().st_size - _SHOWN_BYTES))
-            lines = [line.strip() for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
+            stream.seek(max(start, log.stat().st_size - _SHOWN_BYTES))
+            return [line.strip() for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
-        return ""
-    return f"before voxshard started: {lines[-1][:_LONGEST_MESSAGE]}" if lines else ""
+        return []

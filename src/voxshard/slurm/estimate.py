@@ -296,9 +296,9 @@ def lines_of(item: Estimate, unit: str, quota: Sequence[str] = ()) -> list[str]:
             f"{head}, {item.audio_h:.2f} h of audio at {item.rate.value:,.0f} x real time per task "
             f"({item.rate.source}): {item.task_hours:.3f} task hours, {item.gpu_hours:.3f} GPU hours{cost}"
         ]
-    size = "not known" if item.num_bytes is None else f"about {item.num_bytes / 1e9:.3f} GB"
-    files = "not known" if item.num_files is None else f"{item.num_files:,}"
-    lines.append(f"  to write: {size} in files: {files}; free here: {item.free_bytes / 1e9:,.0f} GB")
+    known = [f"about {item.num_bytes / 1e9:.3f} GB"] if item.num_bytes is not None else []
+    known += [f"{item.num_files:,} files"] if item.num_files is not None else []
+    lines.append(f"  to write: {' in '.join(known) or 'unknown'}; free here: {item.free_bytes / 1e9:,.0f} GB")
     if quota:
         lines.append(f"  quota: see `{' '.join(quota)}`")
     return lines

@@ -78,6 +78,8 @@ class TaskRecord:
     """Wall time of this task's earlier runs, in seconds."""
     node: str = ""
     """SLURM's name of the node on which it ran."""
+    blocked_by: str | None = None
+    """The step whose failure left this task without its inputs."""
 
     @property
     def elapsed_s(self) -> float:

@@ -23,6 +23,16 @@ _NOT_AVAILABLE = re.compile(
     r"node configuration is not available|node[s]? .*not available|partition .*not available|DOWN, DRAINED", re.I
 )
 _NOT_UP = re.compile(r"drain|down|maint|fail|reboot|unk|inval|block|reserv|resv|no_respond|inact|power|\*$", re.I)
+_ADVICE = {
+    "account": "Give one of your accounts with --set site.account=NAME; "
+    "`sacctmgr show associations user=$USER format=account,partition,qos` lists them",
+    "qos": "Give one of your QOSs as `qos` under `sbatch`, or under `options` of a partition, in the site's file",
+    "partition": "`sinfo` lists the partitions; correct `partitions` in the site's file",
+    "node configuration": "`sinfo -o '%P %c %m %G'` lists CPUs, memory and GPUs of the nodes; ask for less in the "
+    "site's file, or with --set jobs.{step}.mem_gb=N",
+    "time limit": "Ask for less with --set jobs.{step}.minutes=N",
+}
+"""What SLURM names in a refusal -> what to do then; the first that fits counts."""
 _LIMIT = re.compile(r"Assoc\w*Limit|QOS\w*Limit|Assoc(Grp|Max)\w*|QOS(Grp|Max)\w*|accounting/QOS policy", re.I)
 
 
@@ -110,6 +120,14 @@ def _is_partly_down(partition: str | None) -> bool:
     return any(_NOT_UP.search(state) for state in states)
 
 
-def is_limit(message: str) -> bool:
-    """Whether SLURM refuses a job because of how many jobs, or how much, a user or an account may have."""
-    return _LIMIT.search(message) is not None
+def advice(message: str, step: str) -> str:
+    """Return advice on what to change after SLURM refused a job of a step."""
+    if _LIMIT.search(message):  # how many jobs, or how much, a user or an account may have
+        return (
+            f"Fewer jobs: --set jobs.{step}.tasks=N, or wait until others have ended; "
+            "the site's file can state the limit as max_submitted"
+        )
+    for word, text in _ADVICE.items():
+        if word in message.lower():
+            return text.format(step=step)
+    return f"`voxshard doctor CONFIG --site NAME` checks the site; change what {step} asks for in the site's file"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -219,4 +219,5 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Site:
     """
     path = find(name)
     given = expanded_overrides(overrides or {})
-    return validated(Site, merged(load_yaml(local_copy(path), where=str(path)), given), where=str(path))
+    content = {"name": PurePath(str(path)).stem, **load_yaml(local_copy(path), where=str(path))}
+    return validated(Site, merged(content, given), where=str(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -218,10 +219,6 @@ class Cluster:
         ------
         SchedulerError : SLURM refuses one; those submitted before it are cancelled.
         """
-        for arrays in drafts.values():
-            for array in arrays:
-                if warning := self._check(array):
-                    progress.note(warning)
         jobs: dict[str, list[int]] = {}
         try:
             for name, arrays in drafts.items():
@@ -273,20 +270,24 @@ class Cluster:
         attempts = self.record.attempts(step)
         return attempts[-1].automatic if attempts else 0
 
-    def _check(self, array: Array) -> str | None:
-        """Ask SLURM whether it accepts this job: partition, account, limits.
+    def check(self, drafts: Mapping[str, Sequence[Array]], progress: Progress) -> None:
+        """Ask SLURM whether it accepts these jobs: partition, account, limits. Nothing is written or submitted.
 
-        Returns
-        -------
-        A warning, where it takes the job and starts it once nodes are available again.
+        Raises
+        ------
+        SchedulerError : it refuses one.
         """
-        array.script.parent.mkdir(parents=True, exist_ok=True)
-        probe = array.script.with_suffix(".check")
-        probe.write_text(array.with_dependency([]))
-        try:
+        for arrays in drafts.values():
+            for array in arrays:
+                if warning := self._check(array):
+                    progress.note(warning)
+
+    def _check(self, array: Array) -> str | None:
+        """Return a warning where SLURM takes this job and starts it once nodes are available again."""
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, array.script.name)
+            probe.write_text(array.with_dependency([]))
             refused = sbatch.refusal([str(probe)], self._real_partition(array.partition, array.share))
-        finally:
-            probe.unlink(missing_ok=True)
         if refused is None:
             return None
         message, later = refused
@@ -295,7 +296,9 @@ class Cluster:
                 f"{array.step}: no node of partition {array.partition} that fits is available now ({message}); "
                 "its jobs wait until one is, see `sinfo`"
             )
-        raise SchedulerError(f"{message} ({self._asked_for(array)}); nothing was submitted. {_advice(message, array)}")
+        raise SchedulerError(
+            f"{message} ({self._asked_for(array)}); nothing was submitted. {sbatch.advice(message, array.step)}"
+        )
 
     def _real_partition(self, name: str, share: Partition) -> str | None:
         """Return SLURM's name of a partition of the site; None: the cluster's default."""
@@ -318,7 +321,9 @@ class Cluster:
                 job = sbatch.submit(array.script, self._is_of(array, known))
             except SchedulerError as exc:
                 queue.cancel([str(item["job"]) for item in jobs])
-                raise SchedulerError(f"{exc} ({self._asked_for(array)}). {_advice(str(exc), array)}") from exc
+                raise SchedulerError(
+                    f"{exc} ({self._asked_for(array)}). {sbatch.advice(str(exc), array.step)}"
+                ) from exc
             known = known | {job}
             jobs.append({"job": job, **_asked(array)})
         attempt = Attempt(number, automatic, why, time.time(), jobs)
@@ -340,16 +345,6 @@ class Cluster:
         """Return the jobs just submitted that the queue does not show."""
         seen = {item.job for item in queue.tasks(finished=True)}
         return sorted({job for ids in jobs.values() for job in ids} - seen)
-
-
-def _advice(message: str, array: Array) -> str:
-    """Return advice on what to change after SLURM refused an array."""
-    if sbatch.is_limit(message):
-        return (
-            f"Fewer jobs: --set jobs.{array.step}.tasks=N, or wait until others have ended; "
-            "the site's file can state the limit as max_submitted"
-        )
-    return f"Look at `sinfo` and the site's file, or --set jobs.{array.step}.partitions=..."
 
 
 def given_tasks(experiment: Experiment, name: str) -> int | None:
@@ -455,6 +450,7 @@ def resubmit(
     requests = _request_repairs(cluster) if failed else []
     try:
         drafts = cluster.render_arrays(cluster.missing_tasks())
+        cluster.check(drafts, progress)
         return cluster.submit(drafts, why, progress) if drafts else {}
     except BaseException:
         for request in requests:

@@ -220,6 +220,10 @@ class FeatureSet:
         ------
         KeyError : no such utterance; the message states whether it is among the failures.
         """
+        if not isinstance(utterance_id, str):
+            raise KeyError(
+                f"{utterance_id!r} is no utterance_id; row i of the set is `.embeddings[i]`, its id `.ids[i]`"
+            )
         if "embeddings" in self._bulk:
             return np.array(self._bulk["embeddings"][self._row(utterance_id)])
         return self.frames(utterance_id)
