@@ -18,7 +18,25 @@ KINDS = {
 
 def registered(group: str, own: Collection[str]) -> dict[str, EntryPoint]:
     """Return the entry points of other packages by name; a name of our own stays ours. Nothing is imported."""
-    return {point.name: point for point in entry_points(group=group) if point.name not in own}
+    return {point.name: point for point in reversed(_points(group)) if point.name not in own}
+
+
+def unused(group: str, own: Collection[str]) -> list[str]:
+    """Return a line for each entry point that is not used, since its name is one of ours or of another package."""
+    used = registered(group, own)
+    lines = []
+    for point in _points(group):
+        winner = "voxshard" if point.name in own else package_of(used[point.name])
+        if point.name in own or point.value != used[point.name].value:
+            lines.append(
+                f"{KINDS[group]} {point.name} of {package_of(point)} ({point.value}) is not used: {winner} has one of "
+                "that name; register it under another"
+            )
+    return lines
+
+
+def _points(group: str) -> list[EntryPoint]:
+    return sorted(entry_points(group=group), key=lambda point: (package_of(point), point.value))
 
 
 def package_of(point: EntryPoint) -> str:
@@ -41,8 +59,8 @@ def load(point: EntryPoint) -> Any:
         if missing == point.module.partition(".")[0]:
             raise broken(point, f"{type(exc).__name__}: {exc}") from exc
         raise BackendUnavailableError(
-            f"{point.name} needs {missing}, which is not installed in this environment; run it where it is (`runtime:` "
-            f"venv or image), or `pip install {missing}`"
+            f"{point.name} of {package_of(point)} needs {missing}, which is not installed in this environment; "
+            f"run it where it is (`runtime:` venv or image), or `pip install {missing}`"
         ) from exc
     except Exception as exc:  # another package's code: anything can go wrong in it
         raise broken(point, f"{type(exc).__name__}: {exc}") from exc

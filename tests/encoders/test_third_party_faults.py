@@ -18,6 +18,7 @@ from voxshard.errors import BrokenPluginError
 Install = Callable[..., None]
 
 CODE = """
+import dataclasses
 import functools
 import numpy as np
 from voxshard.encoders.base import Encoder, EncoderSettings, describe
@@ -74,9 +75,107 @@ def only_here(waveform):
     return waveform
 
 
+class ShortList(Bands):
+    def encode(self, features, lengths):
+        return super().encode(features, lengths)[1:]
+
+
+class AnArray(Bands):
+    def encode(self, features, lengths):
+        return np.stack([output["embedding"] for output in super().encode(features, lengths)])
+
+
+class Nothing(Bands):
+    def encode(self, features, lengths):
+        pass
+
+
+class WrongKey(Bands):
+    def encode(self, features, lengths):
+        return [{"frames": output["embedding"]} for output in super().encode(features, lengths)]
+
+
+class WrongShape(Bands):
+    def encode(self, features, lengths):
+        return [{"embedding": output["embedding"][None]} for output in super().encode(features, lengths)]
+
+
+class Lists(Bands):
+    def encode(self, features, lengths):
+        return [{"embedding": output["embedding"].tolist()} for output in super().encode(features, lengths)]
+
+
+class Raises(Bands):
+    def encode(self, features, lengths):
+        raise RuntimeError("no such layer")
+
+
+class LoadFails(Bands):
+    def load(self, device):
+        raise KeyError("model.pt")
+
+
+class NoCost(Bands):
+    def cost(self, length):
+        pass
+
+
+class Rate(Bands):
+    def __init__(self, name, settings, known_hashes):
+        super().__init__(name, settings, known_hashes)
+        self.info = dataclasses.replace(self.info, sample_rate="16k")
+
+
+class Policy(Bands):
+    def __init__(self, name, settings, known_hashes):
+        super().__init__(name, settings, known_hashes)
+        self.info = dataclasses.replace(self.info, batch_policy="pad")
+
+
+class FramesWithoutRate(Bands):
+    def __init__(self, name, settings, known_hashes):
+        super().__init__(name, settings, known_hashes)
+        self.info = dataclasses.replace(self.info, granularity="frames")
+
+
+def nothing(waveform):
+    pass
+
+
+class PreparesNothing(Bands):
+    def __init__(self, name, settings, known_hashes):
+        super().__init__(name, settings, known_hashes)
+        self.preparer = nothing
+
+
 NotAnEncoder = 3
 """
-POINTS = ("Bands", "NoEncode", "NoInfo", "Unpicklable", "Elsewhere", "NotAnEncoder", "Gone")
+AT_WORK = {
+    "ShortList": r"encode returned 1 outputs for 2 utterances",
+    "AnArray": r"encode returned an array of float32, expected a list with one dict per utterance",
+    "Nothing": r"encode returned NoneType, expected a list",
+    "WrongKey": r"encode returned keys frames, expected 'embedding': float32 of shape \(1,\)",
+    "WrongShape": r"encode returned 'embedding' of shape \(1, 1\), expected 'embedding': float32 of shape \(1,\)",
+    "Lists": r"encode returned list as 'embedding'",
+    "Raises": r"encode fails: RuntimeError: no such layer \(.*theirs.py, line \d+\)",
+    "LoadFails": r"load fails: KeyError: 'model.pt' \(.*theirs.py, line \d+\)",
+    "NoCost": r"cost\(\d+\) returned None, expected seconds above 0",
+    "Rate": r"its info: sample_rate is '16k', expected a whole number from 1",
+    "Policy": r"its info: batch_policy is 'pad', expected one of padded, windows, equal_length, single",
+    "FramesWithoutRate": r"its info: granularity frames needs frame_rate_hz",
+}
+"""Encoder -> what is wrong with it once it is constructed or works."""
+POINTS = (
+    *AT_WORK,
+    "PreparesNothing",
+    "Bands",
+    "NoEncode",
+    "NoInfo",
+    "Unpicklable",
+    "Elsewhere",
+    "NotAnEncoder",
+    "Gone",
+)
 
 
 @pytest.fixture
@@ -108,6 +207,43 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_incomplete_encoder_is_one_error_when_it_is_constructed(name: str, problem: str) -> None:
     with pytest.raises(BrokenPluginError, match=rf"^encoder {name} \(theirs:\w+, from theirs\): {problem}"):
         registry.create(name, {})
+
+
+@pytest.mark.parametrize("name", AT_WORK)
+@pytest.mark.usefixtures("installed")
+def test_what_an_encoder_returns_or_raises_is_one_error_that_blames_no_recording(
+    name: str, make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        BrokenPluginError, match=rf"^encoder {name.lower()} \(theirs:{name}, from theirs\): {AT_WORK[name]}"
+    ):
+        voxshard.extract(make_corpus([0.2, 0.2]), encoder=name.lower(), out=tmp_path / "out", workers=1)
+    assert not list((tmp_path / "out").glob("shards/*.h5"))
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_preparer_that_returns_nothing_is_one_error() -> None:
+    with pytest.raises(
+        BrokenPluginError, match="^encoder preparesnothing: its preparer returns NoneType for 16000 samples"
+    ):
+        voxshard.load_encoder("preparesnothing")
+
+
+def test_a_name_that_is_taken_is_listed_as_not_used(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (installed / "theirs-1.0.dist-info/entry_points.txt").write_text(
+        "[voxshard.encoders]\nmfcc = theirs:Bands\nbands = theirs:Bands\n[voxshard.classifiers]\nknn = theirs:KNN\n"
+    )
+    another = installed / "others-1.0.dist-info"
+    another.mkdir()
+    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+    (another / "entry_points.txt").write_text("[voxshard.encoders]\nbands = others:Bands\n")
+    main(["encoders"])
+    printed = capsys.readouterr().out
+    ends = "has one of that name; register it under another"
+    assert f"encoder mfcc of theirs (theirs:Bands) is not used: voxshard {ends}" in printed
+    assert f"encoder bands of theirs (theirs:Bands) is not used: others {ends}" in printed
+    main(["classifiers"])
+    assert f"classifier knn of theirs (theirs:KNN) is not used: voxshard {ends}" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("installed")

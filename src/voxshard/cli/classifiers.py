@@ -6,7 +6,8 @@ import click
 
 from voxshard.cli.options import NameType, echo
 from voxshard.cli.setting_list import print_names, print_settings
-from voxshard.learning.train_config import TrainingSettings, available, settings_model
+from voxshard.learning.train_config import ENTRY_POINT_GROUP, SETTINGS, TrainingSettings, available, settings_model
+from voxshard.plugins import unused
 
 
 @click.command()
@@ -18,6 +19,8 @@ def command(name: str | None) -> None:
     """
     if name is None:
         print_names(available(), "classifiers")
+        for line in unused(ENTRY_POINT_GROUP, SETTINGS):
+            echo(line)
         return
     model = settings_model(name)
     echo(f"{name}: {available()[name]}\n")

@@ -8,6 +8,7 @@ from voxshard.cli.options import NameType, echo
 from voxshard.cli.setting_list import print_settings
 from voxshard.encoders import registry
 from voxshard.encoders.base import EncoderSettings
+from voxshard.plugins import unused
 
 
 @click.command()
@@ -23,6 +24,8 @@ def command(name: str | None) -> None:
         for heading, lines in groups.items():
             for line in (heading, *lines, ""):
                 echo(line)
+        for line in unused(registry.ENTRY_POINT_GROUP, registry.SPECS):
+            echo(line)
         echo("`voxshard encoders NAME` shows what `--set` takes.")
         return
     spec = registry.spec_of(name)

@@ -16,6 +16,7 @@ from voxshard.slurm.early_failures import early_failures
 from voxshard.slurm.record import Record, TaskRecord, Usage
 from voxshard.slurm.submit import Cluster
 
+_TOO_LONG = ("PartitionTimeLimit", "AssocMaxWallDurationPerJobLimit", "QOSMaxWallDurationPerJobLimit")
 STUCK = ("DependencyNeverSatisfied", "JobHeldAdmin", "JobHeldUser", "launch failed requeued held")
 
 
@@ -122,6 +123,11 @@ def _next_step(
     path = quoted(cluster.experiment.path)
     if stuck:
         return f"stuck in the queue: scontrol release {' '.join(stuck)}, or voxshard cancel {path}"
+    if any(item.reason in _TOO_LONG for item in own):
+        return (
+            f"{step.name} asks for more time than it may have: voxshard cancel {path}, "
+            f"then voxshard retry {path} --set jobs.{step.name}.minutes=N"
+        )
     if missing and not own and queue_is_known:
         return f"voxshard retry {path}  ({step.name}: tasks {queue.spans(sorted(missing))})"
     if step.stage == "report" and not missing and not own:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from voxshard.config import did_you_mean, validated
 from voxshard.encoders.base import Encoder, EncoderSettings, KnownHashes
+from voxshard.encoders.plugin_checks import check_plugin
 from voxshard.errors import BackendUnavailableError, ConfigError, VoxshardError
 from voxshard.plugins import broken, load, package_of, registered
 
@@ -257,7 +258,8 @@ def create(name: str, values: Mapping[str, Any], known_hashes: KnownHashes | Non
     ConfigError : no such encoder, or settings it does not take.
     BackendUnavailableError : its framework is not installed here.
     MissingWeightsError : its weights are not where they should be.
-    BrokenPluginError : an encoder of another package lacks `info` or a method, or its constructor fails.
+    BrokenPluginError : an encoder of another package lacks `info` or a method, or its constructor fails; its methods
+        raise it, too, see `plugin_checks`.
     """
     spec = spec_of(name)
     settings = settings_of(name, values)
@@ -265,11 +267,12 @@ def create(name: str, values: Mapping[str, Any], known_hashes: KnownHashes | Non
     if spec.point is None:
         return build(name, settings, known_hashes or {})
     try:
-        return build(name, settings, known_hashes or {})
+        encoder = build(name, settings, known_hashes or {})
     except VoxshardError:
         raise
     except Exception as exc:  # another package's code: anything can go wrong in it
         raise broken(spec.point, f"constructing it fails: {type(exc).__name__}: {exc}") from exc
+    return check_plugin(encoder, spec.point)
 
 
 def _class_of(spec: EncoderSpec) -> type[Encoder]:

@@ -91,7 +91,7 @@ class Decoder:
         samples = max(self.min_samples, int(_WARM_UP_S * self.sample_rate))
         noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
         try:
-            self.preparer(noise)
+            features = self.preparer(noise)
         except UtteranceError:
             return
         except (OSError, MemoryError, EnvironmentProblemError):
@@ -102,6 +102,11 @@ class Decoder:
                 f"{self.encoder}: its preparer fails on {samples} samples of noise: {type(exc).__name__}: {exc} "
                 f"({frame.filename}, line {frame.lineno}); change the setting or fix the encoder"
             ) from exc
+        if not isinstance(features, np.ndarray) or features.ndim == 0 or features.dtype.hasobject:
+            raise BrokenPluginError(
+                f"{self.encoder}: its preparer returns {type(features).__name__} for {samples} samples of noise, "
+                "expected an array of numbers whose first axis is the utterance's length; fix the encoder"
+            )
 
     def decode(self, utterance: Utterance) -> PreparedUtterance | Failure:
         """Read and prepare one utterance.

@@ -246,7 +246,8 @@ class Pipeline:
         if worst > self._tolerance:
             raise InexactBatchError(
                 f"shard {work.index}: the same utterance, encoded alone twice, differs by {worst:.2g} x rms (allowed "
-                f"{self._tolerance:g}); the encoder is not deterministic here: check the GPU for hardware faults"
+                f"{self._tolerance:g}); {self._encoder.info.name} gives random numbers, or ones "
+                "that depend on what it encoded before; if it was exact elsewhere, check the GPU for hardware faults"
             )
         return results, worst
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from voxshard.encoders.base import Encoder, Output
 from voxshard.encoders.batching import collate
+from voxshard.encoders.plugin_checks import info_problem, output_problem
 
 
 def encode_together(encoder: Encoder, waveforms: list[np.ndarray]) -> list[Output]:
@@ -15,16 +19,24 @@ def encode_together(encoder: Encoder, waveforms: list[np.ndarray]) -> list[Outpu
     features = [encoder.prepare(waveform) for waveform in waveforms]
     policy = encoder.info.batch_policy
     if policy in ("padded", "windows"):
-        return encoder.encode(*collate(features, policy))
+        return _checked(encoder, collate(features, policy))
     outputs: list[Output | None] = [None] * len(features)
     by_length: dict[int, list[int]] = {}
     for row, item in enumerate(features):
         by_length.setdefault(len(item) if policy == "equal_length" else row, []).append(row)
     for rows in by_length.values():
-        found = encoder.encode(*collate([features[row] for row in rows], policy))
+        found = _checked(encoder, collate([features[row] for row in rows], policy))
         for row, output in zip(rows, found, strict=True):
             outputs[row] = output
     return [output for output in outputs if output is not None]
+
+
+def _checked(encoder: Encoder, batch: tuple[npt.NDArray[Any], npt.NDArray[np.int64]]) -> list[Output]:
+    """Encode a batch; an output that cannot be is a failed test that states what was returned and expected."""
+    outputs = encoder.encode(*batch)
+    problem = output_problem(encoder.info, outputs, len(batch[1]))
+    assert problem is None, f"encode of {encoder.info.name} returned {problem}"
+    return outputs
 
 
 class EncoderConformance:
@@ -49,13 +61,12 @@ class EncoderConformance:
         self, encoder: Encoder, waveforms: list[np.ndarray]
     ) -> None:
         info = encoder.info
-        tail = info.row_shape
+        assert info_problem(info) is None, f"the info of {info.name}: {info_problem(info)}"
+        assert encoder.cost(1000) > 0, "cost is in seconds of audio, and above 0"
         for output in encode_together(encoder, waveforms):
-            key = "embedding" if info.granularity == "utterance" else "frames"
-            array = output[key]
-            assert array.dtype == np.float32
-            assert array.shape == (tail if key == "embedding" else (len(array), *tail))
-            assert np.isfinite(array).all()
+            array = output["embedding" if info.granularity == "utterance" else "frames"]
+            assert array.dtype == np.float32, f"encode of {info.name} returned {array.dtype}, expected float32"
+            assert np.isfinite(array).all(), f"encode of {info.name} returned NaN or infinite values"
             if "codes" in output:
                 assert output["codes"].dtype == np.int32
                 assert len(output["codes"]) == len(array)
@@ -71,13 +82,18 @@ class EncoderConformance:
                     np.testing.assert_array_equal(second[key], expected)
                     continue
                 tolerance = self.atol_rms * float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
-                np.testing.assert_allclose(first[key], expected, rtol=0, atol=tolerance)
-                np.testing.assert_allclose(second[key], expected, rtol=0, atol=tolerance)
+                advice = (
+                    f"{key} of an utterance depends on its batch (padding, the other rows, a buffer it returns again)"
+                )
+                np.testing.assert_allclose(first[key], expected, rtol=0, atol=tolerance, err_msg=advice)
+                np.testing.assert_allclose(second[key], expected, rtol=0, atol=tolerance, err_msg=advice)
 
     def test_the_same_input_gives_the_same_bytes_twice(self, encoder: Encoder, waveforms: list[np.ndarray]) -> None:
         for first, second in zip(encode_together(encoder, waveforms), encode_together(encoder, waveforms), strict=True):
             for key, expected in first.items():
-                assert second[key].tobytes() == expected.tobytes()
+                assert second[key].tobytes() == expected.tobytes(), (
+                    f"{key} differs when encoded again: random, or a state"
+                )
 
     def test_silence_gives_finite_numbers(self, encoder: Encoder) -> None:
         silence = np.zeros(max(encoder.info.sample_rate, encoder.info.min_samples), np.float32)
