@@ -224,7 +224,7 @@ def test_what_an_encoder_returns_or_raises_is_one_error_that_blames_no_recording
 @pytest.mark.usefixtures("installed")
 def test_a_preparer_that_returns_nothing_is_one_error() -> None:
     with pytest.raises(
-        BrokenPluginError, match="^encoder preparesnothing: its preparer returns NoneType for 16000 samples"
+        BrokenPluginError, match=r"^encoder preparesnothing: its preparer returns NoneType for 16000 samples"
     ):
         voxshard.load_encoder("preparesnothing")
 

@@ -36,11 +36,12 @@ def command(path: Path, failed: bool, only: str | None, lines: int) -> None:
     for step in cluster.steps.values():
         if only is not None and step.name != only:
             continue
-        tasks = [task for task in record.tasks(step.name) if task.job not in live]
+        wanted = set(step.missing() if failed else range(step.num_tasks))
+        tasks = [task for task in record.tasks(step.name) if task.task in wanted and task.job not in live]
         blocked += [step.name for task in tasks[:1] if task.blocked_by]
         bad = {task.job: f"{task.state}: {task.message}" if task.message else None for task in tasks
                if task.state in ("failed", "killed", "stopped", "running") and not task.blocked_by}  # fmt: skip
-        early = list(early_failures(record, step.name, items)) if failed else []
+        early = [item for item in early_failures(record, step.name, items) if item.task in wanted] if failed else []
         bad |= {item.job: f"failed: {item.message}" for item in early}
         logs = sorted(record.logs(step.name).glob("*.out"), key=_by_number)
         for log in logs:
