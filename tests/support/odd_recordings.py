@@ -284,6 +284,11 @@ def _mpegs() -> None:
         "bytes between MPEG frames are skipped",
     )
     right("MP3, behind a WAV", lambda: made("WAV") + mp3(), functools.partial(made, "WAV"), mp3)
+    named(
+        "MP3, overwritten inside",
+        lambda: with_bytes(mp3(), len(mp3()) // 2, bytes(1000)),
+        "bytes between MPEG frames are skipped",
+    )
     named("MP3, a WAV behind", lambda: mp3() + made("WAV"), "bytes between MPEG frames are skipped")
     named("MP3, bytes behind", lambda: mp3() + b"\xc8\7\x63\xfb" * 300, "bytes between MPEG frames are skipped")
     named("MP3, half", lambda: mp3()[: len(mp3()) // 2], "truncated: its header states 1.500 s")

@@ -111,11 +111,10 @@ class FrameRun:
         frames = self.content(source)
         if self.header_at is None:
             return frames, 0
-        first = _frame(frames[:4])
         delay = source[self.header_at + 141 : self.header_at + 144]
         has_tag = source[self.header_at + 120 : self.header_at + 124] in _ENCODERS
         late = (int.from_bytes(delay, "big") >> 12) + _DECODER_DELAY if has_tag else 0
-        return frames[first.num_bytes if first else 0 :], late
+        return frames[first_frame_bytes(frames) :], late
 
     def content(self, source: bytes) -> bytes:
         """Return its frames without what is between them."""
@@ -218,6 +217,12 @@ def _frame(header: bytes) -> _Frame | None:
     is_mono = header[3] >> 6 == 3
     side_bytes = (17 if is_mono else 32) if is_first else (9 if is_mono else 17)
     return _Frame(_Kind(version, layer, sample_rate, num_samples, is_mono), num_bytes, 4 + side_bytes)
+
+
+def first_frame_bytes(content: bytes) -> int:
+    """Return the size of the frame that begins here; 0 if there is none."""
+    frame = _frame(content[:4])
+    return frame.num_bytes if frame is not None else 0
 
 
 def is_free_format(content: bytes) -> bool:

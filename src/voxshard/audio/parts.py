@@ -295,4 +295,5 @@ def _uncounted(content: bytes, part: mpeg.FrameRun) -> Part:
     several times over, so that its guess is too long, and reads exactly those there are.
     """
     frames, late = part.frames_only(content)
-    return Part(Repeated(frames, _MOST_REPEATS), part.num_samples, late, can_seek=False, is_noisy=True)
+    times = min(_MOST_REPEATS, part.num_frames * mpeg.first_frame_bytes(frames) // len(frames) + 2)
+    return Part(Repeated(frames, times), part.num_samples, late, can_seek=False, is_noisy=True)

@@ -236,7 +236,24 @@ def _decode(path: AudioPath, source: Source, span: Span, *, accept_truncated: bo
 
 
 def _by_libsndfile(source: Source, span: Span, *, accept_truncated: bool) -> Decoded:
+    if span == WHOLE and source.head[:1] in (b"I", b"\xff"):
+        decoded = _intact_mpeg(source)
+        if decoded is not None:
+            return decoded
     return _joined(layout_of(source, accept_truncated=accept_truncated), span, accept_truncated=accept_truncated)
+
+
+def _intact_mpeg(source: Source) -> Decoded | None:
+    """Decode an MPEG file that has as many bytes, and then as many samples, as its header states; None: another."""
+    layout = layout_of(source, is_probe=True)
+    stated = layout.parts[0].facts
+    if len(layout.parts) > 1 or stated is None or layout.warnings:
+        return None
+    try:
+        decoded = sndfile.decode(layout.parts[0])
+    except (UnreadableAudioError, TruncatedAudioError):
+        return None
+    return decoded if len(decoded.samples_NC) == stated.num_frames else None
 
 
 def _joined(layout: Layout, span: Span, *, accept_truncated: bool) -> Decoded:
