@@ -51,7 +51,7 @@ def test_an_unexpected_exception_is_one_line_and_a_file_with_the_traceback(
             "out of memory (Failed to launch worker thread: again)",
         ),
         (ModuleNotFoundError("No module named 'skops'", name="skops"), "a package cannot be imported: No module named"),
-        (OSError(errno.EIO, "Input/output error", "m.parquet"), "m.parquet: Input/output error; see to it"),
+        (OSError(errno.EIO, "Input/output error", "m.parquet"), "m.parquet: Input/output error; check the path"),
     ],
 )
 def test_what_the_machine_causes_is_no_bug(

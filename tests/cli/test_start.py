@@ -86,7 +86,7 @@ def test_what_the_system_refuses_is_one_line_about_the_file_that_was_asked_for(
     assert caught.value.code == 4
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"voxshard: {tmp_path / 'file'}")
-    assert last.endswith("; see to it (permissions, disk, the path itself) and run the same command again")
+    assert last.endswith("; check the path, its permissions and the disk, and run the same command again")
 
 
 def test_a_temporary_file_goes_by_the_name_it_was_to_get(tmp_path: Path) -> None:

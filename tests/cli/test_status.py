@@ -123,6 +123,19 @@ def test_a_command_on_one_set_names_those_in_a_folder(
     assert capsys.readouterr().err.endswith("metrics.json: a file; expected a feature set, which is a folder\n")
 
 
+def test_retry_of_a_run_and_status_of_a_config_name_what_to_give(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = experiment / "runs" / "a"
+    for arguments, message in (
+        (["retry", str(run)], f"{run}: a run; expected a feature set or an experiment"),
+        (["status", str(run / "config.yaml")], "a file; expected the folder of a feature set, run or experiment"),
+    ):
+        with pytest.raises(SystemExit, match="3"):
+            main(arguments)
+        assert message in capsys.readouterr().err
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="neither a feature set"):
         command.main([str(tmp_path)], standalone_mode=False)

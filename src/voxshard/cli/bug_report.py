@@ -45,7 +45,7 @@ def of_the_machine(error: BaseException) -> str | None:
         path = error.filename2 or error.filename
         named = isinstance(path, str | bytes)
         what = f"{without_temporary(os.fsdecode(path))}: {error.strerror}" if named else _one_line(error)
-        return f"{what}; see to it (permissions, disk, the path itself) and run the same command again"
+        return f"{what}; check the path, its permissions and the disk, and run the same command again"
     return None
 
 

@@ -77,8 +77,14 @@ def feature_dirs(path: Path) -> list[FeatureDir]:
     ------
     IncompleteError : none; names the experiments below it.
     """
+    if path.is_file():
+        raise IncompleteError(
+            f"{path}: a file; expected the folder of a feature set, run or experiment (a config's `out`)"
+        )
     if FeatureDir(path).identity.exists():
         return [FeatureDir(path)]
+    if path in _run_dirs(path):
+        raise IncompleteError(f"{path}: a run; expected a feature set or an experiment")
     if below := sets_below(path):
         return [FeatureDir(item) for item in below]
     experiments = [item for item in sorted(path.glob("*")) if sets_below(item) or _run_dirs(item)]
