@@ -1,6 +1,6 @@
 """Extraction from a bucket with latency, compared with the same extraction from local files, side by side.
 
-    .venv/bin/python bench/buckets.py [--files 600] [--seconds 10] [--latency-ms 50] [--workers 1] [--store light|moto]
+    .venv/bin/python bench/buckets.py [--files 600] [--seconds 10] [--latency-ms 50] [--workers N] [--store light|moto]
 
 Each round extracts `mfcc` once from local files and once from a bucket on loopback that answers every request late; the
 fixed start-up, measured with one recording, is subtracted. `light` is a server that answers with what it holds in
@@ -59,10 +59,10 @@ def cpu_s(pids: list[int]) -> float:
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
-def extract(manifest: Path, out: Path, workers: int, servers: list[int]) -> Seconds:
+def extract(manifest: Path, out: Path, workers: int | None, servers: list[int]) -> Seconds:
     """Run one extraction."""
     command = [sys.executable, "-m", "voxshard", "extract", str(manifest), "--encoder", "mfcc", "--out", str(out),
-               "--workers", str(workers), "--shards", "4"]  # fmt: skip
+               "--shards", "4", *(["--workers", str(workers)] if workers else [])]  # fmt: skip
     before, served_before, since = resource.getrusage(resource.RUSAGE_CHILDREN), cpu_s(servers), time.monotonic()
     subprocess.run(command, check=True, env=os.environ, stderr=subprocess.DEVNULL)
     wall, after = time.monotonic() - since, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--latency-ms", type=float, default=50.0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, help="by default the program's own number")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--store", choices=("light", "moto"), default="light")
     options = parser.parse_args()
