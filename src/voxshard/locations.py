@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -73,7 +74,8 @@ def parse(text: object) -> AnyLocation:
 def _parse_local(text: object) -> object:
     if isinstance(text, str) and isinstance(parse(text), Url):
         raise ValueError(
-            "a URL, where work is resumed in place and needs a local path; give one, then `voxshard publish PATH URL` "
+            "a URL; expected a local path, because files there are changed or resumed in place; to copy them to a "
+            "bucket: `voxshard publish PATH URL` "
             "(in a config: `publish: URL`)"
         )
     return os.path.expanduser(text) if isinstance(text, str) else text  # noqa: PTH111  an empty text is refused later
@@ -114,6 +116,21 @@ def origin(path: Path) -> AnyLocation:
     folder, version, _, _, *below = real.relative_to(top).parts
     content = json.loads(files.read_bytes(top / folder / version / "entry.json"))
     return Url(urls.join(content["url"], *below))
+
+
+def with_urls(message: str) -> str:
+    """Replace paths in the cache in a message by the URLs of which they are copies, which are what the user knows."""
+    top = re.escape(str(cache_root() / "objects"))
+    shown, end = "", 0
+    for match in re.finditer(rf"({top}/\w+/\w+)/content/", message):
+        try:
+            content = json.loads(Path(match[1], "entry.json").read_bytes())
+        except (OSError, ValueError):
+            continue
+        if message.startswith(content["name"], match.end()):
+            shown += message[end : match.start()] + content["url"]
+            end = match.end() + len(content["name"])
+    return shown + message[end:]
 
 
 @dataclass(frozen=True)
@@ -288,17 +305,33 @@ def _is_intact(entry: Path) -> bool:
 
 
 def check_output(out: AnyLocation, suffixes: Sequence[str] = ()) -> None:
-    """Check, before any work, that results written to a URL can be uploaded from here.
+    """Check, before any work, that results written to a URL can be uploaded from here; one request.
 
     Parameters
     ----------
     suffixes : those that fit what is written to a file: a name with another one would promise another format.
+
+    Raises
+    ------
+    ConfigError, NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
     """
     suffix = PurePath(out.name).suffix
     if suffixes and suffix and suffix.lower() not in suffixes:
         raise ConfigError(
             f"--out {out}: this writes {suffixes[0]}, not {suffix}; give a name that ends in {suffixes[0]}"
         )
+    check_output_name(out)
+    if isinstance(out, Url):
+        remote.check_reachable(out)
+
+
+def check_output_name(out: AnyLocation) -> None:
+    """Check, without a request, that an output can be written to a URL in this environment.
+
+    Raises
+    ------
+    ConfigError, BackendUnavailableError.
+    """
     if isinstance(out, Url):
         urls.require(out)
         if urls.scheme_of(out) in ("http", "https"):

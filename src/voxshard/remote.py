@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from voxshard.errors import (
+    AccessDeniedError,
     ChangedObjectError,
     MissingObjectError,
     TransientFaultError,
     VoxshardError,
 )
-from voxshard.remote_faults import check_bucket, classified, kind_of
+from voxshard.remote_faults import check_bucket, classified, kind_of, lacks_credentials
 from voxshard.urls import PACKAGES, normalized, require, scheme_of, unavailable
 
 Result = TypeVar("Result")
@@ -90,6 +91,23 @@ def stat(url: str) -> RemoteObject:
     if about.get("type") == "directory":
         raise MissingObjectError(f"{url}: no such object; it is a folder")
     return _described(url, about)
+
+
+def check_reachable(url: str) -> None:
+    """Check, with one request, that the bucket of a URL exists and that there are credentials for it.
+
+    An identity that may write objects and not list them passes.
+
+    Raises
+    ------
+    NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
+    """
+    store, path = _store(url)
+    try:
+        _with_retries(url, store, lambda: check_bucket(store, url, path))
+    except AccessDeniedError as exc:
+        if lacks_credentials(exc):
+            raise
 
 
 def read(url: str, *, version: str | None = None, span: tuple[int, int] | None = None, retries: bool = True) -> bytes:
@@ -296,13 +314,19 @@ def _file_system(package: str, pid: int) -> Any:
                 logger.addHandler(logging.NullHandler())
         if package == "gcsfs":
             return fsspec.filesystem("gs", use_listings_cache=False, requests_timeout=_READ_TIMEOUT_S)
+        from aiobotocore.session import get_session
+        from botocore.handlers import add_expect_header
+
+        session = get_session()
+        # An answer to `Expect: 100-continue` is waited for without a time limit.
+        session.unregister("before-call.s3", add_expect_header)
         config = {
             "retries": {"max_attempts": 0},
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "read_timeout": _READ_TIMEOUT_S,
             "max_pool_connections": _CONNECTIONS,
         }
-        store = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=config)
+        store = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=config, session=session)
         store.retries = 1
         return store
 
@@ -314,6 +338,8 @@ def _with_retries(
         delays_s = _GCS_RETRY_DELAYS_S if kind_of(store) == "gs" else RETRY_DELAYS_S
     for delay_s in (*delays_s, None):
         try:
+            if kind_of(store) == "gs":
+                store.credentials.maybe_refresh()  # gcsfs would repeat a refusal six times
             return operation()
         except (VoxshardError, FileExistsError, MemoryError):
             raise

@@ -40,18 +40,19 @@ def classified(url: str, store: Any, exc: Exception) -> VoxshardError:
     answer = answer if isinstance(answer, dict) else {}
     code = str(answer.get("Error", {}).get("Code", ""))
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(exc, "code", None)
-    text = " ".join(str(exc).split())[:300]
+    text = " ".join(str(exc).split())[:300] or ("no answer in time" if isinstance(exc, TimeoutError) else "")
+    if (fault := _credentials_fault(exc)) is not None:
+        why = " ".join(str(fault).split())[:300]
+        return AccessDeniedError(
+            f"{url}: no usable credentials ({type(fault).__name__}: {why}); identity used: {identity(url, store)}; "
+            f"{_how_to_log_in(url)}, then run the same command again"
+        )
     forbidden = isinstance(exc, PermissionError) or text.startswith("Forbidden")
     if forbidden or code in _DENIED or status in (401, 403, "401", "403"):
         why = code or (f"{status}" if status else "403")
         return AccessDeniedError(
             f"{url}: access denied ({why}: {text or 'no reason given'}); identity used: {identity(url, store)}; "
             "renew expired credentials, or ask the owner of the bucket for access, then run the same command again"
-        )
-    if type(exc).__name__ in _NO_CREDENTIALS:
-        return AccessDeniedError(
-            f"{url}: no usable credentials ({type(exc).__name__}: {text}); identity used: {identity(url, store)}; "
-            f"{_how_to_log_in(url)}, then run the same command again"
         )
     if type(exc).__name__ == "ParamValidationError":
         return ConfigError(f"{url}: not a name that the store takes: {text.partition(': Bucket')[0]}")
@@ -67,6 +68,17 @@ def classified(url: str, store: Any, exc: Exception) -> VoxshardError:
     return TransientFaultError(
         f"{url}: the store keeps failing ({known}); what is finished is kept, run the same command again later"
     )
+
+
+def lacks_credentials(error: VoxshardError) -> bool:
+    """Whether an error that `classified` returned means that there are no credentials, not that they are refused."""
+    return error.__cause__ is not None and _credentials_fault(error.__cause__) is not None
+
+
+def _credentials_fault(exc: BaseException) -> BaseException | None:
+    """Return the exception of botocore or google.auth; gcsfs raises its own, a 401, because of a failed refresh."""
+    chain = (exc, exc.__cause__, exc.__context__)
+    return next((item for item in chain if type(item).__name__ in _NO_CREDENTIALS), None)
 
 
 def identity(url: str, store: Any = None) -> str:

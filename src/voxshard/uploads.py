@@ -14,7 +14,7 @@ from pathlib import Path
 
 from voxshard import files, remote
 from voxshard.errors import MissingObjectError, ObjectExistsError, TransientFaultError
-from voxshard.locations import BEGUN, MARKER, AnyLocation, Url, cache_root, check_output, locked
+from voxshard.locations import BEGUN, MARKER, AnyLocation, Url, cache_root, check_output, check_output_name, locked
 from voxshard.progress import Progress, Silent
 from voxshard.remote import Digests, RemoteObject
 
@@ -63,7 +63,7 @@ def publish(
     TransientFaultError : the store keeps failing, or an object does not have the content that was uploaded.
     NoSuchBucketError, AccessDeniedError, BackendUnavailableError.
     """
-    check_output(url)
+    check_output_name(url)
     progress = progress or Silent()
     if source.is_file():
         return _publish({"": source}, url, replace, on_accepted, progress, check)
@@ -74,8 +74,8 @@ def publish(
 def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False) -> Iterator[Path]:
     """Yield a local path to write `out` to; if `out` is a URL, it is uploaded when the block ends.
 
-    A folder in the cache serves a URL, always the same one; it is removed after the upload. Objects are replaced, as
-    local files are.
+    A folder in the cache serves a URL, always the same one; it is removed after the upload, and after a failure unless
+    the block can continue what is in it. Objects are replaced, as local files are.
 
     Parameters
     ----------
@@ -92,13 +92,18 @@ def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False)
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / out.name
-        yield path
-        above = Url(out.rstrip("/").rpartition("/")[0])
-        for name in (*also, out.name):
-            if (folder / name).exists():
-                publish(folder / name, above / name, replace=True)
-        shutil.rmtree(folder)
-        folder.with_suffix(".lock").unlink(missing_ok=True)
+        is_done = False
+        try:
+            yield path
+            above = Url(out.rstrip("/").rpartition("/")[0])
+            for name in (*also, out.name):
+                if (folder / name).exists():
+                    publish(folder / name, above / name, replace=True)
+            is_done = True
+        finally:
+            if is_done or not resumes:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
@@ -182,13 +187,21 @@ def _publish(
 
 
 def _present(url: Url, is_folder: bool) -> dict[str, RemoteObject]:
-    if is_folder:
-        top = len(url.rstrip("/")) + 1
-        return {item.url[top:]: item for item in remote.listing(url)}
+    """Return the objects at a URL by name; an object and a folder of one name are refused: readers see the object."""
     try:
-        return {"": remote.stat(url)}
+        single = remote.stat(url)
     except MissingObjectError:
-        return {}
+        single = None
+    if single is not None and not is_folder:
+        return {"": single}
+    top = len(url.rstrip("/")) + 1
+    below = {item.url[top:]: item for item in remote.listing(url)}
+    if single is not None or (below and not is_folder):
+        there, given = ("an object", "a folder") if is_folder else ("a folder", "a file")
+        raise ObjectExistsError(
+            f"{url}: {there} has this name already, and {given} cannot have it too; give another URL"
+        )
+    return below
 
 
 def _published_before(url: Url, present: Mapping[str, RemoteObject]) -> list[str]:

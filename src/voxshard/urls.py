@@ -83,7 +83,7 @@ def require(url: str) -> None:
             "(AWS_PROFILE, AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
         )
     package = PACKAGES.get(scheme_of(url))
-    missing = [name for name in ("fsspec", package) if name and importlib.util.find_spec(name) is None]
+    missing = [name for name in ("fsspec", package) if name and not _is_installed(name)]
     if missing:
         raise BackendUnavailableError(
             f"{url}: {scheme_of(url)}:// needs {' and '.join(missing)}, not installed in this environment: "
@@ -96,6 +96,13 @@ def require(url: str) -> None:
             fsspec.get_filesystem_class(scheme_of(url))
         except (ImportError, ValueError) as exc:
             raise unavailable(url, exc) from exc
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:  # an import hook refuses it
+        return False
 
 
 def unavailable(url: str, exc: Exception) -> BackendUnavailableError:

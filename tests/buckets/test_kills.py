@@ -77,7 +77,10 @@ def test_killed_during_an_upload_and_run_again(
 def test_what_a_killed_command_has_left_here_is_no_part_of_another_result(
     s3: ObjectStore, work: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    saved = cache / "saved"
+
     def fail(*_: Any, **__: Any) -> None:
+        (cache / "outputs").rename(saved)
         raise TransientFaultError("no network")
 
     url = s3.url("mixed")
@@ -85,7 +88,9 @@ def test_what_a_killed_command_has_left_here_is_no_part_of_another_result(
         patch.setattr("voxshard.uploads.publish", fail)
         with pytest.raises(SystemExit):
             main(["export", str(work / "mfcc"), "--format", "npy", "--split", "train", "--out", url])
-    assert list((cache / "outputs").glob("*/mixed/train.npy"))
+    assert not list(cache.glob("outputs/*")), "a failure leaves nothing"
+    saved.replace(cache / "outputs")
+    assert list((cache / "outputs").glob("*/mixed/train.npy")), "a killed process leaves this"
     main(["export", str(work / "mfcc"), "--format", "npy", "--split", "test", "--out", url])
     assert s3.names("mixed") == sorted(
         [MARKER, "SHA256SUMS", "test.npy", "test_metadata.csv", "test_metadata.dtypes.json"]

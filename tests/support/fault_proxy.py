@@ -14,6 +14,7 @@ _REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
 
 
 STALL = -1
+_STALLED = b"stalled"
 _FOREVER_S = 3600.0
 
 
@@ -39,8 +40,8 @@ class FaultProxy:
     requests: list[str] = field(default_factory=list)
     """`METHOD path` of every request."""
 
-    async def answer(self, head: bytes) -> bytes | None:
-        """The answer to a request; None: it is the store's; empty: a reset."""
+    def answer(self, head: bytes) -> bytes | None:
+        """The answer to a request; None: it is the store's; empty: a reset; STALLED: there will be none."""
         match = _REQUEST.match(head)
         if match is None:
             return None
@@ -50,7 +51,7 @@ class FaultProxy:
             if fault.times > 0 and re.search(fault.path, f"{method} {path}"):
                 fault.times -= 1
                 if fault.status == STALL:
-                    await asyncio.sleep(_FOREVER_S)
+                    return _STALLED
                 if fault.status == 0:
                     return b""
                 body = b"" if method == "HEAD" else fault.body.encode()
@@ -75,7 +76,11 @@ def fault_proxy(target: str) -> Iterator[FaultProxy]:
             while data := await reader.read(1 << 20):
                 if _REQUEST.match(data):
                     await asyncio.sleep(proxy.latency_s)
-                    answer = await proxy.answer(data)
+                    answer = proxy.answer(data)
+                    if answer == _STALLED:
+                        back.cancel()
+                        sink.close()  # a store with one thread would wait for this request
+                        await asyncio.sleep(_FOREVER_S)
                     if answer is not None:
                         writer.write(answer)
                         await writer.drain()
@@ -83,7 +88,7 @@ def fault_proxy(target: str) -> Iterator[FaultProxy]:
                 sink.write(data)
                 await sink.drain()
             back.cancel()
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -124,5 +129,4 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
     except OSError:
         pass
-    finally:
-        writer.close()
+    writer.close()  # but not if it is cancelled

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from support.bucket_fixtures import cache, gcs, gcs_proxied, s3, s3_proxy, store
 from support.network_trials import network_config, tone_corpus
 from support.object_stores import ObjectStore
+from support.vggish_reference import random_weights
 
 torch = pytest.importorskip("torch")
 
@@ -36,6 +38,18 @@ def test_weights_in_a_bucket_give_the_numbers_of_the_local_ones(
         assert there.info.fingerprint == local.info.fingerprint
         assert np.array_equal(there.embed(samples(), sample_rate=16000), local.embed(samples(), sample_rate=16000))
     assert [entry.url for entry in cache_entries()] == [store.url("weights", name) for name in ("ecapa", "hf")]
+
+
+def test_a_weights_file_in_a_bucket_gives_the_numbers_of_the_local_one(store: ObjectStore, tmp_path: Path) -> None:
+    """Of vggish, which takes a folder or a file."""
+    path = tmp_path / "vggish.safetensors"
+    save_file(random_weights(2), path)
+    store.put(path, store.url("single/vggish.safetensors"))
+    local = voxshard.load_encoder("vggish", weights=str(path))
+    there = voxshard.load_encoder("vggish", weights=store.url("single/vggish.safetensors"))
+    assert there.info.fingerprint == local.info.fingerprint
+    waveform = np.tile(samples(), 2)
+    assert np.array_equal(there.embed(waveform, sample_rate=16000), local.embed(waveform, sample_rate=16000))
 
 
 def test_label_groups_manifest_and_network_of_a_training_are_in_a_bucket(store: ObjectStore, tmp_path: Path) -> None:

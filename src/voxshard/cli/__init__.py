@@ -15,6 +15,7 @@ from voxshard.cli.options import echo_info
 from voxshard.config import did_you_mean
 from voxshard.cpus import check_address_space
 from voxshard.errors import ConfigError, EnvironmentProblemError, VoxshardError
+from voxshard.locations import with_urls
 
 # Command -> (module in this package that defines `command`, one line for the overview), in the order of the workflow.
 COMMANDS = {
@@ -122,5 +123,5 @@ def _check_argument(argument: str) -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    echo_info(f"voxshard: {message}")
+    echo_info(f"voxshard: {with_urls(message)}")
     sys.exit(code)

@@ -8,6 +8,7 @@ import click
 
 from voxshard.cli.options import (
     INPUT,
+    OUTPUT,
     PATH,
     NameType,
     config_of,
@@ -55,7 +56,7 @@ from voxshard.store.features import is_stale
     "--workers", type=click.IntRange(1), help="Number of decode workers; by default it depends on the available CPUs."
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the first utterances of the manifest.")
-@click.option("--reuse", type=PATH, help="Merged set of the same encoder; rows of unchanged recordings are copied.")
+@click.option("--reuse", type=OUTPUT, help="Merged set of the same encoder; rows of unchanged recordings are copied.")
 @click.option(
     "--max-failure-fraction", type=click.FloatRange(0, 1), help="Stop if more than this share of the utterances fails."
 )

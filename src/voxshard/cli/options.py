@@ -46,8 +46,8 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic be
             return self._path.convert(location, param, ctx)
         if self.local:
             self.fail(
-                f"{location} is a URL, where work is resumed in place and needs a local path; give one, then "
-                "`voxshard publish PATH URL`",
+                f"{location} is a URL; expected a local path, because files there are changed or resumed in place; to "
+                "copy them to a bucket: `voxshard publish PATH URL`",
                 param,
                 ctx,
             )

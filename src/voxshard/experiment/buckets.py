@@ -7,7 +7,7 @@ from typing import Any
 
 from voxshard import urls
 from voxshard.experiment.schema import ExperimentConfig
-from voxshard.locations import check_output
+from voxshard.locations import check_output_name
 from voxshard.runtime import runtime
 
 
@@ -26,7 +26,7 @@ def check_buckets(config: ExperimentConfig) -> None:
     for url in _urls_in(config.model_dump(mode="json")):
         urls.require(url)
     if config.publish is not None:
-        check_output(config.publish)
+        check_output_name(config.publish)
 
 
 def _urls_in(value: Any) -> Iterator[str]:

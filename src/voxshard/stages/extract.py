@@ -78,7 +78,7 @@ class ExtractConfig(ExtractOptions):
     """Folder of the feature set (DIR)."""
     split: str | None = None
     """Extract only the shards of this split; null: all shards."""
-    reuse: LocalPath | None = None
+    reuse: Location | None = None
     """Merged feature set of the same encoder; rows of recordings with the same path, size and span are copied."""
     limit: int | None = Field(None, ge=1)
     """Use only this number of utterances from the start of the manifest; null: all."""
@@ -133,7 +133,9 @@ def run(config: ExtractConfig, task: Task | None = None, *, plan_only: bool = Fa
     if todo and not plan_only:
         works, publish = extraction.whole_shards(claims), extraction.publish
         if config.reuse is not None:
-            reused = _Reused(extraction, ReusableRows.open(config.reuse, extraction.encoder.info), claims.release)
+            reused = _Reused(
+                extraction, ReusableRows.open(local_copy(config.reuse), extraction.encoder.info), claims.release
+            )
             works, publish = reused.remaining(works), reused.publish
         try:
             extraction.encode(
