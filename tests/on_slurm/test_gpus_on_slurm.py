@@ -117,7 +117,8 @@ def test_a_task_whose_gpu_fails_is_tried_on_another_node(
     status = run.voxshard("status", run.path).stdout
     if broken:
         assert (record.state, record.exit_code) == ("failed", 4)
-        assert str(record.message).startswith("exit code 4: CUDA error: uncorrectable ECC error encountered; ")
+        assert str(record.message).startswith("exit code 4: cpu on ")
+        assert "CUDA error: uncorrectable ECC error encountered; the GPU or its driver fails" in str(record.message)
         assert run.attempts("extract-one") == 3, "as often as the site lets it"
         assert "extract-one" in status
         assert "exit code 4" in status
