@@ -199,7 +199,7 @@ def test_the_cache_is_listed_and_cleared(
         s3.url("listed/b.txt"),
     ]
     main(["cache", "clear", s3.url("listed/a.txt")])
-    assert "1 copies removed" in capsys.readouterr().err
+    assert "1 copy removed" in capsys.readouterr().err
     main(["cache", "clear"])
     assert not list(cache.glob("objects/*"))
 
