@@ -158,6 +158,11 @@ def link(temporary: Path, target: Path) -> bool:
     return True
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace `~` at the start by a home folder; like in a shell, it stays where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises RuntimeError instead
+
+
 def quoted(path: str | os.PathLike[str]) -> str:
     """Quote a path as a shell needs it, for command lines that are printed to be copied."""
     return shlex.quote(os.fspath(path))

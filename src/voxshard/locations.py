@@ -31,6 +31,11 @@ MARKER = "published.json"
 """The last object of a published folder: name, size and SHA-256 of all others."""
 BEGUN = "publishing.json"
 """The first object of a folder that is being published; it is removed at the end."""
+_FORMATS = (
+    *(".csv", ".tsv", ".txt", ".md", ".tex", ".json", ".jsonl", ".yaml", ".yml", ".parquet", ".pq", ".arrow", ".h5"),
+    *(".hdf5", ".npy", ".npz", ".pt", ".pkl", ".xls", ".xlsx", ".html", ".htm", ".pdf", ".docx", ".png", ".svg", ".gz"),
+)
+"""Suffixes that promise a format."""
 _DOWNLOADS = 16
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -66,7 +71,7 @@ def parse(text: object) -> AnyLocation:
     plain = os.fsdecode(os.fspath(text))
     if not urls.is_url(plain):
         urls.check_no_url(plain)
-        return Path(text).expanduser()
+        return files.expanded(text)
     url = urls.normalized(plain)
     return Path(url.removeprefix("file://")) if url.startswith("file://") else Url(url)
 
@@ -78,7 +83,7 @@ def _parse_local(text: object) -> object:
             "bucket: `voxshard publish PATH URL` "
             "(in a config: `publish: URL`)"
         )
-    return os.path.expanduser(text) if isinstance(text, str) else text  # noqa: PTH111  an empty text is refused later
+    return os.fspath(files.expanded(text)) if isinstance(text, str) and text else text
 
 
 Location = Annotated[AnyLocation, PlainValidator(parse), PlainSerializer(str, when_used="json")]
@@ -145,7 +150,10 @@ class CacheEntry:
 
 def cache_root() -> Path:
     """Return the folder of the cache: $VOXSHARD_CACHE, by default ~/.cache/voxshard."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/voxshard").expanduser().absolute()
+    root = files.expanded(os.environ.get(CACHE_VARIABLE) or "~/.cache/voxshard")
+    if root.parts[0].startswith("~"):
+        raise ConfigError(f"{root}: there is no such home folder; set {CACHE_VARIABLE} to a folder")
+    return root.absolute()
 
 
 def cache_entries() -> list[CacheEntry]:
@@ -309,14 +317,14 @@ def check_output(out: AnyLocation, suffixes: Sequence[str] = ()) -> None:
 
     Parameters
     ----------
-    suffixes : those that fit what is written to a file: a name with another one would promise another format.
+    suffixes : those that fit what is written to a file; a name with that of another format is refused.
 
     Raises
     ------
     ConfigError, NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
     """
     suffix = PurePath(out.name).suffix
-    if suffixes and suffix and suffix.lower() not in suffixes:
+    if suffixes and suffix.lower() in _FORMATS and suffix.lower() not in suffixes:
         raise ConfigError(
             f"--out {out}: this writes {suffixes[0]}, not {suffix}; give a name that ends in {suffixes[0]}"
         )

@@ -28,6 +28,8 @@ def test_a_location_is_a_path_or_a_url_and_never_both() -> None:
     assert parse("file:///a/b") == Path("/a/b")
     assert parse("a/b") == Path("a/b")
     assert parse(Path("a")) == Path("a")
+    assert parse("~/a") == Path.home() / "a"
+    assert parse("~no such user/a") == Path("~no such user/a")
     with pytest.raises(ConfigError, match=r"^s3:/bucket/a: looks like a URL; write s3://bucket/a, or "):
         parse(Path("s3://bucket/a"))
     with pytest.raises(ValueError, match="expected a path or a URL, not an empty text"):

@@ -421,8 +421,10 @@ def test_where_weights_go_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_nobody_knows_are_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^no weights called 'wav2vec2'; available: metis8d, .*vggish, ge2e, musicnn, onnx/.*, hf/ORG/NAME$",
+        match=r"^no weights called 'panns'; available: metis8d, .*vggish, ge2e, musicnn, onnx/.*, hf/ORG/NAME$",
     ):
+        weight_set("panns")
+    with pytest.raises(ConfigError, match=r"did you mean hf/facebook/wav2vec2-base, or another hf/ORG/NAME\?$"):
         weight_set("wav2vec2")
     with pytest.raises(ConfigError, match=r"^--revision goes with hf/ORG/NAME; ecapa is fixed$"):
         weight_set("ecapa", "main")

@@ -207,6 +207,9 @@ def test_a_manifest_replaces_nothing_but_a_manifest(name: str, corpus: Path, tmp
     (tmp_path / "folder").mkdir()
     source = tmp_path / "table.csv" if name == "folder" else tmp_path / name
     before = source.read_bytes()
-    with pytest.raises(ConfigError, match=r": there already, and no manifest|: a folder; give the name"):
+    with pytest.raises(
+        ConfigError,
+        match=r": there already, and no manifest|: a folder; give the name|: this writes .parquet, not .csv",
+    ):
         prepare("table", source, tmp_path / name)
     assert source.read_bytes() == before

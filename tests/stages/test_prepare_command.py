@@ -101,7 +101,8 @@ def test_a_name_that_promises_another_format_is_refused_before_any_work(
     assert capsys.readouterr().err == (
         f"voxshard: --out {out}: this writes .parquet, not .csv; give a name that ends in .parquet\n"
     )
-    assert exit_code("prepare", "folder", corpus, "--out", tmp_path / "no-suffix") == 0
+    for name in ("no-suffix", "corpus.v2", "m.pq"):
+        assert exit_code("prepare", "folder", corpus, "--out", tmp_path / name) == 0
 
 
 def test_a_step_of_a_run_does_not_name_the_next_one(

@@ -34,7 +34,7 @@ def find(encoder: str, given: str | None, *, fetch_name: str | None = None) -> P
     store = os.environ.get(WEIGHTS_VARIABLE)
     candidates = []
     if given:
-        candidates.append(Path(given).expanduser())
+        candidates.append(files.expanded(given))
     if store:
         candidates.append(Path(store, encoder, given) if given else Path(store, encoder))
     if given and _HUB_NAME.fullmatch(given):
@@ -65,7 +65,7 @@ def hub_cache() -> Path:
     """Return the cache of huggingface_hub on this machine, as its variables state it."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(chosen or Path(home, "hub")).expanduser()
+    return files.expanded(chosen or Path(home, "hub"))
 
 
 def snapshot_of(folder: Path) -> Path:

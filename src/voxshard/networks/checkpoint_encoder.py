@@ -29,7 +29,7 @@ class CheckpointEncoder(TorchEncoder):
 
     def __init__(self, name: str, settings: CheckpointSettings, known_hashes: KnownHashes) -> None:
         self.settings = settings
-        self.checkpoint = Checkpoint.read(local_copy(parse(settings.weights)).expanduser())
+        self.checkpoint = Checkpoint.read(local_copy(parse(settings.weights)))
         with torch.device("meta"):  # shapes alone: the weights are read by `load`
             network = self.checkpoint.build()
         backbone = network.backbone

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from voxshard.audio import is_url, resolve
 from voxshard.audio.members import file_of
 from voxshard.errors import EnvironmentProblemError
-from voxshard.files import with_retries
+from voxshard.files import expanded, with_retries
 from voxshard.runtime import image_command
 from voxshard.runtime.image_command import is_bound, names_of
 
@@ -39,7 +39,7 @@ class RequiredPath:
 def needed(path: str | os.PathLike[str], what: str) -> list[RequiredPath]:
     """Return a given path as required; nothing for a URL."""
     text = os.fspath(path)
-    return [] if is_url(text) else [RequiredPath(Path(text).expanduser().absolute(), what)]
+    return [] if is_url(text) else [RequiredPath(expanded(text).absolute(), what)]
 
 
 def folders(needs: Iterable[RequiredPath]) -> list[Path]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxshard.errors import BackendUnavailableError, ConfigError
-from voxshard.files import storage_errors
+from voxshard.files import expanded, storage_errors
 from voxshard.runtime import apptainer, images
 from voxshard.runtime.apptainer import Container
 from voxshard.runtime.binds import RequiredPath
@@ -78,7 +78,7 @@ def command(
 def image_of(runtime: str) -> Path | None:
     """Return the image that a runtime names; None for the other kinds."""
     kind, place = split(runtime)
-    return Path(place).expanduser().absolute() if kind == "image" else None
+    return expanded(place).absolute() if kind == "image" else None
 
 
 def split(runtime: str) -> tuple[str, str]:
@@ -98,7 +98,7 @@ def _interpreter(runtime: str) -> str:
     kind, place = split(runtime)
     if kind == "here":
         return sys.executable
-    python = Path(place).expanduser().absolute() / "bin" / "python"
+    python = expanded(place).absolute() / "bin" / "python"
     if not python.exists():
         raise BackendUnavailableError(
             f"runtime {runtime}: no {python}; make the environment (`make setup-torch`, `make setup-tf`), "

@@ -105,7 +105,7 @@ def run(config: PrepareConfig, task: Task | None = None) -> Manifest:
     StoppedError : asked to stop; nothing is written.
     """
     task = task or Task()
-    check_output(config.out, (".parquet",))
+    check_output(config.out, (".parquet", ".pq"))
     for place in (config.root, config.labels, *(file for _, file in _split_lists(config))):
         if is_url(place):
             urls.require(str(place))
@@ -221,7 +221,7 @@ def _request(config: PrepareConfig) -> Request:
     place = parse(config.root)
     root = str(place)
     if isinstance(place, Path):
-        root = os.path.abspath(place.expanduser())  # noqa: PTH100  keeps links as the user wrote them
+        root = os.path.abspath(place)  # noqa: PTH100  keeps links as the user wrote them
         try:
             os.stat(root)  # noqa: PTH116
         except (PermissionError, FileNotFoundError, NotADirectoryError) as exc:

@@ -34,7 +34,7 @@ Format = Literal["npy", "json", "npz", "parquet", "tsv"]
 ALL = "all"
 """Name of the npy file with the rows that belong to no split."""
 
-_SUFFIXES = {"npy": (), "json": (".json",), "npz": (".npz",), "parquet": (".parquet",), "tsv": (".tsv", ".txt")}
+_SUFFIXES = {"npy": (), "json": (".json",), "npz": (".npz",), "parquet": (".parquet", ".pq"), "tsv": (".tsv", ".txt")}
 
 _NO_BRACKETS = str.maketrans("", "", "[]")
 

@@ -65,7 +65,7 @@ def weights_root(given: Path | None) -> Path:
             f"where do weights go? `export {WEIGHTS_VARIABLE}=FOLDER` (on a file system that compute nodes see), or"
             " give --root FOLDER"
         )
-    return found.expanduser()
+    return files.expanded(found)
 
 
 def fetch(wanted: WeightSet, root: Path, *, progress: Progress | None = None, wait_s: float = 2.0) -> Path:
