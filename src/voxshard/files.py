@@ -94,6 +94,24 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file or folder can be made at a path; its parents may not exist yet.
+
+    Raises
+    ------
+    ReadOnlyError : it cannot, for lack of permissions.
+    NotADirectoryError : one of its parents is a file.
+    """
+    with storage_errors(path):
+        place = path.absolute() if path.is_dir() else path.absolute().parent
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, f"no permission to write to {place}")
+
+
 def image_labels() -> dict[str, str] | None:
     """Return the labels of the image that this process runs in; None outside an image."""
     try:

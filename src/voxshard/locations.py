@@ -313,7 +313,7 @@ def _is_intact(entry: Path) -> bool:
 
 
 def check_output(out: AnyLocation, suffixes: Sequence[str] = ()) -> None:
-    """Check, before any work, that results written to a URL can be uploaded from here; one request.
+    """Check, before any work, that results can be written to a path, or uploaded to a URL from here; one request.
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def check_output(out: AnyLocation, suffixes: Sequence[str] = ()) -> None:
 
     Raises
     ------
-    ConfigError, NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
+    ConfigError, ReadOnlyError, NoSuchBucketError, AccessDeniedError, TransientFaultError, BackendUnavailableError.
     """
     suffix = PurePath(out.name).suffix
     if suffixes and suffix.lower() in _FORMATS and suffix.lower() not in suffixes:
@@ -331,6 +331,8 @@ def check_output(out: AnyLocation, suffixes: Sequence[str] = ()) -> None:
     check_output_name(out)
     if isinstance(out, Url):
         remote.check_reachable(out)
+    else:
+        files.check_writable(out)
 
 
 def check_output_name(out: AnyLocation) -> None:

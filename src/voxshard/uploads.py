@@ -15,7 +15,7 @@ from pathlib import Path
 from voxshard import files, remote
 from voxshard.errors import MissingObjectError, ObjectExistsError, TransientFaultError
 from voxshard.locations import BEGUN, MARKER, AnyLocation, Url, cache_root, check_output, check_output_name, locked
-from voxshard.progress import Progress, Silent
+from voxshard.progress import Progress, Silent, counted
 from voxshard.remote import Digests, RemoteObject
 
 _UPLOADS = 16
@@ -82,10 +82,10 @@ def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False)
     also : names of files that are written next to the path; they are uploaded next to the URL, first.
     resumes : whether the block continues what an interrupted one has left in the folder; else it finds nothing there.
     """
+    check_output(out)
     if isinstance(out, Path):
         yield out
         return
-    check_output(out)
     folder = cache_root() / "outputs" / hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:20]
     with files.storage_errors(folder), locked(folder.with_suffix(".lock")):
         if not resumes:
@@ -157,8 +157,9 @@ def _publish(
         left_over = [name for name in _published_before(url, present) if name not in sources]
         if (different or left_over) and not replace:
             first = (different or left_over)[0]
+            count = counted(len(different) + len(left_over), "object")
             raise ObjectExistsError(
-                f"{url}: {len(different) + len(left_over)} objects there have another content, such as "
+                f"{url}: {count} there with another content, such as "
                 f"{url / first if first else url}; give another URL, or replace them with --replace"
             )
         todo = [name for name in sources if name not in present or not same[name]]

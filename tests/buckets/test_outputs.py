@@ -111,7 +111,7 @@ def test_publishing_200_files_again_uploads_nothing_and_other_content_needs_repl
     )
     (folder / "part0" / "0.txt").write_text("changed")
     (folder / "part1" / "1.txt").unlink()
-    with pytest.raises(ObjectExistsError, match=r"2 objects there have another content, such as .*--replace"):
+    with pytest.raises(ObjectExistsError, match=r"2 objects there with another content, such as .*--replace"):
         publish(folder, url)
     assert store.read(url.name, "part0/0.txt") == b"content 0"
     replaced = publish(folder, url, replace=True)

@@ -156,7 +156,7 @@ def test_recordings_that_failed_are_tried_again_in_jobs_and_what_comes_after_is_
     shards = {path.name: path.stat().st_mtime_ns for path in run.shards()}
     write_noise(corpus / "3.wav", seed=3)
     told = run.voxshard("retry", run.path, "--failed").stderr
-    assert "repair-mfcc: 1 tasks" in told
+    assert "repair-mfcc: 1 task, job" in told
     run.cluster.wait_until_empty()
     assert summary(run)["utterances"]["ok"] == 12
     assert (summary(run)["reasons"], summary(run)["stale"]) == ({}, False)

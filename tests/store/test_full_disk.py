@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.trees import prepare, write_audio
 from voxshard import files, open_features
 from voxshard.errors import ReadOnlyError, StorageFullError
 from voxshard.files import storage_errors
@@ -61,6 +62,15 @@ def test_a_shard_that_does_not_fit_is_not_published(make_set: Any, small_disk: P
     with pytest.raises(StorageFullError, match="no space left"):
         made.write()
     assert not list(made.folder.shards.iterdir())
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_the_work(small_disk: Path, tmp_path: Path) -> None:
+    write_audio(tmp_path / "corpus" / "a.wav")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(ReadOnlyError, match=r"m.parquet: cannot be written: no permission to write to .*/disk; name "):
+        prepare("folder", tmp_path / "corpus", small_disk / "new" / "m.parquet")
+    with pytest.raises(NotADirectoryError, match=r"a\.wav"):
+        prepare("folder", tmp_path / "corpus", tmp_path / "corpus" / "a.wav" / "m.parquet")
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
