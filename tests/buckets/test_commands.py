@@ -17,7 +17,9 @@ from support.object_stores import ObjectStore
 from support.onnx_models import save_speaker_model
 from voxshard.cli import main
 from voxshard.corpora.formats import FORMATS
+from voxshard.diagnostics.doctor import check_publishing
 from voxshard.errors import ObjectExistsError
+from voxshard.experiment.schema import ExperimentConfig
 from voxshard.locations import Url
 from voxshard.uploads import publish
 
@@ -124,6 +126,17 @@ def test_the_bucket_of_an_output_is_looked_up_before_the_work(
     code, line = failed([command, *words, "--out", out], capsys)
     assert code == 4
     assert line.startswith(f"voxshard: {out}: no bucket 'no-such-bucket' at {store.scheme}://; check its name")
+
+
+def test_doctor_asks_whether_the_bucket_of_a_config_answers(store: ObjectStore) -> None:
+    content = {
+        "out": "exp", "prepare": {"format": "folder", "root": "audio"}, "extract": {"mfcc": {"encoder": "mfcc"}},
+    }  # fmt: skip
+    for bucket, verdict in ((store.url("results"), "PASS"), (f"{store.scheme}://no-such-bucket/results", "FAIL")):
+        config = ExperimentConfig.model_validate({**content, "publish": bucket})
+        (finding,) = check_publishing(config)
+        assert finding.verdict == verdict
+        assert finding.what.startswith(f"{bucket}: ")
 
 
 _BLOCKED = """

@@ -14,13 +14,14 @@ from typing import Literal
 
 from voxshard import __version__
 from voxshard.encoders import registry
-from voxshard.errors import VoxshardError
+from voxshard.errors import BackendUnavailableError, VoxshardError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import PRETRAINED, ExperimentConfig
 from voxshard.extraction.encode import BATCH_SECONDS
 from voxshard.files import quoted
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.tracking import EXTRAS, check_wandb_mode
+from voxshard.locations import check_output
 from voxshard.progress import counted
 from voxshard.runtime import apptainer, gpus, runtime
 from voxshard.runtime.binds import RequiredPath
@@ -86,6 +87,7 @@ def check_experiment(cluster: Cluster) -> Iterator[Finding]:
     yield from check_weights(cluster.experiment)
     yield from check_folders()
     yield from _storage(cluster.experiment.path, cluster.site)
+    yield from check_publishing(cluster.experiment.config)
     if cluster.site.scheduler == "slurm" and queue.is_available() and find_spec("submitit"):
         yield from _jobs(cluster)
 
@@ -340,6 +342,19 @@ def _storage(path: Path, site: Site) -> Iterator[Finding]:
     if scratch and days and path.absolute().is_relative_to(scratch):
         yield Finding("purge", "WARN", f"{scratch} is purged of files older than {days} days",
                       "copy what is finished to other storage")  # fmt: skip
+
+
+def check_publishing(config: ExperimentConfig) -> Iterator[Finding]:
+    """Check that the bucket to which an experiment is published answers."""
+    if config.publish is None:
+        return
+    try:
+        check_output(config.publish)
+    except VoxshardError as exc:
+        is_elsewhere = isinstance(exc, BackendUnavailableError) and runtime.split(config.runtime)[0] != "here"
+        yield Finding("publish", "WARN" if is_elsewhere else "FAIL", str(exc), "correct `publish`; see docs/buckets.md")
+    else:
+        yield Finding("publish", "PASS", f"{config.publish}: its bucket answers")
 
 
 def _jobs(cluster: Cluster) -> Iterator[Finding]:
