@@ -276,6 +276,9 @@ def file_digests(path: Path) -> Digests:
     return Digests(num_bytes, sha256.hexdigest(), md5.hexdigest(), f"{joined}-{len(parts)}")
 
 
+_set_up = threading.Lock()
+
+
 def _store(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path in it."""
     require(url)
@@ -286,16 +289,14 @@ def _store(url: str) -> tuple[Any, str]:
         if package is None:
             store, path = fsspec.core.url_to_fs(plain)
         else:
-            store = _file_system(package, os.getpid())
+            with _set_up:  # many threads begin at once, and each would set up its own
+                store = _file_system(package, os.getpid())
             path = store._strip_protocol(plain)
     except (ImportError, ValueError) as exc:
         raise unavailable(url, exc) from exc
     except Exception as exc:  # credentials are looked up here
         raise classified(url, None, exc) from exc
     return store, path
-
-
-_set_up = threading.Lock()
 
 
 @functools.lru_cache
@@ -306,29 +307,28 @@ def _file_system(package: str, pid: int) -> Any:
     """
     import fsspec
 
-    with _set_up:
-        for name in _WITH_TOKENS_IN_DEBUG:  # at DEBUG they log request headers, which hold session tokens
-            logger = logging.getLogger(name)
-            logger.setLevel(max(logger.level, logging.INFO))
-            if not logger.handlers:
-                logger.addHandler(logging.NullHandler())
-        if package == "gcsfs":
-            return fsspec.filesystem("gs", use_listings_cache=False, requests_timeout=_READ_TIMEOUT_S)
-        from aiobotocore.session import get_session
-        from botocore.handlers import add_expect_header
+    for name in _WITH_TOKENS_IN_DEBUG:  # at DEBUG they log request headers, which hold session tokens
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.INFO))
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+    if package == "gcsfs":
+        return fsspec.filesystem("gs", use_listings_cache=False, requests_timeout=_READ_TIMEOUT_S)
+    from aiobotocore.session import get_session
+    from botocore.handlers import add_expect_header
 
-        session = get_session()
-        # An answer to `Expect: 100-continue` is waited for without a time limit.
-        session.unregister("before-call.s3", add_expect_header)
-        config = {
-            "retries": {"max_attempts": 0},
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "read_timeout": _READ_TIMEOUT_S,
-            "max_pool_connections": _CONNECTIONS,
-        }
-        store = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=config, session=session)
-        store.retries = 1
-        return store
+    session = get_session()
+    # An answer to `Expect: 100-continue` is waited for without a time limit.
+    session.unregister("before-call.s3", add_expect_header)
+    config = {
+        "retries": {"max_attempts": 0},
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "read_timeout": _READ_TIMEOUT_S,
+        "max_pool_connections": _CONNECTIONS,
+    }
+    store = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=config, session=session)
+    store.retries = 1
+    return store
 
 
 def _with_retries(
