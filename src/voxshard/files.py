@@ -94,6 +94,13 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def existing_part(path: Path) -> Path:
+    """Return a path if it exists, otherwise the nearest of its parents that does."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def check_writable(path: Path) -> None:
     """Check that a file or folder can be made at a path; its parents may not exist yet.
 
@@ -103,9 +110,7 @@ def check_writable(path: Path) -> None:
     NotADirectoryError : one of its parents is a file.
     """
     with storage_errors(path):
-        place = path.absolute() if path.is_dir() else path.absolute().parent
-        while not place.exists():
-            place = place.parent
+        place = existing_part(path.absolute() if path.is_dir() else path.absolute().parent)
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
         if not os.access(place, os.W_OK | os.X_OK):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from voxshard import files, remote
 from voxshard.errors import MissingObjectError, ObjectExistsError, TransientFaultError
-from voxshard.locations import BEGUN, MARKER, AnyLocation, Url, cache_root, check_output, check_output_name, locked
+from voxshard.locations import BEGUN, MARKER, AnyLocation, Url, cache_root, check_output_name, locked
 from voxshard.progress import Progress, Silent, counted
 from voxshard.remote import Digests, RemoteObject
 
@@ -82,7 +82,6 @@ def output(out: AnyLocation, *, also: Sequence[str] = (), resumes: bool = False)
     also : names of files that are written next to the path; they are uploaded next to the URL, first.
     resumes : whether the block continues what an interrupted one has left in the folder; else it finds nothing there.
     """
-    check_output(out)
     if isinstance(out, Path):
         yield out
         return

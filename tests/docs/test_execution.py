@@ -78,8 +78,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", doc_sandbox.pages_with(""), ids=lambda page: page.name)
-def test_the_blocks_of_a_page_run_one_after_the_other(
-    page: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, made: Path, tmp_path: Path) -> None:
     doc_sandbox.run_page(page, "", made, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -210,9 +212,10 @@ def pages_with(need: str) -> list[Path]:
 
 
 def run_page(page: Path, allowed: str, made: Path, place: Path) -> None:
-    """Run the blocks of a page in a folder, which is the current one: those that need nothing, or only `allowed`."""
+    """Run the blocks of a page in a folder: those that need nothing, or only `allowed`."""
     furnish(str(page.relative_to(ROOT)), made, place)
     names: dict[str, object] = {}
-    for block in executable_blocks(page):
-        if needs(block) in ("", allowed):
-            run(block, names)
+    with contextlib.chdir(place), mock.patch.dict(os.environ):
+        for block in executable_blocks(page):
+            if needs(block) in ("", allowed):
+                run(block, names)

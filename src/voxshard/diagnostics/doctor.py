@@ -18,7 +18,7 @@ from voxshard.errors import BackendUnavailableError, VoxshardError
 from voxshard.experiment.experiment import Experiment
 from voxshard.experiment.schema import PRETRAINED, ExperimentConfig
 from voxshard.extraction.encode import BATCH_SECONDS
-from voxshard.files import quoted
+from voxshard.files import existing_part, quoted
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.tracking import EXTRAS, check_wandb_mode
 from voxshard.locations import check_output
@@ -324,9 +324,7 @@ def _quota(site: Site) -> Iterator[Finding]:
 
 
 def _storage(path: Path, site: Site) -> Iterator[Finding]:
-    place = path
-    while not place.exists():
-        place = place.parent
+    place = existing_part(path)
     if not os.access(place, os.W_OK):
         yield Finding("storage", "FAIL", f"{place} cannot be written", "give another `out`")
         return

@@ -127,7 +127,7 @@ def estimate(cluster: Cluster, step: Step, arrays: Sequence[Array], work: Work) 
         units=None if hours is None or share[1] is None else hours * share[1],
         num_bytes=num_bytes,
         num_files=None if identity is None else identity.num_shards + num_tasks * 3 + 8,
-        free_bytes=shutil.disk_usage(_existing(cluster.experiment.path)).free,
+        free_bytes=shutil.disk_usage(files.existing_part(cluster.experiment.path)).free,
     )
 
 
@@ -274,12 +274,6 @@ def _bytes(identity: Identity | None) -> int | None:
     if identity is None or identity.granularity != "utterance":
         return None
     return identity.num_utterances * math.prod(identity.row_shape) * 4 * _PACKED_COPIES
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def lines_of(item: Estimate, unit: str, quota: Sequence[str] = ()) -> list[str]:

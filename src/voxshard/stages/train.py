@@ -10,7 +10,7 @@ from voxshard.errors import BackendUnavailableError, ConfigError
 from voxshard.learning.network_config import NetworkConfig
 from voxshard.learning.tracking import append_to_table, check_trackers, log_to_wandb
 from voxshard.learning.train_config import TrainConfig
-from voxshard.locations import Url, as_path, local_copy
+from voxshard.locations import Url, as_path, check_output, local_copy
 from voxshard.stages.base import Task
 from voxshard.store.runs import Run
 from voxshard.uploads import output
@@ -53,6 +53,7 @@ def run(config: TrainConfig | NetworkConfig, task: Task | None = None) -> Run | 
                 f"--out {config.out}: --log {config.trackers[0]} writes next to a run; give a local folder, then "
                 "`voxshard publish`"
             )
+    check_output(config.out)
     with output(config.out, resumes=isinstance(config, NetworkConfig)) as path:
         trained = _train(config.model_copy(update={"out": path}), task)
         if trained is None:
