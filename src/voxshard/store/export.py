@@ -25,7 +25,8 @@ from voxshard.errors import ConfigError, DataError
 from voxshard.locations import AnyLocation, Location, check_output, local_copy
 from voxshard.progress import Progress
 from voxshard.store import delimited, hdf5
-from voxshard.store.features import Batch, FeatureSet
+from voxshard.store.batch import Batch
+from voxshard.store.features import FeatureSet
 from voxshard.uploads import output
 
 Rows = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import functools
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from voxshard import files
 from voxshard.errors import BackendUnavailableError, CorruptFileError, DataError, IncompleteError, StaleShardError
 from voxshard.files import quoted
 from voxshard.store import hdf5, lookup, mapped, merged, seal
+from voxshard.store.batch import Batch
 from voxshard.store.hdf5 import BULK, PER_FRAME
 from voxshard.store.inventory import shard_names
 from voxshard.store.layout import FeatureDir, Identity
@@ -31,22 +32,6 @@ Check: TypeAlias = Literal["none", "open", "blocks"]
 
 _BYTES_AT_ONCE = 16 << 20
 """Small batches are read together, so that several threads can read and check them."""
-
-
-class Batch(NamedTuple):
-    """Several utterances in memory."""
-
-    rows: npt.NDArray[np.int64]
-    """(B,) row numbers in the feature set."""
-    ids: list[str]
-    embeddings: npt.NDArray[Any] | None
-    """(B, D) or (B, L, D)."""
-    frames: npt.NDArray[Any] | None
-    """(sum of T, D) or (sum of T, L, D), one utterance after the other."""
-    codes: npt.NDArray[np.int32] | None
-    """(sum of T,), or (sum of T, K) for several codebooks."""
-    offsets: npt.NDArray[np.int64] | None
-    """(B + 1,): the frames and codes of utterance i are the rows `offsets[i]` to `offsets[i + 1]`."""
 
 
 class FeatureSet:
@@ -220,10 +205,6 @@ class FeatureSet:
         ------
         KeyError : no such utterance; the message states whether it is among the failures.
         """
-        if not isinstance(utterance_id, str):
-            raise KeyError(
-                f"{utterance_id!r} is no utterance_id; row i of the set is `.embeddings[i]`, its id `.ids[i]`"
-            )
         if "embeddings" in self._bulk:
             return np.array(self._bulk["embeddings"][self._row(utterance_id)])
         return self.frames(utterance_id)
@@ -323,6 +304,10 @@ class FeatureSet:
         return lookup.find(lookup.hash_ids(ids), self._slot_hash, self._slot_row, len(self), is_same)
 
     def _row(self, utterance_id: str) -> int:
+        if not isinstance(utterance_id, str):
+            raise KeyError(
+                f"{utterance_id!r} is no utterance_id; row i of the set is `.embeddings[i]`, its id `.ids[i]`"
+            )
         row = int(self.rows([utterance_id])[0] if self.check == "blocks" else self._find([utterance_id])[0])
         if row >= 0:
             return row
@@ -370,7 +355,7 @@ class FeatureSet:
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)
         together = size * max(1, _BYTES_AT_ONCE // max(1, size * self._bytes_per_utterance))
         for start in range(0, len(chosen), together):
-            yield from _cut(self.read(chosen[start : start + together]), size)
+            yield from self.read(chosen[start : start + together]).divided(size)
 
     @property
     def _bytes_per_utterance(self) -> int:
@@ -453,26 +438,6 @@ class TorchDataset:
             assert batch.offsets is not None
             arrays = np.split(batch.frames, batch.offsets[1:-1])
         return [(self._from_numpy(array), name) for array, name in zip(arrays, batch.ids, strict=True)]
-
-
-def _cut(batch: Batch, size: int) -> Iterator[Batch]:
-    """Divide a batch into batches of `size` utterances."""
-    for start in range(0, len(batch.rows), size):
-        stop = min(start + size, len(batch.rows))
-        offsets = batch.offsets
-        if offsets is None:
-            first, last = start, stop
-        else:
-            first, last = int(offsets[start]), int(offsets[stop])
-            offsets = offsets[start : stop + 1] - first
-        yield Batch(
-            batch.rows[start:stop],
-            batch.ids[start:stop],
-            None if batch.embeddings is None else batch.embeddings[start:stop],
-            None if batch.frames is None else batch.frames[first:last],
-            None if batch.codes is None else batch.codes[first:last],
-            offsets,
-        )
 
 
 def _as_array(rows: Rows) -> Any:
