@@ -200,6 +200,9 @@ def test_to_pandas_has_the_manifest_and_the_arrays(tmp_path: Path) -> None:
     path = write_set(tmp_path / "frames", {"a": np.ones((2, 3)), "b": np.ones((0, 3))}, granularity="frames")
     frame = voxshard.open_features(path).to_pandas()
     assert [len(item) for item in frame["frames"]] == [2, 0]
+    for look_up in (voxshard.open_features(path).__getitem__, voxshard.open_features(path).frames):
+        with pytest.raises(KeyError, match="0 is no utterance_id"):
+            look_up(0)  # type: ignore[arg-type]
 
 
 def test_names_and_objects_of_a_notebook_are_short(experiment: Path) -> None:
